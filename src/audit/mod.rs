@@ -1,0 +1,3 @@
+//! The audit log: one event for each step, in one hash chain.
+
+pub mod event;

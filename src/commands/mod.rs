@@ -1,0 +1,45 @@
+//! One file a verb: its arguments (their doc comments are the help) and its function, which loads, plans, acts, prints.
+
+pub mod failure;
+pub mod folders;
+pub mod printer;
+
+pub use failure::Failure;
+pub use folders::Folders;
+pub use printer::{Format, Printer};
+
+/// Options that every verb takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct GlobalArguments {
+    /// The Docker Engine's address (`unix:///…`, `tcp://…`), in place of DOCKER_HOST and the current Docker context
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub engine: Option<String>,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Print no progress
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// What every verb's function gets.
+#[derive(Debug)]
+pub struct Context {
+    /// Writes results, progress and failures.
+    pub printer: Printer,
+    /// The launcher's folders.
+    pub folders: Folders,
+    /// `--engine`.
+    pub engine: Option<String>,
+}
+
+impl Context {
+    /// Reads the environment once.
+    pub fn new(global: GlobalArguments) -> Self {
+        Self {
+            printer: Printer::new(global.format, global.quiet),
+            folders: Folders::from_environment(),
+            engine: global.engine,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Writes results to standard output and everything else to standard error; the only file that prints.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::io::IsTerminal;
+
+use serde::Serialize;
+
+use super::failure::Failure;
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
+}
+
+/// Writes for one run of the command line.
+#[derive(Debug, Clone)]
+pub struct Printer {
+    format: Format,
+    quiet: bool,
+}
+
+impl Printer {
+    /// A printer of this format.
+    pub fn new(format: Format, quiet: bool) -> Self {
+        Self { format, quiet }
+    }
+
+    /// Whether results are wanted as JSON.
+    pub fn json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Whether progress bars may be drawn on standard error.
+    pub fn progress(&self) -> bool {
+        !self.quiet && std::io::stderr().is_terminal() && std::env::var_os("CI").is_none()
+    }
+
+    /// Prints a result: `value` as JSON, or the text that `human` makes.
+    pub fn result<T: Serialize>(&self, value: &T, human: impl FnOnce() -> String) {
+        if self.json() {
+            if let Ok(text) = serde_json::to_string_pretty(value) {
+                anstream::println!("{text}");
+            }
+        } else {
+            let text = human();
+            if !text.is_empty() {
+                anstream::println!("{}", text.trim_end_matches('\n'));
+            }
+        }
+    }
+
+    /// Prints a line of text to standard output, in either format.
+    pub fn line(&self, text: &str) {
+        anstream::println!("{text}");
+    }
+
+    /// Prints a note for the user to standard error, unless quiet.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            anstream::eprintln!("{text}");
+        }
+    }
+
+    /// Prints a warning to standard error.
+    pub fn warning(&self, text: &str) {
+        let style = anstyle::AnsiColor::Yellow.on_default().bold();
+        anstream::eprintln!("{style}warning{style:#}: {text}");
+    }
+
+    /// Prints a failure in its three parts and gives its exit code.
+    pub fn failure(&self, failure: &Failure) -> u8 {
+        let red = anstyle::AnsiColor::Red.on_default().bold();
+        let cyan = anstyle::AnsiColor::Cyan.on_default().bold();
+        if let Some(excerpt) = &failure.excerpt {
+            anstream::eprintln!("{}", excerpt.trim_end());
+        }
+        anstream::eprintln!("{red}error{red:#}[{}]: {}", failure.code, failure.what);
+        for cause in &failure.why {
+            anstream::eprintln!("  because: {cause}");
+        }
+        anstream::eprintln!("{cyan}next{cyan:#}: {}", failure.next);
+        failure.exit
+    }
+}
+
+/// Makes text from an agent, an image or the network harmless for a terminal: control, bidirectional and invisible
+/// characters become visible escapes. Tabs and line feeds stay.
+pub fn sanitise(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        let hidden = matches!(character,
+            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
+        if character == '\n' || character == '\t' || !(character.is_control() || hidden) {
+            clean.push(character);
+        } else {
+            clean.extend(character.escape_unicode());
+        }
+    }
+    clean
+}

@@ -1,0 +1,118 @@
+//! The line protocol between the launcher and the gateway: JSON lines on the gateway's standard input and output.
+//!
+//! Standard input is never logged by the engine, so it carries the secrets; standard output is, so it carries none.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::credential::secret::Secret;
+use crate::network::policy::Policy;
+
+/// The longest line in either direction, in bytes.
+pub const LINE_LIMIT: usize = 4 << 20;
+
+/// A command of the launcher. Each is answered by an [`Event::Acknowledged`] with its number.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// Number chosen by the launcher.
+    pub id: u64,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What the gateway is told to do.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// Replace the policy. Before the first one nothing is allowed.
+    Policy(Policy),
+    /// Replace all files below `/run/secrets` in one atomic swap.
+    Secrets(Vec<SecretFile>),
+}
+
+/// One file below `/run/secrets`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretFile {
+    /// The file's name: one path component.
+    pub name: String,
+    /// Its content.
+    #[serde(serialize_with = "write_secret", deserialize_with = "read_secret")]
+    pub content: Secret,
+}
+
+/// What the gateway reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    /// The gateway listens.
+    Ready,
+    /// A command was carried out, or not.
+    Acknowledged {
+        /// The command's number.
+        id: u64,
+        /// Why it was not carried out.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        error: Option<String>,
+    },
+    /// A connection was decided on.
+    Decision(Decision),
+    /// A connection that was allowed ended.
+    Closed(Closed),
+    /// The agent read or opened a file below `/run/secrets`.
+    SecretRead {
+        /// The file's name.
+        name: String,
+        /// How many times since the last such event.
+        count: u64,
+    },
+}
+
+/// One decision. Control characters in `host` were made visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Number of the connection.
+    pub connection: u64,
+    /// Whether it was allowed.
+    pub allowed: bool,
+    /// Why, as one word: `listed`, `unlisted`, `address`, `resolve`, `connect`, `sni`, `request`, `no_policy`.
+    pub reason: String,
+    /// The host as asked for.
+    pub host: String,
+    /// The port as asked for.
+    pub port: u16,
+    /// How it was asked for: `connect`, `http`, `tcp`.
+    pub via: String,
+    /// The address that was dialled, when one was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub address: Option<String>,
+    /// Where the deciding rule was written.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<String>,
+    /// More for people.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+}
+
+/// The end of an allowed connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// Number of the connection.
+    pub connection: u64,
+    /// Bytes from the agent.
+    pub sent: u64,
+    /// Bytes to the agent.
+    pub received: u64,
+}
+
+fn write_secret<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = zeroize::Zeroizing::new(STANDARD.encode(secret.expose()));
+    serializer.serialize_str(&text)
+}
+
+fn read_secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    let text = zeroize::Zeroizing::new(String::deserialize(deserializer)?);
+    STANDARD.decode(text.as_bytes()).map(Secret::new).map_err(|_| serde::de::Error::custom("the content is not base64"))
+}

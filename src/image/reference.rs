@@ -1,0 +1,127 @@
+//! Digests and image references (OCI image-spec, descriptor.md; OCI distribution-spec, "Pulling manifests").
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a digest or a pinned reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// Not `sha256:` and 64 lower-case hexadecimal digits.
+    #[error("`{}` is not a sha256 digest", .0.escape_debug())]
+    Digest(String),
+    /// A reference without a digest.
+    #[error("the image `{}` is not pinned by a digest", .0.escape_debug())]
+    Unpinned(String),
+    /// Neither a name in `images/` nor a reference.
+    #[error("`{}` is not an image name or reference", .0.escape_debug())]
+    Syntax(String),
+}
+
+/// A SHA-256 digest, written `sha256:` and 64 lower-case hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// A digest that was computed elsewhere.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 64 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// The first 12 hexadecimal digits, as Docker shows them.
+    pub fn short(&self) -> String {
+        hex::encode(&self.0[..6])
+    }
+}
+
+impl FromStr for Digest {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let wrong = || ReferenceError::Digest(text.chars().take(100).collect());
+        let digits = text.strip_prefix("sha256:").ok_or_else(wrong)?;
+        if digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(wrong());
+        }
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(digits, &mut bytes).map_err(|_| wrong())?;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "sha256:{}", self.hex())
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = ReferenceError;
+
+    fn try_from(text: String) -> Result<Self, ReferenceError> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
+    }
+}
+
+/// What a manifest says in `image:`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageChoice {
+    /// A definition `images/NAME/image.yaml` of the project, or else a built-in one.
+    Definition(String),
+    /// An image elsewhere, pinned by digest. The repository part has no tag.
+    Pinned(PinnedImage),
+}
+
+/// A reference that names exactly one content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedImage {
+    /// Registry and repository, as written.
+    pub repository: String,
+    /// The manifest's (or index's) digest.
+    pub digest: Digest,
+}
+
+impl FromStr for ImageChoice {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let syntax = || ReferenceError::Syntax(text.chars().take(200).collect());
+        if text.is_empty() || text.len() > 400 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(syntax());
+        }
+        if let Some((repository, digest)) = text.split_once('@') {
+            let name = repository.rsplit('/').next().unwrap_or(repository);
+            if repository.is_empty() || name.is_empty() || name.contains(':') {
+                return Err(syntax());
+            }
+            return Ok(Self::Pinned(PinnedImage { repository: repository.to_owned(), digest: digest.parse()? }));
+        }
+        if text.contains(':') || text.contains('/') {
+            return Err(ReferenceError::Unpinned(text.to_owned()));
+        }
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if text.len() > 40 || !text.bytes().all(plain) || text.starts_with('-') {
+            return Err(syntax());
+        }
+        Ok(Self::Definition(text.to_owned()))
+    }
+}

@@ -1,0 +1,274 @@
+//! The framing between the launcher and a session inside the agent's container, over a non-TTY exec stream.
+//!
+//! A frame is one byte of kind, four bytes of length (big endian) and at most [`LIMIT`] bytes of payload. Both sides
+//! refuse a longer one at once. Control frames carry one JSON document.
+
+use std::collections::BTreeMap;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use tokio_util::codec::{Decoder, Encoder};
+
+/// The largest payload, in bytes.
+pub const LIMIT: usize = 1 << 20;
+
+/// One frame, in either direction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// A JSON document: a [`Request`] towards the container, a [`Reply`] from it.
+    Control(Bytes),
+    /// Bytes of the current stream: standard input or a bundle inwards, standard output or a bundle outwards.
+    Data(Bytes),
+    /// The end of the current stream.
+    End,
+    /// Bytes of standard error; outwards only.
+    ErrorData(Bytes),
+}
+
+/// What the launcher asks of a session. Requests are answered in order; `Resize` and `Signal` have no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Check the confinement from inside; answered by [`Reply::Probed`].
+    Probe(ProbeRequest),
+    /// Clone the bundle that follows as data frames; answered by [`Reply::Cloned`].
+    Clone(CloneRequest),
+    /// Send a bundle back: [`Reply::Bundling`], data frames, end, [`Reply::Bundled`].
+    Bundle(BundleRequest),
+    /// Run a command; data frames are its standard input. [`Reply::Started`], output, [`Reply::Exited`].
+    Run(RunRequest),
+    /// The terminal's new size.
+    Resize(TerminalSize),
+    /// Deliver this signal, by number, to the command's process group.
+    Signal(i32),
+}
+
+/// What a session answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reply {
+    /// The findings of the probe, one for each check.
+    Probed(Vec<Finding>),
+    /// The clone stands; the commit that was checked out, as hexadecimal digits.
+    Cloned {
+        /// Object id of `HEAD`; empty for a repository without a commit.
+        head: String,
+    },
+    /// A bundle follows as data frames; nothing follows when there is nothing new.
+    Bundling {
+        /// Object id of the branch's tip.
+        head: String,
+        /// Whether there is nothing to send.
+        empty: bool,
+    },
+    /// The bundle was sent whole.
+    Bundled,
+    /// The command runs.
+    Started {
+        /// Its process id inside the container.
+        pid: u32,
+    },
+    /// The command ended.
+    Exited {
+        /// The exit code; 128 plus the signal's number when a signal ended it.
+        code: u8,
+    },
+    /// The request failed.
+    Failed {
+        /// What kind of failure.
+        kind: FailureKind,
+        /// A sentence fragment for people; from the container, so it is sanitised before it is shown.
+        message: String,
+    },
+}
+
+/// Kinds of failure that the launcher tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The command does not exist: exit code 127.
+    NotFound,
+    /// The command cannot be executed: exit code 126.
+    NotExecutable,
+    /// git failed.
+    Git,
+    /// Anything else.
+    Other,
+}
+
+/// One check of the probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// The check's name, such as `interfaces`.
+    pub check: String,
+    /// Whether the confinement holds there.
+    pub outcome: Outcome,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// How a check of the probe ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As planned.
+    Held,
+    /// Worth a word to the user, no hole (an allowed host whose upstream does not answer).
+    Warning,
+    /// The confinement has a hole: the sandbox must not be used.
+    Broken,
+}
+
+/// What the probe is to expect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeRequest {
+    /// The proxy's address: `127.0.0.1:3128`.
+    pub proxy: String,
+    /// A listed host and port, whose decision must be to allow; none for an empty list.
+    pub listed: Option<(String, u16)>,
+    /// A host that is not listed.
+    pub unlisted: String,
+    /// Whether upstream failures are expected.
+    pub offline: bool,
+    /// Paths that the agent must be able to write, such as `/workspace`.
+    pub writable: Vec<String>,
+}
+
+/// How to set up the clone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloneRequest {
+    /// The folder to clone into, which exists and is empty.
+    pub directory: String,
+    /// The branch to check out.
+    pub branch: String,
+    /// Whether the bundle's history is cut (`depth`), with the object ids at the cut.
+    pub shallow: Vec<String>,
+    /// git settings to write into the clone's own configuration, in order.
+    pub config: Vec<(String, String)>,
+    /// The remotes to set, by name.
+    pub remotes: BTreeMap<String, String>,
+}
+
+/// Which commits to send back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleRequest {
+    /// The clone's folder.
+    pub directory: String,
+    /// The branch.
+    pub branch: String,
+    /// Object id of a commit that the receiver has; none to send everything.
+    pub base: Option<String>,
+    /// The most bytes to send.
+    pub limit: u64,
+}
+
+/// A command to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Variables on top of the container's environment.
+    pub environment: BTreeMap<String, String>,
+    /// Variables whose value is the content of a file below `/run/secrets`, read as the command starts.
+    pub secret_environment: BTreeMap<String, String>,
+    /// The working directory.
+    pub directory: String,
+    /// A pseudo-terminal of this size, or plain pipes.
+    pub terminal: Option<TerminalSize>,
+    /// Whether a copy of the output goes to PID 1's standard output, for `sandbox logs`.
+    pub log: bool,
+}
+
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Rows.
+    pub rows: u16,
+    /// Columns.
+    pub columns: u16,
+}
+
+/// Why a stream is not one of frames.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// A length above [`LIMIT`].
+    #[error("a frame announces {0} bytes, at most {LIMIT} are allowed")]
+    TooLong(usize),
+    /// A kind that is not known.
+    #[error("a frame has the unknown kind {0}")]
+    Kind(u8),
+    /// A control frame that is not the expected JSON document.
+    #[error("a control frame is not a known message")]
+    Message(#[source] serde_json::Error),
+    /// The stream failed.
+    #[error("the stream failed")]
+    Io(#[from] std::io::Error),
+}
+
+impl Frame {
+    /// A control frame with this document.
+    pub fn control<T: Serialize>(message: &T) -> Result<Self, FrameError> {
+        serde_json::to_vec(message).map(|json| Self::Control(json.into())).map_err(FrameError::Message)
+    }
+}
+
+/// Encodes and decodes frames; see the module's documentation for the format.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct FrameCodec;
+
+impl Encoder<Frame> for FrameCodec {
+    type Error = FrameError;
+
+    fn encode(&mut self, frame: Frame, buffer: &mut BytesMut) -> Result<(), FrameError> {
+        let (kind, payload) = match frame {
+            Frame::Control(json) => (1, json),
+            Frame::Data(data) => (2, data),
+            Frame::End => (3, Bytes::new()),
+            Frame::ErrorData(data) => (4, data),
+        };
+        if payload.len() > LIMIT {
+            return Err(FrameError::TooLong(payload.len()));
+        }
+        buffer.reserve(5 + payload.len());
+        buffer.put_u8(kind);
+        buffer.put_u32(payload.len() as u32);
+        buffer.put_slice(&payload);
+        Ok(())
+    }
+}
+
+impl Decoder for FrameCodec {
+    type Item = Frame;
+    type Error = FrameError;
+
+    fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+        if buffer.len() < 5 {
+            return Ok(None);
+        }
+        let kind = buffer[0];
+        let length = u32::from_be_bytes([buffer[1], buffer[2], buffer[3], buffer[4]]) as usize;
+        if length > LIMIT {
+            return Err(FrameError::TooLong(length));
+        }
+        if !(1..=4).contains(&kind) {
+            return Err(FrameError::Kind(kind));
+        }
+        if buffer.len() < 5 + length {
+            return Ok(None);
+        }
+        buffer.advance(5);
+        let payload = buffer.split_to(length).freeze();
+        Ok(Some(match kind {
+            1 => Frame::Control(payload),
+            2 => Frame::Data(payload),
+            3 => Frame::End,
+            _ => Frame::ErrorData(payload),
+        }))
+    }
+}

@@ -1,0 +1,6 @@
+//! The network policy as data: host names, allow rules and address checks, shared by the manifest and the gateway.
+//!
+//! Nothing here opens a socket.
+
+pub mod name;
+pub mod policy;

@@ -1,0 +1,37 @@
+//! The allow list: what the manifest names, and what the gateway is given.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::network::name::{HostName, HostPattern};
+
+/// Everything that the agent may reach. An empty policy allows nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// The allowed destinations, in the manifest's order.
+    pub allow: Vec<AllowRule>,
+}
+
+/// One allowed destination: a host and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowRule {
+    /// The host, or every host below one.
+    pub host: HostPattern,
+    /// The TCP port.
+    pub port: u16,
+    /// Private, loopback or otherwise special addresses that this host may resolve to. Empty for public hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_private: Vec<IpNet>,
+    /// Where the rule was written, for messages: `sandbox.yaml:12`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+}
+
+impl Policy {
+    /// The first rule that covers the destination.
+    pub fn find(&self, host: &HostName, port: u16) -> Option<&AllowRule> {
+        self.allow.iter().find(|rule| rule.port == port && rule.host.matches(host))
+    }
+}

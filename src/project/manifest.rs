@@ -1,0 +1,68 @@
+//! The manifest `sandbox.yaml`, resolved into typed values.
+//!
+//! The manifest comes from a repository that an agent can propose changes to, so it is untrusted: it has no field for a
+//! host path to mount, a capability, a runtime flag or a network mode.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::credential::spec::CredentialSpec;
+use crate::image::reference::ImageChoice;
+use crate::network::policy::Policy;
+use crate::project::name::{CredentialName, ProjectName};
+
+/// A manifest after every rule was checked.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// The project's name.
+    pub project: ProjectName,
+    /// The folder that holds `sandbox.yaml`: the root of every path that the manifest names.
+    pub root: PathBuf,
+    /// The preset of the agent, when the manifest names one (`claude-code`, `codex`, …).
+    pub agent: Option<String>,
+    /// The command that `up` runs when none is given on the command line; of the manifest or of the agent's preset.
+    pub command: Vec<String>,
+    /// The image: a definition in `images/` or a reference with a digest.
+    pub image: ImageChoice,
+    /// The name of the confinement profile.
+    pub profile: String,
+    /// What the agent works on.
+    pub workspace: WorkspaceSpec,
+    /// The allow list.
+    pub network: Policy,
+    /// Environment variables for the agent that are not secret.
+    pub environment: BTreeMap<String, String>,
+    /// The credentials, by name.
+    pub credentials: BTreeMap<CredentialName, CredentialSpec>,
+    /// Limits that the manifest asks for; those absent come from the profile.
+    pub resources: Resources,
+}
+
+/// What the agent gets to work on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkspaceSpec {
+    /// The repository's folder, inside the project.
+    pub source: PathBuf,
+    /// The branch to clone; the current one when absent.
+    pub branch: Option<String>,
+    /// Commits of history to take along; all when absent.
+    pub depth: Option<u32>,
+    /// Whether changes of tracked files that are not committed go along as one marked commit.
+    pub include_uncommitted: bool,
+}
+
+/// Limits of the agent's container.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resources {
+    /// Processor time, in cores.
+    pub cpus: Option<f64>,
+    /// Memory without swap, in bytes.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Disk for workspace and home together, in bytes.
+    pub disk: Option<u64>,
+    /// How long a session may last.
+    pub session: Option<Duration>,
+}

@@ -1,0 +1,1 @@
+//! A sandbox's life: plan, launch, journal, supervise, reconcile, tear down.
