@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{self, Context, Failure};
 
+mod gateway;
+
 /// Runs coding agents in contained Docker sandboxes, with credentials that belong to one project alone.
 #[derive(Debug, Parser)]
 #[command(name = "sandbox", version, propagate_version = true)]
@@ -21,6 +23,12 @@ enum Verb {
     /// Print the JSON Schema of sandbox.yaml
     #[command(hide = true)]
     Version,
+    /// Pass the agent's connections to the gateway
+    #[command(hide = true)]
+    Relay(gateway::RelayArguments),
+    /// Decide on the agent's connections
+    #[command(hide = true)]
+    Gateway(gateway::GatewayArguments),
 }
 
 /// Parses the arguments, runs the verb, prints a failure and gives the exit code.
@@ -29,6 +37,8 @@ pub fn main() -> ExitCode {
     let context = Context::new(arguments.global);
     let result: Result<u8, Failure> = match arguments.verb {
         Verb::Version => Ok(0),
+        Verb::Relay(arguments) => return crate::gateway::relay::main(&arguments.into()),
+        Verb::Gateway(arguments) => return crate::gateway::program::main(&arguments.into()),
     };
     match result {
         Ok(code) => ExitCode::from(code),
