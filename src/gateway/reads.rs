@@ -26,7 +26,9 @@ impl ReadWatch {
     /// Starts without a folder.
     pub fn new() -> io::Result<Self> {
         let descriptor = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        Ok(Self(AsyncFd::register(descriptor)?))
+        #[expect(deprecated, reason = "its successor is unsafe; an OwnedFd keeps the promise that it asks for")]
+        let descriptor = AsyncFd::new(descriptor)?;
+        Ok(Self(descriptor))
     }
 
     /// Watches a folder too. The watch ends when the folder is removed.
