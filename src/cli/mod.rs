@@ -21,6 +21,8 @@ enum Verb {
     /// Print the JSON Schema of sandbox.yaml
     #[command(hide = true)]
     Version,
+    Trust(commands::trust::Arguments),
+    Audit(commands::audit::Arguments),
 }
 
 /// Parses the arguments, runs the verb, prints a failure and gives the exit code.
@@ -29,6 +31,8 @@ pub fn main() -> ExitCode {
     let context = Context::new(arguments.global);
     let result: Result<u8, Failure> = match arguments.verb {
         Verb::Version => Ok(0),
+        Verb::Trust(arguments) => commands::trust::run(&context, arguments),
+        Verb::Audit(arguments) => commands::audit::run(&context, arguments),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -1,8 +1,11 @@
 //! One file a verb: its arguments (their doc comments are the help) and its function, which loads, plans, acts, prints.
 
+pub mod audit;
 pub mod failure;
 pub mod folders;
+pub mod manifest_failure;
 pub mod printer;
+pub mod trust;
 
 pub use failure::Failure;
 pub use folders::Folders;

@@ -6,6 +6,7 @@ pub mod name;
 pub mod preset;
 pub mod problem;
 pub mod quantity;
+pub mod trust;
 pub(crate) mod yaml;
 
 pub use discovery::{LocateError, locate, remember};
