@@ -1,3 +1,4 @@
 //! The audit log: one event for each step, in one hash chain.
 
 pub mod event;
+pub mod log;
