@@ -1,8 +1,10 @@
 //! One file a verb: its arguments (their doc comments are the help) and its function, which loads, plans, acts, prints.
 
+pub mod diff;
 pub mod failure;
 pub mod folders;
 pub mod printer;
+pub mod pull;
 
 pub use failure::Failure;
 pub use folders::Folders;
