@@ -21,6 +21,21 @@ enum Verb {
     /// Print the JSON Schema of sandbox.yaml
     #[command(hide = true)]
     Version,
+    /// PID 1 of the agent's container
+    #[command(hide = true)]
+    Init,
+    /// Serve a session inside the agent's container
+    #[command(hide = true)]
+    Session,
+    /// Become a command on a terminal
+    #[command(hide = true)]
+    TerminalChild {
+        /// The program's path
+        program: std::ffi::OsString,
+        /// The name it sees and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
 }
 
 /// Parses the arguments, runs the verb, prints a failure and gives the exit code.
@@ -29,6 +44,9 @@ pub fn main() -> ExitCode {
     let context = Context::new(arguments.global);
     let result: Result<u8, Failure> = match arguments.verb {
         Verb::Version => Ok(0),
+        Verb::Init => return crate::init::main(),
+        Verb::Session => return crate::init::session::main(),
+        Verb::TerminalChild { program, arguments } => return crate::init::terminal_child::main(program, arguments),
     };
     match result {
         Ok(code) => ExitCode::from(code),

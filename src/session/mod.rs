@@ -1,1 +1,3 @@
 //! A sandbox's life: plan, launch, journal, supervise, reconcile, tear down.
+
+pub mod stream_client;
