@@ -114,7 +114,8 @@ async fn carries_fifty_megabytes_unharmed() {
 #[tokio::test]
 async fn ends_what_a_command_leaves_behind() {
     let (_child, mut client) = session();
-    for request in [request(&["sh", "-c", "sleep 1234 & echo $!"]), on_terminal(&["sh", "-c", "sleep 1234 & echo $!"])] {
+    for request in [request(&["sh", "-c", "sleep 1234 & echo $!"]), on_terminal(&["sh", "-c", "sleep 1234 & echo $!"])]
+    {
         let (code, output, _) = run(&mut client, request, vec![]).await;
         assert_eq!(code, 0);
         assert!(gone(String::from_utf8(output).unwrap().trim()).await);
