@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::Access;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::net::{AddressFamily, SocketType, socket};
@@ -75,8 +75,10 @@ pub(super) async fn probe(request: ProbeRequest) -> Vec<Finding> {
         (outcome(held), refused.map_or_else(|error| error.to_string(), |()| "a file system could be mounted".into()))
     });
     add("writable", {
-        let refused = request.writable.iter().find(|path| tempfile::tempfile_in(path).is_err());
-        refused.map_or((Outcome::Held, request.writable.join(", ")), |path| (Outcome::Broken, format!("{path} is not")))
+        let failed = request.writable.iter().find_map(|path| Some((path, tempfile::tempfile_in(path).err()?)));
+        failed.map_or((Outcome::Held, request.writable.join(", ")), |(path, error)| {
+            (Outcome::Broken, format!("{path} cannot be written: {error}"))
+        })
     });
     add("first_process", {
         let same = fs::read("/proc/1/cmdline").is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"init"));
@@ -171,11 +173,15 @@ fn privileges(status: &str) -> Seen {
 
 fn read_only_root() -> Seen {
     for folder in ["/", "/usr"] {
-        match rustix::fs::access(folder, Access::WRITE_OK) {
-            // The kernel names the read-only file system before it looks at the folder's permissions.
+        let file = Path::new(folder).join(".sandbox-probe");
+        // open(2) names a read-only mount before it looks at permissions; access(2) does it the other way round.
+        match rustix::fs::open(&file, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR) {
             Err(Errno::ROFS) => {}
             Err(error) => return (Outcome::Broken, format!("{folder} is protected by permissions alone: {error}")),
-            Ok(()) => return (Outcome::Broken, format!("{folder} is writable")),
+            Ok(_) => {
+                let _ = fs::remove_file(&file);
+                return (Outcome::Broken, format!("{folder} is writable"));
+            }
         }
     }
     (Outcome::Held, "read-only".into())
