@@ -1,6 +1,7 @@
 //! The command line: arguments, start, exit codes. Only this module and `commands` know clap.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -69,6 +70,24 @@ enum Verb {
     /// Serve one session in the agent's container
     #[command(hide = true)]
     Session,
+    /// Become a command on a terminal
+    #[command(hide = true)]
+    TerminalChild {
+        /// The program's path
+        program: OsString,
+        /// The name it sees and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Answer git's questions for credentials
+    #[command(hide = true)]
+    GitCredential {
+        /// The file below /run/secrets
+        #[arg(long)]
+        file: String,
+        /// What git asks for
+        action: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -94,12 +113,18 @@ pub fn main() -> ExitCode {
             };
         }
     };
+    let verb = match inside(arguments.verb) {
+        Inside::Ended(code) => return code,
+        Inside::Not(verb) => verb,
+    };
     let context = Context::new(arguments.global);
-    match run(&context, arguments.verb) {
+    match run(&context, verb) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             let code = context.printer.failure(&failure);
-            ExitCode::from(if passes_codes { LAUNCHER_FAILED } else { code })
+            // A command that is not found or not executable has 127 or 126, as in a shell.
+            let own = passes_codes && !matches!(code, 126 | 127);
+            ExitCode::from(if own { LAUNCHER_FAILED } else { code })
         }
     }
 }
@@ -120,11 +145,6 @@ fn passes_codes(words: &[OsString]) -> bool {
 }
 
 fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
-    match verb {
-        Verb::Init => return Ok(code(init::main())),
-        Verb::Session => return Ok(code(init::session::main())),
-        _ => {}
-    }
     log_to_stderr();
     match verb {
         Verb::Plan(args) => commands::plan::run(context, &args),
@@ -173,8 +193,23 @@ fn block_on(context: &Context, verb: Verb) -> Result<u8, Failure> {
     result
 }
 
-fn code(code: ExitCode) -> u8 {
-    u8::from(code != ExitCode::SUCCESS)
+/// Whether a verb was one of the programs inside the containers.
+enum Inside {
+    Ended(ExitCode),
+    Not(Verb),
+}
+
+/// Runs the programs inside the containers: they have no folders, no printer and exit codes of their own.
+fn inside(verb: Verb) -> Inside {
+    Inside::Ended(match verb {
+        Verb::Init => init::main(),
+        Verb::Session => init::session::main(),
+        Verb::TerminalChild { program, arguments } => init::terminal_child::main(program, arguments),
+        Verb::GitCredential { file, action } => {
+            crate::credential::git_helper::main(Path::new("/run/secrets"), &file, &action)
+        }
+        other => return Inside::Not(other),
+    })
 }
 
 /// Logs to standard error what `SANDBOX_LOG` asks for (such as `debug`); nothing when it is not set. The engine's

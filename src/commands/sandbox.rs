@@ -246,7 +246,7 @@ async fn open_reader(
 
 /// The agent's commits as a bundle in a temporary file outside every checkout.
 pub struct Taken {
-    /// The tip of the agent's branch.
+    /// The tip of the agent's branch; empty when there is no commit beyond the start.
     pub head: String,
     /// The bundle; absent when there is no commit beyond the start.
     pub bundle: Option<tempfile::NamedTempFile>,
@@ -272,10 +272,9 @@ pub async fn take_commits(
             base: Some(sandbox.record.start.clone()).filter(|start| !start.is_empty()),
             limit: BUNDLE_LIMIT,
         };
-        let bundled = client.bundle(request, &mut output).await?;
+        let head = client.bundle(request, &mut output).await?;
         tokio::io::AsyncWriteExt::flush(&mut output).await.map_err(temporary)?;
-        let bundle = (!bundled.empty).then_some(file);
-        Ok::<Taken, Failure>(Taken { head: bundled.head, bundle })
+        Ok::<Taken, Failure>(Taken { bundle: head.is_some().then_some(file), head: head.unwrap_or_default() })
     };
     let taken = taken.await;
     if let Some(reader) = reader {
@@ -304,7 +303,7 @@ pub async fn refuse_unpulled(
     }
     let taken = take_commits(context, engine, sandbox, project).await?;
     if taken.bundle.is_none()
-        || workspace::is_pulled(&record.repository, &record.id.project, &record.branch, &taken.head)?
+        || workspace::incoming::is_pulled(&record.repository, &record.id.project, &record.branch, &taken.head)?
     {
         return Ok(());
     }

@@ -9,6 +9,7 @@ use crate::commands::{Context, Failure, sandbox};
 use crate::init::frame::RunRequest;
 use crate::session::identity::{Role, SandboxId};
 use crate::session::journal::Journal;
+use crate::session::stream_client::{CommandInput, CommandStreams, SessionError};
 use crate::session::{launch, supervise};
 
 /// The largest request on standard input, in bytes.
@@ -48,7 +49,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
             let session = supervise::join(&journal).await?;
             let mut client = launch::open_session(&engine, &id.object(Role::Agent)).await?;
             Some(tokio::spawn(async move {
-                let code = client.run_detached(command).await;
+                let code = run_detached(&mut client, command).await;
                 tracing::info!(?code, "the background command ended");
                 drop(session);
             }))
@@ -69,4 +70,13 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         background.abort();
     }
     Ok(0)
+}
+
+/// Runs a command that nobody looks at: its output goes to the container's log.
+async fn run_detached(client: &mut launch::ExecSession, command: RunRequest) -> Result<u8, SessionError> {
+    let (sender, input) = tokio::sync::mpsc::channel(1);
+    // The command sees the end of its input at once.
+    let _ = sender.send(CommandInput::End).await;
+    let streams = CommandStreams { input, output: tokio::io::sink(), errors: tokio::io::sink() };
+    client.run(command, streams).await
 }

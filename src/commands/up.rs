@@ -130,8 +130,20 @@ pub fn run_request(record: &Record, command: Vec<String>, log: bool) -> RunReque
 ///
 /// # Errors
 /// When the session fails; a command that fails is an exit code.
-pub async fn run_command(mut client: ExecSession, request: RunRequest) -> Result<u8, Failure> {
-    terminal::run_interactive(&mut client, request).await.map_err(Failure::from)
+pub async fn run_command(mut client: ExecSession, mut request: RunRequest) -> Result<u8, Failure> {
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        request.terminal = terminal::own_size();
+    }
+    match terminal::run_interactive(&mut client, request).await {
+        Err(error) => match error.exit_code() {
+            Some(code) => {
+                let next = "see what the image has with `sandbox exec PROJECT -- ls /usr/bin`";
+                Err(Failure::new("command", &error, next).with_exit(code))
+            }
+            None => Err(error.into()),
+        },
+        Ok(code) => Ok(code),
+    }
 }
 
 struct Ready {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::audit::AuditLog;
 use crate::audit::event::AuditEvent;
+use crate::credential::spec::Delivery;
 use crate::credential::{self, CredentialError, IssueContext, Issued};
 use crate::engine::container::{ContainerSpec, Mount, Network};
 use crate::engine::stream::{AttachedStream, Chunk};
@@ -34,6 +35,8 @@ use crate::session::stream_client::{SessionClient, SessionError};
 use crate::workspace::source::{self, SourceState};
 use crate::workspace::WorkspaceError;
 
+/// How long a session may take for one answer.
+const SESSION_PATIENCE: Duration = Duration::from_secs(120);
 /// How long relay and gateway may take until they listen.
 const READY_LIMIT: Duration = Duration::from_secs(20);
 
@@ -534,7 +537,7 @@ pub async fn open_session(engine: &Engine, container: &str) -> Result<ExecSessio
     });
     let reader: Box<dyn tokio::io::AsyncRead + Send + Unpin> =
         Box::new(tokio_util::io::StreamReader::new(Box::pin(chunks)));
-    Ok(SessionClient::new(reader, input))
+    Ok(SessionClient::new(reader, input, SESSION_PATIENCE))
 }
 
 type PartlyIssued = (BTreeMap<CredentialName, Issued>, LaunchError);
@@ -623,7 +626,7 @@ async fn deliver(
         .into_iter()
         .filter_map(|(name, issued)| input.manifest.credentials.get(&name).map(|spec| (spec, issued)))
         .collect();
-    let mut delivered = credential::deliver(&pairs).map_err(LaunchError::Deliver)?;
+    let mut delivered = credential::deliver(pairs).map_err(LaunchError::Deliver)?;
     let files = std::mem::take(&mut delivered.files);
     if !files.is_empty() {
         gateway.carry_out(Action::Secrets(files)).await?;
@@ -655,7 +658,16 @@ async fn hand_over(
     client: &mut ExecSession,
 ) -> Result<String, LaunchError> {
     let spec = &input.manifest.workspace;
-    let request = source::clone_request(WORKSPACE, input.source, &input.plan.id, record.session.as_str(), Vec::new());
+    let hosts: Vec<String> = (input.manifest.credentials.values())
+        .filter_map(|spec| match &spec.deliver {
+            Delivery::Git { host } => Some(host.to_string()),
+            _ => None,
+        })
+        .collect();
+    let id = &input.plan.id;
+    let session = record.session.as_str();
+    let request =
+        source::clone_request(WORKSPACE, input.source, &id.project, &id.name, session, &hosts, Vec::new());
     if let Some(kept) = &input.kept {
         client.clone_bundle(request, tokio::io::empty()).await?;
         return Ok(kept.start.clone());
@@ -663,5 +675,5 @@ async fn hand_over(
     let mut bundle = source::open_bundle(&spec.source, spec, input.source).await?;
     let head = client.clone_bundle(request, &mut bundle).await?;
     bundle.finish().await?;
-    Ok(head)
+    Ok(head.unwrap_or_default())
 }

@@ -338,10 +338,17 @@ async fn rotate_forever(input: &SuperviseInput<'_>) {
         let names: Vec<CredentialName> = record
             .leases
             .keys()
-            .filter(|name| asked.contains(*name) || due.get(*name).is_some_and(|due| due.at <= now))
+            .filter(|name| asked.rotate.contains(*name) || due.get(*name).is_some_and(|due| due.at <= now))
             .cloned()
             .collect();
-        for name in names {
+        for name in asked.revoke.iter().filter(|name| record.leases.contains_key(*name)) {
+            due.remove(name);
+            let withdrawn = withdraw(input, &record, name).await;
+            let outcome = if withdrawn.is_ok() { "ok" } else { "failed" };
+            let reason = withdrawn.err().unwrap_or_else(|| "asked for".to_owned());
+            note(input, &record, "credential.revoked", outcome, &[("credential", name.as_str()), ("reason", &reason)]);
+        }
+        for name in names.into_iter().filter(|name| !asked.revoke.contains(name)) {
             match rotate(input, &record, &name).await {
                 Ok(()) => {
                     due.remove(&name);
@@ -387,9 +394,30 @@ async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialNa
     Ok(())
 }
 
+/// Takes a credential away from the running sandbox and revokes it at its issuer.
+async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), String> {
+    let lease = record.leases.get(name).ok_or_else(|| "the credential is not out".to_owned())?;
+    let file = match &lease.spec.deliver {
+        crate::credential::spec::Delivery::File { name } => name.clone(),
+        _ => name.to_string(),
+    };
+    let gateway = record.id.object(Role::Gateway);
+    let mut control = GatewayControl::attach(input.engine, &gateway).await.map_err(|error| error.to_string())?;
+    control.carry_out(Action::RemoveSecrets(vec![file])).await.map_err(|error| error.to_string())?;
+    credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await.map_err(|error| error.to_string())?;
+    let gone = name.clone();
+    input
+        .journal
+        .update(|record| {
+            record.leases.remove(&gone);
+        })
+        .map_err(|error| error.to_string())?;
+    Ok(())
+}
+
 fn files_of(
     spec: &crate::credential::spec::CredentialSpec,
     issued: Issued,
 ) -> Result<Vec<crate::gateway::protocol::SecretFile>, String> {
-    credential::deliver(&[(spec, issued)]).map(|delivered| delivered.files).map_err(|error| error.to_string())
+    credential::deliver(vec![(spec, issued)]).map(|delivered| delivered.files).map_err(|error| error.to_string())
 }
