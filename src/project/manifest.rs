@@ -97,3 +97,6 @@ pub fn parse(text: &str, path: &Path) -> Result<Manifest, ManifestError> {
         _ => Err(ManifestError::invalid(path, text, reader.problems)),
     }
 }
+
+#[cfg(test)]
+mod tests;
