@@ -223,6 +223,13 @@ impl AuditLog {
         })
     }
 
+    /// Every event, oldest first, without checking the chain.
+    pub fn events(&self) -> Result<Vec<AuditEvent>, AuditError> {
+        let mut events = Vec::new();
+        self.records(|record| events.push(record.event))?;
+        Ok(events)
+    }
+
     fn walk(&self, mut visit: impl FnMut(u64, Record) -> Result<(), AuditError>) -> Result<(), AuditError> {
         let file = match File::open(&self.log) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

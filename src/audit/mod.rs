@@ -2,3 +2,5 @@
 
 pub mod event;
 pub mod log;
+
+pub use log::{AuditError, AuditLog};

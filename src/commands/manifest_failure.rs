@@ -62,6 +62,7 @@ impl From<LocateError> for Failure {
                 ("project-unknown", "name the project by its path once: `sandbox up ./path/to/project`")
             }
             LocateError::Owner { .. } => ("manifest-owner", "use a copy of the project that belongs to you"),
+            LocateError::Name(_) => ("manifest-name", "name the file sandbox.yaml, or name the folder that holds it"),
             LocateError::Access { .. } => ("project-access", "check the permissions of the file or folder"),
         };
         Failure::new(code, &error, next)

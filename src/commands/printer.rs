@@ -79,6 +79,11 @@ impl Printer {
         }
     }
 
+    /// Prints what a question is about to standard error, quiet or not: an answer to what was hidden would mean nothing.
+    pub fn question(&self, text: &str) {
+        anstream::eprintln!("{text}");
+    }
+
     /// Prints a warning to standard error.
     pub fn warning(&self, text: &str) {
         let style = anstyle::AnsiColor::Yellow.on_default().bold();

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -39,6 +40,10 @@ enum NotApproved {
     Declined(String),
     #[error("approve the manifest of `{0}`: there is no terminal to ask on")]
     NoTerminal(String),
+    #[error("use {0}: its content was never approved")]
+    New(String),
+    #[error("use {path}: changed since it was approved: {files}")]
+    Changed { path: String, files: String },
 }
 
 /// Runs the verb.
@@ -57,12 +62,14 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure> {
         approved: matches!(earlier, Trust::Approved(_)),
     };
     if !report.approved {
-        context.printer.note(&words(&report, &earlier));
-        if !arguments.yes {
+        let words = words(&report.project, &report.asks_for, &earlier);
+        if arguments.yes {
+            context.printer.note(&words);
+        } else {
+            context.printer.question(&words);
             ask(&report.project)?;
         }
-        let user = std::env::var("USER").unwrap_or_else(|_| rustix::process::getuid().as_raw().to_string());
-        trust::approve(&context.folders.state, &manifest, files, &user)?;
+        trust::approve(&context.folders.state, &manifest, files, &user())?;
         report.approved = true;
     }
     crate::project::remember(&context.folders.state, &manifest)?;
@@ -70,9 +77,46 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Makes sure that the user approved this manifest with all that it uses; asks when there is a terminal to ask on.
+///
+/// # Errors
+/// When the user did not approve, or the files or the record of the approval cannot be read.
+pub fn require(context: &Context, manifest_path: &Path, manifest: &Manifest) -> Result<(), Failure> {
+    require_on(terminal(), context, manifest_path, manifest)
+}
+
+fn require_on(terminal: bool, context: &Context, manifest_path: &Path, manifest: &Manifest) -> Result<(), Failure> {
+    let state = &context.folders.state;
+    // What is approved is what was there before the question, so the files are listed first.
+    let files = trust::files(manifest)?;
+    let earlier = trust::status(state, manifest)?;
+    let path = manifest_path.display().to_string();
+    let error = match &earlier {
+        Trust::Approved(_) => return Ok(()),
+        Trust::New => NotApproved::New(path),
+        Trust::Changed { files } => NotApproved::Changed { path, files: sanitise(&files.join(", ")) },
+    };
+    if !terminal {
+        return Err(Failure::new("manifest-not-trusted", &error, "read it, then `sandbox trust`"));
+    }
+    context.printer.question(&words(manifest.project.as_str(), &describe(manifest), &earlier));
+    ask(manifest.project.as_str())?;
+    trust::approve(state, manifest, files, &user())?;
+    crate::project::remember(state, manifest)?;
+    Ok(())
+}
+
+fn user() -> String {
+    std::env::var("USER").unwrap_or_else(|_| rustix::process::getuid().as_raw().to_string())
+}
+
+fn terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
 fn ask(project: &str) -> Result<(), Failure> {
     let next = "read the manifest, then run `sandbox trust --yes`";
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+    if !terminal() {
         return Err(Failure::new("trust-not-asked", &NotApproved::NoTerminal(project.to_owned()), next));
     }
     let answer = dialoguer::Confirm::new().with_prompt("Approve this?").default(false).interact();
@@ -82,9 +126,9 @@ fn ask(project: &str) -> Result<(), Failure> {
     Err(Failure::new("trust-declined", &NotApproved::Declined(project.to_owned()), next))
 }
 
-fn words(report: &Report, earlier: &Trust) -> String {
-    let mut text = format!("The manifest of `{}` asks for:\n", report.project);
-    for line in &report.asks_for {
+fn words(project: &str, asks_for: &[String], earlier: &Trust) -> String {
+    let mut text = format!("The manifest of `{project}` asks for:\n");
+    for line in asks_for {
         let _ = writeln!(text, "  - {}", sanitise(line));
     }
     if let Trust::Changed { files } = earlier {
@@ -159,8 +203,41 @@ impl From<TrustError> for Failure {
             TrustError::Access { .. } => ("trust-access", "check the permissions of the file or folder"),
             TrustError::Special(_) => ("trust-special", "put a plain file there"),
             TrustError::TooLarge(_) => ("trust-too-large", "keep only the files that the sandbox needs there"),
+            TrustError::Edited(_) => ("trust-edited", "read the manifest again, then try once more"),
             TrustError::Json(_) => ("trust-json", "report this as a fault of sandbox"),
         };
         Failure::new(code, &error, next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::{Folders, Format, Printer};
+
+    fn context(base: &Path) -> Context {
+        let folders =
+            Folders { config: base.into(), state: base.join("state"), cache: base.into(), home: base.to_owned() };
+        Context { printer: Printer::new(Format::Text, true), folders, engine: None }
+    }
+
+    #[test]
+    fn a_manifest_is_used_only_while_its_content_is_approved() {
+        let base = tempfile::tempdir().unwrap();
+        let context = context(base.path());
+        let path = base.path().join("sandbox.yaml");
+        std::fs::write(&path, "version: 1\nproject: demo\n").unwrap();
+        let read = manifest::load(&path).unwrap();
+        let refusal = require_on(false, &context, &path, &read).unwrap_err();
+        assert_eq!(refusal.code, "manifest-not-trusted");
+        assert!(refusal.what.contains("never approved"), "{}", refusal.what);
+
+        trust::approve(&context.folders.state, &read, trust::files(&read).unwrap(), "ada").unwrap();
+        require_on(false, &context, &path, &read).unwrap();
+
+        std::fs::write(base.path().join("Dockerfile.agent"), "FROM x\n").unwrap();
+        let refusal = require_on(false, &context, &path, &read).unwrap_err();
+        assert_eq!(refusal.code, "manifest-not-trusted");
+        assert!(refusal.what.contains("Dockerfile.agent"), "{}", refusal.what);
     }
 }

@@ -89,6 +89,16 @@ struct LimitsShape {
     shm: String,
 }
 
+/// The paths that are hidden from every container, whatever its profile.
+pub fn masked_paths() -> Vec<String> {
+    paths::MASKED.iter().map(|&path| path.to_owned()).collect()
+}
+
+/// The paths that are read-only in every container, whatever its profile.
+pub fn readonly_paths() -> Vec<String> {
+    paths::READ_ONLY.iter().map(|&path| path.to_owned()).collect()
+}
+
 /// The profile of this name.
 pub fn load(name: &str) -> Result<Profile, ProfileError> {
     let text = match name {
@@ -121,8 +131,8 @@ pub fn load(name: &str) -> Result<Profile, ProfileError> {
         limits,
         tmp_size,
         seccomp_json: serde_json::to_string(&filter).map_err(ProfileError::Filter)?,
-        masked_paths: paths::MASKED.iter().map(|&path| path.to_owned()).collect(),
-        readonly_paths: paths::READ_ONLY.iter().map(|&path| path.to_owned()).collect(),
+        masked_paths: masked_paths(),
+        readonly_paths: readonly_paths(),
         weakened: shape.weakened,
     })
 }

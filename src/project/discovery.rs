@@ -36,6 +36,9 @@ pub enum LocateError {
         /// Its owner.
         owner: u32,
     },
+    /// The file, after its links are followed, has another name: an approval covers files of the name `sandbox.yaml`.
+    #[error("use {}: a manifest is named {FILE_NAME}", .0.display())]
+    Name(PathBuf),
     /// A file or folder cannot be read or written.
     #[error("use {}", .path.display())]
     Access {
@@ -90,7 +93,11 @@ fn ours(path: PathBuf) -> Result<PathBuf, LocateError> {
     if owner != rustix::process::getuid().as_raw() {
         return Err(LocateError::Owner { path, owner });
     }
-    path.canonicalize().map_err(access)
+    let real = path.canonicalize().map_err(access)?;
+    if real.file_name() != Some(std::ffi::OsStr::new(FILE_NAME)) {
+        return Err(LocateError::Name(real));
+    }
+    Ok(real)
 }
 
 /// Records where a project lies, so that its name finds it from any folder.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::credential::spec::CredentialSpec;
-use crate::image::reference::ImageChoice;
+use crate::image::reference::{Digest, ImageChoice};
 use crate::network::policy::Policy;
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::yaml;
@@ -46,6 +46,8 @@ pub struct Manifest {
     pub credentials: BTreeMap<CredentialName, CredentialSpec>,
     /// Limits that the manifest asks for; those absent come from the profile.
     pub resources: Resources,
+    /// The digest of the bytes that were parsed, so that an approval is for what was read and for nothing later.
+    pub digest: Digest,
 }
 
 /// What the agent gets to work on.
@@ -92,8 +94,11 @@ pub fn load(path: &Path) -> Result<Manifest, ManifestError> {
 pub fn parse(text: &str, path: &Path) -> Result<Manifest, ManifestError> {
     let document = yaml::parse(text).map_err(|problem| ManifestError::invalid(path, text, vec![problem]))?;
     let mut reader = reader::Reader::default();
-    match resolve::manifest(&mut reader, &document, path) {
+    match resolve::manifest(&mut reader, &document, path, Digest::of(text.as_bytes())) {
         Some(manifest) if reader.problems.is_empty() => Ok(manifest),
         _ => Err(ManifestError::invalid(path, text, reader.problems)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,9 @@ pub enum TrustError {
     /// More, or larger, files than a person can have looked at.
     #[error("approve {}: it holds too many or too large files", .0.display())]
     TooLarge(PathBuf),
+    /// The manifest is not the one that was parsed, and perhaps shown, any more.
+    #[error("approve {}: it changed since it was read", .0.display())]
+    Edited(PathBuf),
     /// The record of an approval has no JSON form.
     #[error("write the approval")]
     Json(#[source] serde_json::Error),
@@ -76,6 +79,9 @@ pub enum Trust {
 }
 
 /// The digest of each file that a manifest uses, by path below the project's folder.
+///
+/// # Errors
+/// When a file cannot be read or approved, or `sandbox.yaml` has other bytes than those that were parsed.
 pub fn files(manifest: &Manifest) -> Result<BTreeMap<String, Digest>, TrustError> {
     let mut found = BTreeMap::new();
     collect(&manifest.root, Path::new(super::discovery::FILE_NAME), 0, &mut found)?;
@@ -85,7 +91,16 @@ pub fn files(manifest: &Manifest) -> Result<BTreeMap<String, Digest>, TrustError
     if let ImageChoice::Definition(name) = &manifest.image {
         collect(&manifest.root, &Path::new("images").join(name), 0, &mut found)?;
     }
+    unedited(manifest, &found)?;
     Ok(found)
+}
+
+/// Refuses a list in which `sandbox.yaml` has other bytes than those that were parsed.
+fn unedited(manifest: &Manifest, files: &BTreeMap<String, Digest>) -> Result<(), TrustError> {
+    if files.get(super::discovery::FILE_NAME) == Some(&manifest.digest) {
+        return Ok(());
+    }
+    Err(TrustError::Edited(manifest.root.join(super::discovery::FILE_NAME)))
 }
 
 /// One digest over the files: of each path, its length, and its content's digest.
@@ -166,6 +181,7 @@ pub fn approve(
     files: BTreeMap<String, Digest>,
     user: &str,
 ) -> Result<Approval, TrustError> {
+    unedited(manifest, &files)?;
     let approval = Approval {
         root: root(manifest)?,
         digest: digest(&files),
@@ -208,6 +224,25 @@ mod tests {
         std::fs::write(folder.path().join("images/agent/image.yaml"), "x").unwrap();
         let changed = Trust::Changed { files: vec!["images/agent/image.yaml".to_owned()] };
         assert_eq!(status(state.path(), &manifest).unwrap(), changed);
+    }
+
+    #[test]
+    fn approves_nothing_when_the_manifest_was_edited_after_it_was_parsed() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sandbox.yaml");
+        std::fs::write(&path, "version: 1\nproject: demo\n").unwrap();
+        let read = manifest::load(&path).unwrap();
+        let approved = files(&read).unwrap();
+        approve(state.path(), &read, approved, "ada").unwrap();
+
+        std::fs::write(&path, "version: 1\nproject: demo\nprofile: debug\n").unwrap();
+        assert!(matches!(status(state.path(), &read), Err(TrustError::Edited(_))));
+        let edited = manifest::load(&path).unwrap();
+        let edited_files = files(&edited).unwrap();
+        assert!(matches!(approve(state.path(), &read, edited_files, "ada"), Err(TrustError::Edited(_))));
+        let changed = Trust::Changed { files: vec!["sandbox.yaml".to_owned()] };
+        assert_eq!(status(state.path(), &edited).unwrap(), changed);
     }
 
     #[test]

@@ -65,7 +65,16 @@ fn long(reader: &mut Reader, item: &Node) -> Option<AllowRule> {
         let single = std::slice::from_ref(node);
         let nodes = if let Value::List(nodes) = &node.value { nodes.as_slice() } else { single };
         for node in nodes {
-            allow_private.extend(reader.parsed(node, "`allow_private`", "a network such as 10.20.0.0/16", network));
+            let Some(range) = reader.parsed(node, "`allow_private`", "a network such as 10.20.0.0/16", network) else {
+                continue;
+            };
+            if never(&range) {
+                let message = format!("`{range}` holds loopback, link-local or cloud metadata addresses, or is public");
+                let remedy = "write the private network of that host alone, such as 10.20.0.0/16 or fd12:3456::/32";
+                reader.report(node.place, message, remedy);
+                continue;
+            }
+            allow_private.push(range);
         }
     }
     let port = match fields.get("port") {
@@ -84,6 +93,15 @@ fn network(text: &str) -> Option<IpNet> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok()?;
     // Bits outside the prefix are a slip of the pen that would allow another network than the one that is read.
     (network.trunc() == network).then_some(network)
+}
+
+/// Whether a network is outside the private ranges that a manifest may name: RFC 1918, RFC 6598 and RFC 4193, without
+/// the address at which a cloud serves its metadata over IPv6 (`fd00:ec2::254`).
+fn never(network: &IpNet) -> bool {
+    const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
+    let private = PRIVATE.iter().filter_map(|range| range.parse::<IpNet>().ok()).any(|range| range.contains(network));
+    let metadata = ["fd00:ec2::254", "100.100.100.200"];
+    !private || metadata.iter().filter_map(|text| text.parse::<IpAddr>().ok()).any(|address| network.contains(&address))
 }
 
 fn host(reader: &mut Reader, node: &Node, private: bool) -> Option<HostPattern> {

@@ -110,7 +110,9 @@ impl Reader {
             return Some(text);
         }
         let remedy = match node.value {
-            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => "put the value in quotes".to_owned(),
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => {
+                format!("write {example}, in quotes if it is a number or a boolean")
+            }
             _ => format!("write {example}"),
         };
         self.report(node.place, format!("{what} is {}, not text", node.value.kind()), remedy);

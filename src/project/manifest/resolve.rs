@@ -7,7 +7,7 @@ use super::credential;
 use super::network;
 use super::reader::{Fields, Reader};
 use super::{Manifest, Resources, WorkspaceSpec};
-use crate::image::reference::{ImageChoice, ReferenceError};
+use crate::image::reference::{Digest, ImageChoice, ReferenceError};
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::problem::Place;
 use crate::project::yaml::{Node, Value};
@@ -33,7 +33,7 @@ pub(super) const WORKSPACE: &[&str] = &["source", "branch", "depth", "include_un
 pub(super) const RESOURCES: &[&str] = &["cpus", "memory", "pids", "disk", "session"];
 
 /// The manifest, or `None` with at least one problem in the reader.
-pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path) -> Option<Manifest> {
+pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, digest: Digest) -> Option<Manifest> {
     let fields = reader.fields(document, "the manifest", ROOT)?;
     let root = path.parent().unwrap_or(Path::new("")).to_owned();
     version(reader, &fields);
@@ -66,6 +66,7 @@ pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path) -> Opt
         environment,
         credentials,
         resources,
+        digest,
     })
 }
 
