@@ -3,13 +3,14 @@
 use crate::commands::connect::connect;
 use crate::commands::load::{Target, manifest};
 use crate::commands::{Context, Failure, diff, pull, sandbox};
+use crate::project::{ProjectName, SandboxName};
 
 /// Runs `sandbox diff`.
 ///
 /// # Errors
 /// When there is no sandbox, or its commits cannot be taken or reviewed.
 pub async fn diff(context: &Context, args: &diff::Args) -> Result<u8, Failure> {
-    let target = Target { project: args.project.clone(), name: args.name.clone() };
+    let target = target(args.project.as_ref(), args.name.as_ref());
     let engine = connect(context).await?;
     let found = sandbox::find(context, &engine, &target).await?;
     let (_, manifest) = manifest(context, target.project.as_deref())?;
@@ -27,7 +28,7 @@ pub async fn diff(context: &Context, args: &diff::Args) -> Result<u8, Failure> {
 /// # Errors
 /// As [`diff`], and when something is held back.
 pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
-    let target = Target { project: args.project.clone(), name: args.name.clone() };
+    let target = target(args.project.as_ref(), args.name.as_ref());
     let engine = connect(context).await?;
     let found = sandbox::find(context, &engine, &target).await?;
     let (_, manifest) = manifest(context, target.project.as_deref())?;
@@ -42,4 +43,8 @@ pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
 
 fn nothing_new(context: &Context) {
     context.printer.result(&serde_json::json!({"commits": [], "files": []}), || "the agent made no commit yet".to_owned());
+}
+
+fn target(project: Option<&ProjectName>, name: Option<&SandboxName>) -> Target {
+    Target { project: project.map(ToString::to_string), name: name.cloned().unwrap_or_else(SandboxName::main) }
 }

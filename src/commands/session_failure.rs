@@ -19,6 +19,7 @@ impl From<LaunchError> for Failure {
             LaunchError::Image(error) => error.into(),
             LaunchError::Workspace(error) => error.into(),
             LaunchError::Session(error) => error.into(),
+            LaunchError::Audit(error) => error.into(),
             LaunchError::Gateway(error) => error.into(),
             LaunchError::Deliver(error) => error.into(),
             LaunchError::Credential { ref name, .. } => {

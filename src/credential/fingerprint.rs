@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use hmac::digest::KeyInit as _;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -81,7 +80,8 @@ pub fn claim(
         .open(state.join("fingerprints.lock"))
         .map_err(failed)?;
     lock.lock().map_err(failed)?;
-    let fingerprint = fingerprint(&key(state).map_err(failed)?, value);
+    let key = key(state).map_err(failed)?;
+    let fingerprint = fingerprint(&key, value);
     let mut registry = read(&path)?;
     // A value that the project had before under this name is its own no more.
     let ours = format!("{project}/{name}");
@@ -120,26 +120,28 @@ fn read(path: &Path) -> Result<Registry, FingerprintError> {
 }
 
 /// The key, made on first use with mode 0600 under the registry's lock.
-fn key(state: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+fn key(state: &Path) -> io::Result<Zeroizing<[u8; 64]>> {
     let path = state.join("fingerprint.key");
     match fs::read(&path) {
-        Ok(key) if key.len() == 32 => return Ok(Zeroizing::new(key)),
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "the key does not have 32 bytes")),
+        Ok(key) => {
+            let key = Zeroizing::new(key);
+            let wrong = || io::Error::new(io::ErrorKind::InvalidData, "the key does not have 64 bytes");
+            return <[u8; 64]>::try_from(key.as_slice()).map(Zeroizing::new).map_err(|_| wrong());
+        }
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Err(_) => {}
     }
-    let mut key = Zeroizing::new(vec![0; 32]);
-    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    let mut key = Zeroizing::new([0; 64]);
+    getrandom::fill(key.as_mut()).map_err(io::Error::other)?;
     let mut file = tempfile::NamedTempFile::new_in(state)?;
-    file.write_all(&key)?;
+    file.write_all(key.as_ref())?;
     file.as_file().sync_all()?;
     file.persist(&path).map_err(|error| error.error)?;
     Ok(key)
 }
 
-fn fingerprint(key: &[u8], value: &Secret) -> Fingerprint {
-    // HMAC takes a key of any length, so that this cannot fail.
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| Hmac::new(&Default::default()));
+fn fingerprint(key: &[u8; 64], value: &Secret) -> Fingerprint {
+    let mut mac = Hmac::<Sha256>::new(key.into());
     mac.update(value.expose());
     Fingerprint(hex::encode(&mac.finalize().into_bytes()[..8]))
 }

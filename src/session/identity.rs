@@ -127,21 +127,21 @@ impl SessionId {
 }
 
 /// The key under which this machine signs the labels of its objects.
-pub struct MachineKey(Zeroizing<[u8; 32]>);
+pub struct MachineKey(Zeroizing<[u8; 64]>);
 
 impl MachineKey {
     /// Reads the key from `STATE/machine.key`, or makes it there with mode 0600.
     ///
     /// # Errors
-    /// When the file cannot be read or made, or does not hold 32 bytes.
+    /// When the file cannot be read or made, or does not hold 64 bytes.
     pub fn load(state: &Path) -> io::Result<Self> {
         let path = state.join("machine.key");
         for _ in 0..2 {
             match fs::read(&path) {
                 Ok(bytes) => {
                     let bytes = Zeroizing::new(bytes);
-                    let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| {
-                        io::Error::new(io::ErrorKind::InvalidData, format!("{} does not hold 32 bytes", path.display()))
+                    let key: [u8; 64] = bytes.as_slice().try_into().map_err(|_| {
+                        io::Error::new(io::ErrorKind::InvalidData, format!("{} does not hold 64 bytes", path.display()))
                     })?;
                     return Ok(Self(Zeroizing::new(key)));
                 }
@@ -149,7 +149,7 @@ impl MachineKey {
                 Err(error) => return Err(error),
             }
             fs::create_dir_all(state)?;
-            let mut bytes = Zeroizing::new([0; 32]);
+            let mut bytes = Zeroizing::new([0; 64]);
             getrandom::fill(bytes.as_mut()).map_err(io::Error::other)?;
             // Written aside and linked into place, so that nobody ever reads half a key.
             let mut file = tempfile::NamedTempFile::new_in(state)?;
@@ -178,9 +178,8 @@ impl MachineKey {
     }
 
     fn mac(&self, object: &str, role: Role) -> Hmac<Sha256> {
-        use hmac::digest::KeyInit as _;
-        // HMAC takes a key of any length, so this cannot fail; an all-zero key would only make proofs not match.
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_ref()).unwrap_or_else(|_| Hmac::new(&Default::default()));
+        let key: &[u8; 64] = &self.0;
+        let mut mac = Hmac::<Sha256>::new(key.into());
         mac.update(role.as_str().as_bytes());
         mac.update(b"\0");
         mac.update(object.as_bytes());

@@ -97,6 +97,9 @@ pub enum LaunchError {
     /// The credentials could not be made into files.
     #[error("deliver the credentials")]
     Deliver(#[source] CredentialError),
+    /// The audit log cannot be written.
+    #[error("record the launch in the audit log")]
+    Audit(#[from] crate::audit::AuditError),
     /// The workspace failed.
     #[error("hand the project over")]
     Workspace(#[from] WorkspaceError),
@@ -304,10 +307,8 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
 fn audit(input: &LaunchInput<'_>, record: &Record, action: &str, facts: &[(&str, &str)]) -> Result<(), LaunchError> {
     let event = event(input.actor, record, action, "ok", facts);
     // What is not recorded does not happen: a session starts only with a log that can be written.
-    input.audit.append(&event).map_err(|error| LaunchError::Folder {
-        path: input.state.to_path_buf(),
-        source: std::io::Error::other(error),
-    })
+    input.audit.append(&event)?;
+    Ok(())
 }
 
 async fn ensure_launcher(engine: &Engine, state: &Path, launcher: &LauncherImage) -> Result<String, LaunchError> {

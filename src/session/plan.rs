@@ -429,3 +429,6 @@ pub fn reader_container(plan_agent: &ContainerSpec, id: &SandboxId) -> Container
     });
     reader
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,8 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 
 use crate::audit::AuditLog;
-use crate::credential::{self, IssueContext, Issued};
+use crate::credential::spec::Delivery;
+use crate::credential::{self, CredentialError, IssueContext};
 use crate::engine::stream::Chunk;
 use crate::engine::{Engine, EngineError};
 use crate::gateway::protocol::{Action, Decision, Event};
@@ -53,6 +54,33 @@ pub enum SuperviseError {
     /// The sandbox does not run.
     #[error("supervise a sandbox that does not run")]
     NotRunning,
+}
+
+/// Why a credential was not rotated or withdrawn.
+#[derive(Debug, thiserror::Error)]
+enum RotateError {
+    #[error("find the credential among those that are out")]
+    NotOut,
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    #[error(transparent)]
+    Gateway(#[from] GatewayControlError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl RotateError {
+    /// The error and its causes on one line, for the audit log.
+    fn reason(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
+    }
 }
 
 /// What the supervisor needs.
@@ -345,7 +373,7 @@ async fn rotate_forever(input: &SuperviseInput<'_>) {
             due.remove(name);
             let withdrawn = withdraw(input, &record, name).await;
             let outcome = if withdrawn.is_ok() { "ok" } else { "failed" };
-            let reason = withdrawn.err().unwrap_or_else(|| "asked for".to_owned());
+            let reason = withdrawn.err().map_or_else(|| "asked for".to_owned(), |error| error.reason());
             note(input, &record, "credential.revoked", outcome, &[("credential", name.as_str()), ("reason", &reason)]);
         }
         for name in names.into_iter().filter(|name| !asked.revoke.contains(name)) {
@@ -353,7 +381,8 @@ async fn rotate_forever(input: &SuperviseInput<'_>) {
                 Ok(()) => {
                     due.remove(&name);
                 }
-                Err(reason) => {
+                Err(error) => {
+                    let reason = error.reason();
                     let until = record.leases.get(&name).and_then(|lease| lease.expires_at);
                     let until = until.map_or_else(|| "unlimited".to_owned(), |time| time.to_string());
                     let facts = [("credential", name.as_str()), ("reason", &reason), ("valid_until", &until)];
@@ -368,22 +397,19 @@ async fn rotate_forever(input: &SuperviseInput<'_>) {
 }
 
 /// Issues every credential of the sandbox anew where it is `name`, and delivers all files in one swap.
-async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), String> {
-    let old = record.leases.get(name).ok_or_else(|| "the credential is not out".to_owned())?;
-    let issued = credential::issue(name, &old.spec, &input.issue).await.map_err(|error| error.to_string())?;
+async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
+    let old = record.leases.get(name).ok_or(RotateError::NotOut)?;
+    let issued = credential::issue(name, &old.spec, &input.issue).await?;
     let fingerprint = issued.fingerprint.to_string();
     let renewed = lease(old.spec.clone(), &issued);
-    let files = files_of(&old.spec, issued)?;
+    let files = credential::deliver(vec![(&old.spec, issued)])?.files;
     let gateway = record.id.object(Role::Gateway);
-    let mut control = GatewayControl::attach(input.engine, &gateway).await.map_err(|error| error.to_string())?;
-    control.carry_out(Action::UpdateSecrets(files)).await.map_err(|error| error.to_string())?;
+    let mut control = GatewayControl::attach(input.engine, &gateway).await?;
+    control.carry_out(Action::UpdateSecrets(files)).await?;
     let changed = name.clone();
-    input
-        .journal
-        .update(|record| {
-            record.leases.insert(changed, renewed);
-        })
-        .map_err(|error| error.to_string())?;
+    input.journal.update(|record| {
+        record.leases.insert(changed, renewed);
+    })?;
     let facts = [("credential", name.as_str()), ("fingerprint", &fingerprint), ("previous", &old.fingerprint)];
     note(input, record, "credential.rotated", "ok", &facts);
     if old.handle.is_some() {
@@ -395,29 +421,19 @@ async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialNa
 }
 
 /// Takes a credential away from the running sandbox and revokes it at its issuer.
-async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), String> {
-    let lease = record.leases.get(name).ok_or_else(|| "the credential is not out".to_owned())?;
+async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
+    let lease = record.leases.get(name).ok_or(RotateError::NotOut)?;
     let file = match &lease.spec.deliver {
-        crate::credential::spec::Delivery::File { name } => name.clone(),
+        Delivery::File { name } => name.clone(),
         _ => name.to_string(),
     };
     let gateway = record.id.object(Role::Gateway);
-    let mut control = GatewayControl::attach(input.engine, &gateway).await.map_err(|error| error.to_string())?;
-    control.carry_out(Action::RemoveSecrets(vec![file])).await.map_err(|error| error.to_string())?;
-    credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await.map_err(|error| error.to_string())?;
+    let mut control = GatewayControl::attach(input.engine, &gateway).await?;
+    control.carry_out(Action::RemoveSecrets(vec![file])).await?;
+    credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;
     let gone = name.clone();
-    input
-        .journal
-        .update(|record| {
-            record.leases.remove(&gone);
-        })
-        .map_err(|error| error.to_string())?;
+    input.journal.update(|record| {
+        record.leases.remove(&gone);
+    })?;
     Ok(())
-}
-
-fn files_of(
-    spec: &crate::credential::spec::CredentialSpec,
-    issued: Issued,
-) -> Result<Vec<crate::gateway::protocol::SecretFile>, String> {
-    credential::deliver(vec![(spec, issued)]).map(|delivered| delivered.files).map_err(|error| error.to_string())
 }

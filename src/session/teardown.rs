@@ -71,14 +71,14 @@ pub async fn stop(
 pub async fn remove(engine: &Engine, key: &MachineKey, journal: &Journal, record: &Record) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     let containers = record.objects.iter().filter(|object| object.kind == ObjectKind::Container);
-    let removals = containers.map(|object| async { (object, remove_container(engine, key, object).await) });
+    let removals = containers.map(|object| async move { (object, remove_container(engine, key, object).await) });
     for (object, removed) in futures_util::future::join_all(removals).await {
         if let Err(error) = removed {
             complaints.push(format!("the container {} was not removed: {error}", object.name));
         }
     }
     let volumes = record.objects.iter().filter(|object| object.kind == ObjectKind::Volume);
-    let removals = volumes.map(|object| async { (object, remove_volume(engine, key, object).await) });
+    let removals = volumes.map(|object| async move { (object, remove_volume(engine, key, object).await) });
     for (object, removed) in futures_util::future::join_all(removals).await {
         if let Err(error) = removed {
             complaints.push(format!("the volume {} was not removed: {error}", object.name));
