@@ -50,7 +50,7 @@ enum Verb {
     /// Set, list, rotate and remove the project's credentials
     Credential(commands::credential::Arguments),
     /// Lock, build and verify agent images
-    Image(commands::image::Arguments),
+    Image(commands::image::ImageArguments),
     /// Read and verify the audit log
     Audit(commands::audit::Arguments),
     /// Approve what a project's manifest asks for
@@ -148,9 +148,9 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
     log_to_stderr();
     match verb {
         Verb::Plan(args) => commands::plan::run(context, &args),
+        Verb::Image(args) => commands::image::run(context, &args),
         Verb::Audit(args) => commands::audit::run(context, args),
         Verb::Trust(args) => commands::trust::run(context, args),
-        Verb::Schema => commands::schema::run(context),
         Verb::Completions(args) => {
             let mut text = Vec::new();
             clap_complete::generate(args.shell, &mut Arguments::command(), "sandbox", &mut text);
@@ -181,7 +181,6 @@ fn block_on(context: &Context, verb: Verb) -> Result<u8, Failure> {
             Verb::Down(args) => commands::down::run(context, &args).await,
             Verb::Gc(args) => commands::down::gc(context, &args).await,
             Verb::Credential(args) => commands::credential::run(context, args).await,
-            Verb::Image(args) => commands::image::run(context, args).await,
             Verb::Doctor(args) => commands::doctor::run(context, &args).await,
             Verb::Supervise(args) => commands::supervise::run(context, &args).await,
             // The others were run without a runtime.
