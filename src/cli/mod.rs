@@ -13,6 +13,8 @@ use crate::init;
 /// The exit code of `up`, `exec` and `shell` when the launcher itself failed, as `docker run` has it.
 const LAUNCHER_FAILED: u8 = 125;
 
+mod gateway;
+
 /// Runs coding agents in contained Docker sandboxes, with credentials that belong to one project alone.
 #[derive(Debug, Parser)]
 #[command(name = "sandbox", version, propagate_version = true, max_term_width = 120)]
@@ -79,6 +81,12 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Pass the agent's connections to the gateway
+    #[command(hide = true)]
+    Relay(gateway::RelayArguments),
+    /// Decide on the agent's connections
+    #[command(hide = true)]
+    Gateway(gateway::GatewayArguments),
     /// Answer git's questions for credentials
     #[command(hide = true)]
     GitCredential {
@@ -203,6 +211,8 @@ fn inside(verb: Verb) -> Inside {
     Inside::Ended(match verb {
         Verb::Init => init::main(),
         Verb::Session => init::session::main(),
+        Verb::Relay(arguments) => crate::gateway::relay::main(&arguments.into()),
+        Verb::Gateway(arguments) => crate::gateway::program::main(&arguments.into()),
         Verb::TerminalChild { program, arguments } => init::terminal_child::main(program, arguments),
         Verb::GitCredential { file, action } => {
             crate::credential::git_helper::main(Path::new("/run/secrets"), &file, &action)
