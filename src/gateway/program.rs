@@ -254,7 +254,7 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
         Err(error) => {
             let outline = serde_json::from_slice::<Outline>(line).ok();
             // An invalid policy allows nothing. So does a line that could have been one.
-            if !outline.as_ref().is_some_and(|outline| outline.action.contains_key("secrets")) {
+            if !outline.as_ref().is_some_and(|outline| outline.action.keys().any(|action| action.contains("secrets"))) {
                 shared.policy.send_replace(None);
             }
             // The parser's message can quote the line, and with it a secret: its place must do.
@@ -267,18 +267,23 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
             shared.policy.send_replace(Some(Arc::new(policy)));
             None
         }
-        Action::Secrets(files) => match folder.replace(&files) {
-            Ok(()) => {
-                if let Some(current) = folder.current() {
-                    // Without a watch the files are as safe as with it; only their reads go unreported.
-                    let _ = reads.add(&current);
-                }
-                None
-            }
-            Err(error) => Some(format!("failed to {}", with_source(&error))),
-        },
+        Action::Secrets(files) => changed(folder.replace(&files), folder, reads),
+        Action::UpdateSecrets(files) => changed(folder.update(files), folder, reads),
+        Action::RemoveSecrets(names) => changed(folder.remove(&names), folder, reads),
     };
     Event::Acknowledged { id: command.id, error }
+}
+
+/// Watches the set that is current now; gives what went wrong, in words for the launcher.
+fn changed(result: Result<(), SecretsError>, folder: &SecretFolder, reads: &ReadWatch) -> Option<String> {
+    if let Err(error) = result {
+        return Some(format!("failed to {}", with_source(&error)));
+    }
+    if let Some(current) = folder.current() {
+        // Without a watch the files are as safe as with it; only their reads go unreported.
+        let _ = reads.add(&current);
+    }
+    None
 }
 
 fn with_source(error: &SecretsError) -> String {

@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use crate::credential::secret::Secret;
 use crate::gateway::protocol::SecretFile;
 
 /// The link to the current folder.
@@ -99,6 +100,37 @@ impl SecretFolder {
         self.current = Some(set);
         self.link_names(&names)?;
         if files.is_empty() { self.remove_sets_except(self.current.as_deref()) } else { Ok(()) }
+    }
+
+    /// Makes a set current that has these files and, of the set before, those that are not among them.
+    pub fn update(&mut self, files: Vec<SecretFile>) -> Result<(), SecretsError> {
+        let mut all = self.read_current()?;
+        all.retain(|old| files.iter().all(|new| new.name != old.name));
+        all.extend(files);
+        self.replace(&all)
+    }
+
+    /// Makes a set current without these files. They are gone at once, also from the sets before.
+    pub fn remove(&mut self, names: &[String]) -> Result<(), SecretsError> {
+        let mut all = self.read_current()?;
+        all.retain(|file| !names.contains(&file.name));
+        self.replace(&all)?;
+        self.remove_sets_except(self.current.as_deref())
+    }
+
+    /// The files of the current set.
+    fn read_current(&self) -> Result<Vec<SecretFile>, SecretsError> {
+        let Some(folder) = self.current() else { return Ok(Vec::new()) };
+        let entries = fs::read_dir(&folder).map_err(|source| file("list", &folder, source))?;
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|source| file("list", &folder, source))?;
+            let path = entry.path();
+            let content = fs::read(&path).map_err(|source| file("read", &path, source))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.push(SecretFile { name, content: Secret::new(content) });
+        }
+        Ok(files)
     }
 
     fn entries(&self) -> Result<Vec<String>, SecretsError> {

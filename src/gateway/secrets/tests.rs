@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
-use crate::credential::secret::Secret;
 
 fn secret(name: &str, content: &str) -> SecretFile {
     SecretFile { name: name.to_owned(), content: Secret::new(content.as_bytes().to_vec()) }
@@ -110,4 +109,18 @@ fn no_read_fails_while_the_files_are_rotated() {
     }
     assert!(reads.load(Ordering::Relaxed) >= 60_000);
     assert_eq!(failures.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn an_update_keeps_the_other_files_and_a_removal_leaves_no_copy() {
+    let (root, mut folder) = folder();
+    folder.replace(&[secret("a", "1"), secret("b", "2")]).unwrap();
+    folder.update(vec![secret("b", "3"), secret("c", "4")]).unwrap();
+    let read = |name: &str| fs::read_to_string(root.path().join(name)).unwrap();
+    assert_eq!((read("a"), read("b"), read("c")), ("1".to_owned(), "3".to_owned(), "4".to_owned()));
+    folder.remove(&["b".to_owned()]).unwrap();
+    assert_eq!((read("a"), read("c")), ("1".to_owned(), "4".to_owned()));
+    assert!(!root.path().join("b").exists());
+    let sets = fs::read_dir(root.path()).unwrap().filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_dir());
+    assert_eq!(sets.count(), 1, "an older set still holds what was removed");
 }
