@@ -331,6 +331,11 @@ fn credential_files_are_written_read_reported_and_emptied() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "s3cret-one");
     let read = harness.gateway.wait_for(|event| event["event"] == "secret_read");
     assert_eq!((&read["name"], &read["count"]), (&json!("api_key"), &json!(1)));
+    let update = json!({ "update_secrets": [{ "name": "other", "content": STANDARD.encode("x") }] });
+    assert_eq!(harness.gateway.command(update), None);
+    thread::sleep(Duration::from_millis(1500));
+    let reads = harness.gateway.events().iter().filter(|event| event["event"] == "secret_read").count();
+    assert_eq!(reads, 1, "the gateway took its own work for a read");
     let refused = json!({ "secrets": [{ "name": "../escape", "content": STANDARD.encode("x") }] });
     assert!(harness.gateway.command(refused).unwrap().contains("../escape"));
     assert_eq!(harness.gateway.command(files("s3cret-two")), None);
@@ -354,7 +359,9 @@ fn the_end_of_standard_input_does_not_end_the_gateway() {
 #[test]
 fn the_gateway_serves_its_relays_user_alone() {
     let harness = Harness::start_for_uid(&[], Some(12345));
-    assert!(harness.tunnel("listed.example:443").unwrap_err().is_empty());
+    // The relay finds its connection closed, or notices while it sends the header.
+    let answer = harness.tunnel("listed.example:443").unwrap_err();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 502 "), "{answer}");
     assert_eq!(harness.gateway.events().len(), 1);
 }
 
