@@ -18,6 +18,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Lock, build and check agent images
+    Image(commands::image::ImageArguments),
     /// Print the JSON Schema of sandbox.yaml
     #[command(hide = true)]
     Version,
@@ -28,6 +30,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let context = Context::new(arguments.global);
     let result: Result<u8, Failure> = match arguments.verb {
+        Verb::Image(arguments) => commands::image::run(&context, &arguments),
         Verb::Version => Ok(0),
     };
     match result {

@@ -2,6 +2,7 @@
 
 pub mod failure;
 pub mod folders;
+pub mod image;
 pub mod printer;
 
 pub use failure::Failure;
