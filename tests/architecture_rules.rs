@@ -34,10 +34,11 @@ fn code(text: &str) -> String {
 /// Whether the code has this word, not as a part of a longer one.
 fn has_word(text: &str, word: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let open_end = !word.ends_with(|last: char| last.is_ascii_alphanumeric());
     text.match_indices(word).any(|(start, _)| {
         let before = start.checked_sub(1).and_then(|index| text.as_bytes().get(index));
         let after = text.as_bytes().get(start + word.len());
-        !before.is_some_and(|&byte| inner(byte)) && !after.is_some_and(|&byte| inner(byte))
+        !before.is_some_and(|&byte| inner(byte)) && (open_end || !after.is_some_and(|&byte| inner(byte)))
     })
 }
 
@@ -74,7 +75,7 @@ fn words_are_found_whole_and_outside_comments() {
 
 #[test]
 fn only_the_engine_names_bollard() {
-    only(&["bollard"], &["engine/"]);
+    only(&["bollard::"], &["engine/"]);
 }
 
 #[test]
@@ -142,10 +143,10 @@ fn nothing_calls_the_archive_calls_of_the_engine() {
 }
 
 #[test]
-fn nothing_is_unsafe() {
+fn nothing_allows_itself_unsafe_code() {
     for (name, text) in sources() {
-        assert!(!has_word(&code(&text), "unsafe"), "{name} has unsafe code");
-        assert!(!text.contains("allow(unsafe_code)"), "{name} allows unsafe code");
+        // The lint denies it; what it cannot deny is being switched off.
+        assert!(!has_word(&code(&text), "unsafe_code"), "{name} switches the lint off");
     }
 }
 
