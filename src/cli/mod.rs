@@ -13,6 +13,8 @@ use crate::init;
 /// The exit code of `up`, `exec` and `shell` when the launcher itself failed, as `docker run` has it.
 const LAUNCHER_FAILED: u8 = 125;
 
+mod gateway;
+
 /// Runs coding agents in contained Docker sandboxes, with credentials that belong to one project alone.
 #[derive(Debug, Parser)]
 #[command(name = "sandbox", version, propagate_version = true, max_term_width = 120)]
@@ -50,7 +52,7 @@ enum Verb {
     /// Set, list, rotate and remove the project's credentials
     Credential(commands::credential::Arguments),
     /// Lock, build and verify agent images
-    Image(commands::image::Arguments),
+    Image(commands::image::ImageArguments),
     /// Read and verify the audit log
     Audit(commands::audit::Arguments),
     /// Approve what a project's manifest asks for
@@ -79,6 +81,12 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Pass the agent's connections to the gateway
+    #[command(hide = true)]
+    Relay(gateway::RelayArguments),
+    /// Decide on the agent's connections
+    #[command(hide = true)]
+    Gateway(gateway::GatewayArguments),
     /// Answer git's questions for credentials
     #[command(hide = true)]
     GitCredential {
@@ -148,9 +156,9 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
     log_to_stderr();
     match verb {
         Verb::Plan(args) => commands::plan::run(context, &args),
+        Verb::Image(args) => commands::image::run(context, &args),
         Verb::Audit(args) => commands::audit::run(context, args),
         Verb::Trust(args) => commands::trust::run(context, args),
-        Verb::Schema => commands::schema::run(context),
         Verb::Completions(args) => {
             let mut text = Vec::new();
             clap_complete::generate(args.shell, &mut Arguments::command(), "sandbox", &mut text);
@@ -181,7 +189,6 @@ fn block_on(context: &Context, verb: Verb) -> Result<u8, Failure> {
             Verb::Down(args) => commands::down::run(context, &args).await,
             Verb::Gc(args) => commands::down::gc(context, &args).await,
             Verb::Credential(args) => commands::credential::run(context, args).await,
-            Verb::Image(args) => commands::image::run(context, args).await,
             Verb::Doctor(args) => commands::doctor::run(context, &args).await,
             Verb::Supervise(args) => commands::supervise::run(context, &args).await,
             // The others were run without a runtime.
@@ -204,6 +211,8 @@ fn inside(verb: Verb) -> Inside {
     Inside::Ended(match verb {
         Verb::Init => init::main(),
         Verb::Session => init::session::main(),
+        Verb::Relay(arguments) => crate::gateway::relay::main(&arguments.into()),
+        Verb::Gateway(arguments) => crate::gateway::program::main(&arguments.into()),
         Verb::TerminalChild { program, arguments } => init::terminal_child::main(program, arguments),
         Verb::GitCredential { file, action } => {
             crate::credential::git_helper::main(Path::new("/run/secrets"), &file, &action)

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use comfy_table::{Table, presets};
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec};
 use crate::credential::store::{Store, StoreError};
 use crate::credential::{CredentialError, IssueContext, env_file, issue, kind, rotation};
 use crate::project::manifest::Manifest;
-use crate::project::{CredentialName, SandboxName};
+use crate::project::{CredentialName, ProjectName, SandboxName, trust};
 use crate::session::journal::{Journal, Phase};
 
 /// The largest value that is read, in bytes.
@@ -97,24 +97,25 @@ enum Refusal {
 /// How credentials of a project are issued and revoked.
 pub fn issue_context<'a>(
     context: &'a Context,
-    manifest: &'a Manifest,
+    project: &'a ProjectName,
+    root: &'a Path,
     sandbox: &'a SandboxName,
     actor: &'a str,
     reason: &'a str,
 ) -> IssueContext<'a> {
     IssueContext {
-        project: &manifest.project,
-        project_root: &manifest.root,
+        project,
+        project_root: root,
         sandbox,
         actor,
-        store: store(context, manifest, actor),
+        store: store(context, root, actor),
         state: &context.folders.state,
         reason,
     }
 }
 
-fn store(context: &Context, manifest: &Manifest, actor: &str) -> Store {
-    let own = manifest.root.join(".sandbox");
+fn store(context: &Context, root: &Path, actor: &str) -> Store {
+    let own = root.join(".sandbox");
     let identity = std::env::var_os("SANDBOX_AGE_IDENTITY").filter(|path| !path.is_empty());
     Store {
         folder: own.join("credentials"),
@@ -202,7 +203,16 @@ fn record(context: &Context, manifest: &Manifest, action: &str, facts: &[(&str, 
 
 fn store_value(context: &Context, manifest: &Manifest, name: &CredentialName, value: &Secret) -> Result<(), Failure> {
     let (actor, _) = actor();
-    store(context, manifest, &actor).write(&manifest.project, name, value).map_err(CredentialError::from)?;
+    let state = &context.folders.state;
+    let store = store(context, &manifest.root, &actor);
+    // The first value begins the list of recipients. Who approved the manifest and sets a value need not approve his
+    // own name; an existing list is never touched, so that nobody else's comes in by this.
+    let begins = !store.recipients.exists();
+    let approved = matches!(trust::status(state, manifest)?, trust::Trust::Approved(_));
+    store.write(&manifest.project, name, value).map_err(CredentialError::from)?;
+    if begins && approved {
+        trust::approve(state, manifest, trust::files(manifest)?, &actor)?;
+    }
     record(context, manifest, "credential.set", &[("credential", name.as_str()), ("provider", "store")])
 }
 
@@ -225,7 +235,7 @@ fn require_store(spec: &CredentialSpec, name: &CredentialName) -> Result<(), Fai
     Err(Failure::new("credential-not-stored", &refusal, "change it there, or write `provider: store`"))
 }
 
-fn import(context: &Context, file: &std::path::Path, project: Option<&str>) -> Result<u8, Failure> {
+fn import(context: &Context, file: &Path, project: Option<&str>) -> Result<u8, Failure> {
     let (_, manifest) = manifest(context, project)?;
     let full = std::env::current_dir().map(|folder| folder.join(file)).unwrap_or_else(|_| file.to_path_buf());
     let root = full.parent().unwrap_or(&manifest.root).to_path_buf();
@@ -295,7 +305,7 @@ async fn row(
 ) -> Result<Row, Failure> {
     let (actor, _) = actor();
     let sandbox = SandboxName::main();
-    let issue_context = issue_context(context, manifest, &sandbox, &actor, "check");
+    let issue_context = issue_context(context, &manifest.project, &manifest.root, &sandbox, &actor, "check");
     let deliver = match &spec.deliver {
         Delivery::File { name } => format!("file {name}"),
         Delivery::Git { host } => format!("git {host}"),
@@ -431,7 +441,7 @@ fn remove(context: &Context, named: &Named) -> Result<u8, Failure> {
     let (_, manifest) = manifest(context, named.project.as_deref())?;
     let (actor, _) = actor();
     let removed =
-        store(context, &manifest, &actor).remove(&manifest.project, &named.name).map_err(CredentialError::from)?;
+        store(context, &manifest.root, &actor).remove(&manifest.project, &named.name).map_err(CredentialError::from)?;
     if removed {
         record(context, &manifest, "credential.removed", &[("credential", named.name.as_str())])?;
         context.printer.note(&format!("`{}` is removed; who had the file and its key can still read it", named.name));

@@ -9,7 +9,7 @@ use crate::image::reference::ImageChoice;
 use crate::image::{self, LockedImage};
 use crate::profile::{self, Profile};
 use crate::project::manifest::Manifest;
-use crate::project::{self, SandboxName, configuration, manifest};
+use crate::project::{self, SandboxName, manifest};
 use crate::session::identity::{MachineKey, SandboxId};
 use crate::session::launcher_image::{self, LauncherImage};
 use crate::session::plan::{Plan, PlanInput, PlannedImage, plan};
@@ -60,9 +60,7 @@ pub fn manifest(context: &Context, project: Option<&str>) -> Result<(PathBuf, Ma
     })?;
     let path = project::locate(project, &current, &context.folders.state)?;
     let loaded = manifest::load(&path)?;
-    let configuration = configuration::load(&context.folders.config)?;
-    let restricted = configuration::restrict(loaded, &configuration)?;
-    Ok((path, restricted))
+    Ok((path, loaded))
 }
 
 /// Computes the plan of a project.

@@ -20,7 +20,6 @@ pub mod ps;
 pub mod pull;
 pub mod sandbox;
 pub mod sandbox_exchange;
-pub mod schema;
 pub mod session_failure;
 pub mod supervise;
 pub mod trust;

@@ -4,12 +4,10 @@ use std::path::Path;
 
 use crate::audit::AuditLog;
 use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key, sandbox_id};
+use crate::commands::credential::issue_context;
 use crate::commands::{Context, Failure};
-use crate::credential::IssueContext;
 use crate::engine::{ContainerStatus, Engine};
 use crate::init::frame::BundleRequest;
-use crate::project::SandboxName;
-use crate::project::manifest::Manifest;
 use crate::session::identity::{MachineKey, Role};
 use crate::session::journal::{Journal, ObjectKind, Phase, Record};
 use crate::session::launch::{self, ExecSession};
@@ -135,17 +133,6 @@ pub async fn verify_agent(engine: &Engine, container: &str, loaded: &Loaded) -> 
     Err(Failure::new("sandbox-differs", &Refusal::Differs { id, differences }, next))
 }
 
-/// How credentials of a project are issued and revoked.
-pub fn issue_context<'a>(
-    context: &'a Context,
-    manifest: &'a Manifest,
-    sandbox: &'a SandboxName,
-    actor: &'a str,
-    reason: &'a str,
-) -> IssueContext<'a> {
-    super::credential::issue_context(context, manifest, sandbox, actor, reason)
-}
-
 /// Stops a sandbox: revokes, empties, stops. Prints what could not be done.
 ///
 /// # Errors
@@ -159,9 +146,9 @@ pub async fn stop(
 ) -> Result<(), Failure> {
     let (actor, _) = actor();
     let audit = AuditLog::open(&context.folders.state)?;
-    let (_, manifest) = super::load::manifest(context, record.manifest.parent().and_then(Path::to_str))?;
-    let name = record.id.name.clone();
-    let issue = issue_context(context, &manifest, &name, &actor, "down");
+    let (project, name) = (record.id.project.clone(), record.id.name.clone());
+    let root = record.manifest.parent().map(Path::to_path_buf).unwrap_or_default();
+    let issue = issue_context(context, &project, &root, &name, &actor, "down");
     let end = teardown::EndContext { state: &context.folders.state, actor: &actor, audit: &audit, issue };
     report(context, teardown::stop(engine, journal, record, ended, &end).await);
     Ok(())

@@ -114,3 +114,9 @@ impl From<ReferenceError> for Failure {
         Failure::new("image-reference", &error, next)
     }
 }
+
+impl From<crate::profile::ProfileError> for Failure {
+    fn from(error: crate::profile::ProfileError) -> Self {
+        Failure::new("profile", &error, "write one of the profiles strict, default, debug or browser")
+    }
+}

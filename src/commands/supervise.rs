@@ -5,7 +5,8 @@ use std::io::{Read as _, Write as _};
 use crate::audit::AuditLog;
 use crate::commands::connect::connect;
 use crate::commands::load::{Target, actor, manifest};
-use crate::commands::{Context, Failure, sandbox};
+use crate::commands::credential::issue_context;
+use crate::commands::{Context, Failure};
 use crate::init::frame::RunRequest;
 use crate::session::identity::{Role, SandboxId};
 use crate::session::journal::Journal;
@@ -42,7 +43,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let _claim = supervise::claim(&journal)?;
     let (actor, _) = actor();
     let audit = AuditLog::open(&context.folders.state)?;
-    let issue = sandbox::issue_context(context, &manifest, &args.target.name, &actor, "rotation");
+    let issue = issue_context(context, &manifest.project, &manifest.root, &args.target.name, &actor, "rotation");
     let background = match command {
         None => None,
         Some(command) => {

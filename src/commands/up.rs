@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::audit::AuditLog;
 use crate::commands::connect::connect;
+use crate::commands::credential::issue_context;
 use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key};
 use crate::commands::progress::Progress;
 use crate::commands::sandbox::{self, Sandbox, remove_containers};
@@ -184,7 +185,7 @@ async fn start(
     let image = agent_image(context, args, loaded, engine, &progress).await?;
     let (actor, owner) = actor();
     let audit = AuditLog::open(state)?;
-    let issue = sandbox::issue_context(context, &loaded.manifest, &args.target.name, &actor, "up");
+    let issue = issue_context(context, &loaded.manifest.project, &loaded.manifest.root, &args.target.name, &actor, "up");
     let report = |step: &'static str| progress.step(step);
     let input = LaunchInput {
         engine,

@@ -1,7 +1,7 @@
 //! git's credential helper inside the agent's container (gitcredentials(7), git-credential(1)): answers from a file
 //! below `/run/secrets` at each use, so that a rotation needs no restart.
 
-use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::io::{self, BufRead as _, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 

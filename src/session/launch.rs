@@ -227,7 +227,7 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         repository: input.manifest.workspace.source.clone(),
         branch: input.kept.as_ref().map_or(&input.source.branch, |kept| &kept.branch).clone(),
         base: input.kept.as_ref().map_or(&input.source.base, |kept| &kept.base).clone(),
-        start: String::new(),
+        start: input.kept.as_ref().map(|kept| kept.start.clone()).unwrap_or_default(),
         engine: input.engine.info().endpoint.clone(),
         image: plan.image.digest.to_string(),
         policy: plan.network.clone(),
