@@ -147,7 +147,7 @@ fn check(name: &str, definition: &Definition) -> Result<(), ImageError> {
     if definition.version != 1 {
         return wrong(&definition.version.to_string(), "known version");
     }
-    for debian in &definition.debian {
+    if let Some(debian) = &definition.debian {
         if !plain(&debian.suite, "-") {
             return wrong(&debian.suite, "suite");
         }

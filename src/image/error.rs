@@ -127,11 +127,12 @@ pub enum ImageError {
     #[error("the packages {0} and {1} conflict")]
     Conflict(String, String),
     /// A package's archive is not what it should be.
-    #[error("the package {package} is not well-formed: {problem}")]
+    #[error("the package {package} cannot be used")]
     Package {
         /// The package.
         package: String,
         /// What is wrong.
+        #[source]
         problem: PackageProblem,
     },
     /// A package wants to run code that no fix-up stands for.
@@ -166,7 +167,7 @@ pub enum ImageError {
 #[derive(Debug, thiserror::Error)]
 pub enum PackageProblem {
     /// Cannot be read.
-    #[error("it cannot be read ({0})")]
+    #[error("it cannot be read")]
     Read(#[from] std::io::Error),
     /// A member is missing.
     #[error("it has no {0}")]

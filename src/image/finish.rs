@@ -8,38 +8,32 @@ use super::unpack::Unpacked;
 /// The agent's user and group.
 pub const AGENT: u64 = 1000;
 
-/// Packages whose preinst and postinst do nothing that a container image needs, or what [`base`] and [`every`] do.
-const DISPENSABLE: &[&str] = &[
-    "base-files",
-    "base-passwd",
+/// Packages whose preinst and postinst are replaced by a fix-up of this file: accounts, copied files, alternatives,
+/// certificates.
+const REPLACED: &[&str] =
+    &["base-files", "base-passwd", "ca-certificates", "debianutils", "less", "mawk", "readline-common", "xz-utils"];
+
+/// Packages whose preinst and postinst mend an older version, make caches, or set up services, mail, login or PAM, which
+/// a new root without an init system has no use for.
+const INERT: &[&str] = &[
+    "adduser",
     "bash",
-    "bsdextrautils",
-    "ca-certificates",
     "coreutils",
-    "curl",
     "dash",
     "debconf",
-    "debianutils",
-    "diffutils",
     "dpkg",
-    "findutils",
     "git",
-    "gzip",
-    "less",
+    "init-system-helpers",
     "libc-bin",
     "libc6",
-    "libgcc-s1",
+    "libgcrypt20",
+    "libgssapi-krb5-2",
     "libpam-modules",
-    "libpam-modules-bin",
     "libpam-runtime",
     "libpam0g",
-    "libpython3-stdlib",
     "libpython3.11-minimal",
-    "libssl3",
     "login",
-    "mawk",
-    "media-types",
-    "mime-support",
+    "node-undici",
     "nodejs",
     "openssh-client",
     "openssl",
@@ -51,11 +45,19 @@ const DISPENSABLE: &[&str] = &[
     "python3-minimal",
     "python3.11",
     "python3.11-minimal",
-    "sed",
     "tar",
-    "tzdata",
-    "util-linux",
-    "xz-utils",
+    "unzip",
+    "usrmerge",
+];
+
+/// Files that postinst scripts copy into place.
+const COPIES: &[(&str, &str)] = &[
+    ("usr/share/base-files/nsswitch.conf", "etc/nsswitch.conf"),
+    ("usr/share/base-files/profile", "etc/profile"),
+    ("usr/share/base-files/dot.bashrc", "root/.bashrc"),
+    ("usr/share/base-files/dot.profile", "root/.profile"),
+    ("usr/share/debianutils/shells", "etc/shells"),
+    ("usr/share/readline/inputrc", "etc/inputrc"),
 ];
 
 /// Links of /etc/alternatives: name, command, target, used when the target is there.
@@ -72,7 +74,7 @@ pub fn check_scripts(package: &str, unpacked: &Unpacked) -> Result<(), ImageErro
     let script =
         unpacked.control.iter().map(|(name, _)| name).find(|name| matches!(name.as_str(), "preinst" | "postinst"));
     match script {
-        Some(script) if !DISPENSABLE.contains(&package) => {
+        Some(script) if !REPLACED.contains(&package) && !INERT.contains(&package) => {
             Err(ImageError::Script { package: package.to_owned(), script: script.clone() })
         }
         _ => Ok(()),
@@ -126,7 +128,7 @@ pub fn begin(tree: &mut Tree) {
     }
 }
 
-/// After the packages of the lowest layer: accounts and the files that base-files makes.
+/// After the packages of the lowest layer: accounts and dpkg's empty files.
 pub fn base(tree: &mut Tree, epoch: u64) -> std::io::Result<()> {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     if let Some(passwd) = tree.read("usr/share/base-passwd/passwd.master")?.map(text) {
@@ -143,16 +145,6 @@ pub fn base(tree: &mut Tree, epoch: u64) -> std::io::Result<()> {
     if let Some(group) = tree.read("usr/share/base-passwd/group.master")?.map(text) {
         tree.write("etc/group", group.replace(":*:", ":x:") + "agent:x:1000:\n", 0o644);
     }
-    for (from, to) in [
-        ("nsswitch.conf", "etc/nsswitch.conf"),
-        ("profile", "etc/profile"),
-        ("dot.bashrc", "root/.bashrc"),
-        ("dot.profile", "root/.profile"),
-    ] {
-        if let Some(bytes) = tree.read(&format!("usr/share/base-files/{from}"))? {
-            tree.write(to, bytes, 0o644);
-        }
-    }
     tree.write("var/lib/dpkg/info/format", "1\n", 0o644);
     tree.write("var/lib/dpkg/available", "", 0o644);
     tree.write("etc/machine-id", "", 0o444);
@@ -160,7 +152,7 @@ pub fn base(tree: &mut Tree, epoch: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// After the packages of any layer: certificates and alternatives.
+/// After the packages of any layer: certificates, copied files and alternatives.
 pub fn every(tree: &mut Tree) -> std::io::Result<()> {
     const ROOTS: &str = "usr/share/ca-certificates/";
     let names: Vec<String> = tree
@@ -186,6 +178,13 @@ pub fn every(tree: &mut Tree) -> std::io::Result<()> {
         // OpenSSL looks here before it looks for links that are named by hashes, which would need a parser of X.509.
         let bundle = Kind::Symlink("/etc/ssl/certs/ca-certificates.crt".into());
         tree.put("usr/lib/ssl/cert.pem", Entry::new(bundle, 0o777));
+    }
+    for (from, to) in COPIES {
+        if tree.get(from).is_some_and(|entry| !entry.below)
+            && let Some(bytes) = tree.read(from)?
+        {
+            tree.write(to, bytes, 0o644);
+        }
     }
     for (name, command, target) in ALTERNATIVES {
         if tree.get(&target[1..]).is_some_and(|entry| !entry.below) && tree.get(command).is_none() {

@@ -28,11 +28,16 @@ pub fn verify(suite: &str, text: &str, keyring: &Path, architecture: &str, now: 
     let mut good = false;
     for key in keys {
         let key = key.map_err(broken)?;
-        // Debian signs with subkeys, which count only when the primary key vouches for them. The key's user ids carry
-        // signatures of other people's keys, which are not in the keyring and prove nothing here.
-        let vouched = key.public_subkeys.iter().filter(|subkey| subkey.verify_bindings(&key.primary_key).is_ok());
-        let subkeys = vouched.map(|subkey| message.verify(subkey).map(drop));
-        let attempts = std::iter::once(message.verify(&key).map(drop)).chain(subkeys);
+        let mut attempts = vec![message.verify(&key).map(drop)];
+        // Debian signs with subkeys, which count only when the primary key vouches for them. Names on the key are not
+        // looked at: that the key is in the keyring is what makes it Debian's.
+        for subkey in &key.public_subkeys {
+            let signs = subkey.signatures.iter().any(|binding| binding.key_flags().sign());
+            let bound = subkey.verify_bindings(&key.primary_key);
+            if signs {
+                attempts.push(bound.and_then(|()| message.verify(subkey).map(drop)));
+            }
+        }
         for attempt in attempts {
             match attempt {
                 Ok(()) => good = true,
