@@ -154,7 +154,8 @@ async fn revoke(record: &mut Record, context: &EndContext<'_>, complaints: &mut 
                 "ok"
             }
             Err(error) => {
-                let until = lease.expires_at.map_or_else(|| "until it is rotated".to_owned(), |time| format!("until {time}"));
+                let until =
+                    lease.expires_at.map_or_else(|| "until it is rotated".to_owned(), |time| format!("until {time}"));
                 complaints.push(format!("the credential {name} was not revoked and lives {until}: {error}"));
                 facts.push(("reason", error.to_string()));
                 // It stays in the journal, so that `gc` or the next `down` tries again.
