@@ -84,10 +84,11 @@ pub async fn remove(engine: &Engine, key: &MachineKey, journal: &Journal, record
             complaints.push(format!("the volume {} was not removed: {error}", object.name));
         }
     }
-    if complaints.is_empty() && record.leases.is_empty() {
-        if let Err(error) = journal.remove() {
-            complaints.push(error.to_string());
-        }
+    if complaints.is_empty()
+        && record.leases.is_empty()
+        && let Err(error) = journal.remove()
+    {
+        complaints.push(error.to_string());
     }
     complaints
 }
