@@ -1,5 +1,6 @@
 //! One file a verb: its arguments (their doc comments are the help) and its function, which loads, plans, acts, prints.
 
+pub mod connect;
 pub mod failure;
 pub mod folders;
 pub mod printer;
