@@ -54,7 +54,7 @@ pub(super) fn container(spec: &ContainerSpec, image: &ImageSummary) -> Result<Co
 fn host(spec: &ContainerSpec) -> Result<HostConfig, EngineError> {
     let limits = &spec.limits;
     let memory = number(spec, "the memory limit", limits.memory)?;
-    let cpus = limits.millicpus.checked_mul(NANO_PER_MILLI).unwrap_or(u64::MAX);
+    let cpus = limits.millicpus.saturating_mul(NANO_PER_MILLI);
     Ok(HostConfig {
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".into()]),

@@ -232,3 +232,6 @@ fn shorten(value: &Value) -> String {
     }
     short
 }
+
+#[cfg(test)]
+mod tests;
