@@ -3,22 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary as ApiSummary, ContainerSummaryStateEnum,
-};
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions,
     RemoveContainerOptions, StartContainerOptions, StopContainerOptions, WaitContainerOptions,
 };
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt, TryFutureExt, stream};
 use http::Method;
 use serde::Serialize;
 
 use super::container::{ContainerSpec, Network};
 use super::error::{EngineError, Kind, Refusal, optional};
 use super::image::ImageSummary;
-use super::stream::{AttachedStream, StreamOutput};
+use super::stream::{AttachedStream, Chunk, StreamOutput};
 use super::verify::{self, Difference};
 use super::{CALL_LIMIT, Engine, check_name, label_filter, translate, transport};
 
@@ -43,7 +41,7 @@ pub enum ContainerStatus {
 }
 
 /// A container, inspected.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ContainerState {
     /// Id.
     pub id: String,
@@ -65,23 +63,6 @@ pub struct ContainerState {
     pub finished_at: Option<String>,
 }
 
-/// A container, listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerSummary {
-    /// Id.
-    pub id: String,
-    /// Name, without a slash.
-    pub name: String,
-    /// The image's id.
-    pub image: String,
-    /// Labels, the image's included.
-    pub labels: BTreeMap<String, String>,
-    /// What it is doing.
-    pub status: ContainerStatus,
-    /// When it was created, in seconds since 1970.
-    pub created: i64,
-}
-
 impl Engine {
     /// Creates a container and gives its id. Nothing runs yet.
     ///
@@ -93,7 +74,10 @@ impl Engine {
         const CALL: &str = "create a container";
         check_name(Kind::Container, &spec.name)?;
         let image = self.required_image(&spec.image).await?;
-        let body = translate::container(spec, &image)?;
+        let mut body = translate::container(spec, &image)?;
+        if let (Some(host), Some(mode)) = (&mut body.host_config, self.network_by_id(&spec.network).await?) {
+            host.network_mode = Some(mode);
+        }
         let options = CreateContainerOptions { name: Some(spec.name.clone()), ..CreateContainerOptions::default() };
         let created = self.call(CALL, CALL_LIMIT, self.client().create_container(Some(options), body)).await;
         let created = match created {
@@ -154,11 +138,23 @@ impl Engine {
         image: &ImageSummary,
     ) -> Result<Vec<Difference>, EngineError> {
         let found = self.inspect(id).await?;
-        let peer = match &spec.network {
-            Network::Container(name) => self.inspect_container(name).await?.map(|container| container.id),
-            Network::None | Network::Named(_) => None,
+        // A peer or network that is gone makes the container different; it is no reason not to say so.
+        let network = optional(self.network_by_id(&spec.network).await)?.flatten();
+        Ok(verify::differences(spec, &translate::container(spec, image)?, &found, network.as_deref()))
+    }
+
+    /// The network mode that a spec asks for, with the id of the network or container in place of its name.
+    async fn network_by_id(&self, network: &Network) -> Result<Option<String>, EngineError> {
+        let by_id = match network {
+            Network::None => return Ok(None),
+            Network::Named(name) => Network::Named(self.network_id(name).await?),
+            Network::Container(name) => {
+                let peer = self.inspect(name).await?;
+                let incomplete = EngineError::AnswerIncomplete { call: "inspect a container", field: "Id" };
+                Network::Container(peer.id.ok_or(incomplete)?)
+            }
         };
-        Ok(verify::differences(spec, &translate::container(spec, image)?, &found, peer.as_deref()))
+        Ok(Some(translate::network_mode(&by_id)))
     }
 
     async fn inspect(&self, id_or_name: &str) -> Result<ContainerInspectResponse, EngineError> {
@@ -174,11 +170,14 @@ impl Engine {
     }
 
     /// All containers with these labels (`key=value` or `key`), also those that do not run.
-    pub async fn containers(&self, labels: &[String]) -> Result<Vec<ContainerSummary>, EngineError> {
+    pub async fn containers(&self, labels: &[String]) -> Result<Vec<ContainerState>, EngineError> {
         let options =
             ListContainersOptions { all: true, filters: label_filter(labels), ..ListContainersOptions::default() };
         let listed = self.call("list containers", CALL_LIMIT, self.client().list_containers(Some(options))).await?;
-        listed.into_iter().map(ContainerSummary::from_api).collect()
+        let ids: Vec<String> = listed.into_iter().filter_map(|container| container.id).collect();
+        let inspected = futures_util::future::try_join_all(ids.iter().map(|id| self.inspect_container(id))).await?;
+        // One that was removed in between is not listed.
+        Ok(inspected.into_iter().flatten().collect())
     }
 
     /// Starts a container. That it runs already is fine.
@@ -199,18 +198,14 @@ impl Engine {
         answer.map_err(|error| error.missing(Kind::Container, id))
     }
 
-    /// Sends a signal, such as `SIGKILL`, to process 1 of a container.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError::NotRunning`] when the container does not run.
+    /// Sends a signal, such as `KILL`, to process 1 of a container. That it does not run, or is not there, is fine.
     pub async fn kill_container(&self, id: &str, signal: &str) -> Result<(), EngineError> {
         check_name(Kind::Container, id)?;
         let options = KillContainerOptions { signal: signal.to_owned() };
         let answer = self.call("signal a container", CALL_LIMIT, self.client().kill_container(id, Some(options))).await;
         match answer {
-            Err(error) if error.status() == Some(409) => Err(EngineError::NotRunning { name: id.to_owned() }),
-            other => other.map_err(|error| error.missing(Kind::Container, id)),
+            Err(error) if matches!(error.status(), Some(404 | 409)) => Ok(()),
+            other => other,
         }
     }
 
@@ -267,8 +262,23 @@ impl Engine {
         Ok(AttachedStream::new(None, connection.map_err(|error| error.missing(Kind::Container, container))?))
     }
 
-    /// Reads what a container has printed, by the engine's log: the last `tail` lines or all, and on from there.
-    pub async fn logs(&self, container: &str, follow: bool, tail: Option<u64>) -> Result<StreamOutput, EngineError> {
+    /// Reads what a container has printed, by the engine's log: the last `tail` lines or all, and on from there when it is
+    /// to `follow`.
+    pub fn logs(
+        &self,
+        container: &str,
+        follow: bool,
+        tail: Option<u64>,
+    ) -> impl Stream<Item = Result<Chunk, EngineError>> + Send + use<> {
+        let (engine, container) = (self.clone(), container.to_owned());
+        let open = async move { engine.open_log(&container, follow, tail).await };
+        open.map_ok(|output| {
+            stream::try_unfold(output, async |mut output| Ok(output.next().await?.map(|chunk| (chunk, output))))
+        })
+        .try_flatten_stream()
+    }
+
+    async fn open_log(&self, container: &str, follow: bool, tail: Option<u64>) -> Result<StreamOutput, EngineError> {
         check_name(Kind::Container, container)?;
         let tail = tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
         let rest = format!("/containers/{container}/logs?stdout=1&stderr=1&follow={}&tail={tail}", u8::from(follow));
@@ -306,30 +316,6 @@ impl ContainerState {
             oom_killed: state.oom_killed.unwrap_or_default(),
             started_at: moment(state.started_at),
             finished_at: moment(state.finished_at),
-        })
-    }
-}
-
-impl ContainerSummary {
-    fn from_api(container: ApiSummary) -> Result<Self, EngineError> {
-        let incomplete = |field| EngineError::AnswerIncomplete { call: "list containers", field };
-        let status = match container.state {
-            Some(ContainerSummaryStateEnum::CREATED) => ContainerStatus::Created,
-            Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::STOPPING) => ContainerStatus::Running,
-            Some(ContainerSummaryStateEnum::PAUSED) => ContainerStatus::Paused,
-            Some(ContainerSummaryStateEnum::RESTARTING) => ContainerStatus::Restarting,
-            Some(ContainerSummaryStateEnum::REMOVING) => ContainerStatus::Removing,
-            Some(ContainerSummaryStateEnum::EXITED) => ContainerStatus::Exited,
-            Some(ContainerSummaryStateEnum::DEAD) => ContainerStatus::Dead,
-            Some(ContainerSummaryStateEnum::EMPTY) | None => return Err(incomplete("State")),
-        };
-        Ok(Self {
-            id: container.id.ok_or_else(|| incomplete("Id"))?,
-            name: container.names.iter().flatten().next().map(|name| plain_name(name)).unwrap_or_default(),
-            image: container.image_id.unwrap_or_default(),
-            labels: container.labels.unwrap_or_default().into_iter().collect(),
-            status,
-            created: container.created.unwrap_or_default(),
         })
     }
 }

@@ -12,10 +12,10 @@ use super::{Engine, label_filter};
 /// Something that happened to a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineEvent {
-    /// The container's id.
-    pub container: String,
     /// The container's name.
-    pub name: String,
+    pub container: String,
+    /// The container's id.
+    pub id: String,
     /// What happened: `start`, `die`, `oom`, `destroy`, `exec_die` and so on.
     pub action: String,
     /// The exit code, where something ended.
@@ -46,8 +46,8 @@ impl EngineEvent {
         // `exec_start: sh -c …` carries the command line, which is the container's and of no use here.
         let action = message.action?.split(':').next()?.trim().to_owned();
         Some(Self {
-            container: actor.id?,
-            name: attributes.get("name").cloned().unwrap_or_default(),
+            container: attributes.get("name").cloned().unwrap_or_default(),
+            id: actor.id?,
             exit_code: attributes.get("exitCode").and_then(|code| code.parse().ok()),
             action,
             attributes,

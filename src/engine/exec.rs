@@ -25,8 +25,8 @@ pub struct ExecSpec {
     pub user: User,
     /// Variables on top of the container's own.
     pub environment: BTreeMap<String, String>,
-    /// The working directory; the container's own when absent.
-    pub working_directory: Option<String>,
+    /// The working directory.
+    pub working_directory: String,
     /// Whether it reads standard input; otherwise that is at its end from the start.
     pub stdin: bool,
 }
@@ -43,7 +43,7 @@ impl Engine {
             cmd: Some(spec.command.clone()),
             user: Some(translate::user(spec.user)),
             env: Some(translate::variables(&spec.environment)),
-            working_dir: spec.working_directory.clone(),
+            working_dir: Some(spec.working_directory.clone()),
             attach_stdin: Some(spec.stdin),
             attach_stdout: Some(true),
             attach_stderr: Some(true),

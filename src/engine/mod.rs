@@ -27,7 +27,7 @@ use std::time::Duration;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
 use serde::{Deserialize, Serialize};
 
-pub use containers::{ContainerState, ContainerStatus, ContainerSummary};
+pub use containers::{ContainerState, ContainerStatus};
 pub use endpoint::{Endpoint, EngineEnvironment, discover};
 pub use error::{EndpointProblem, EngineError, Kind, Refusal};
 pub use event::EngineEvent;
@@ -49,15 +49,26 @@ const LOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The client library's own limit, above all of ours, which are the ones that count.
 const CLIENT_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// What an engine says of itself.
+/// What an engine says of itself at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EngineInfo {
     /// Version, such as `20.10.24`.
     pub version: String,
     /// The API version that is spoken with it.
     pub api_version: String,
-    /// Its machine's architecture, in the kernel's words (`x86_64`).
+    /// Its machine's architecture, in Go's words (`amd64`).
     pub architecture: String,
+    /// Version of runc, when the engine tells.
+    pub runc_version: Option<String>,
+    /// Where it was found.
+    pub endpoint: String,
+}
+
+/// What an engine says of its machine and settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EngineSystem {
+    /// Its own id.
+    pub id: String,
     /// Storage driver, such as `overlay2`.
     pub storage_driver: String,
     /// Whether images are kept by containerd, where an image's id is the digest of its manifest.
@@ -68,16 +79,10 @@ pub struct EngineInfo {
     pub cgroup_version: String,
     /// Such as `name=seccomp,profile=default`.
     pub security_options: Vec<String>,
-    /// Version of runc, when the engine tells.
-    pub runc_version: Option<String>,
     /// Its machine's kernel.
     pub kernel_version: String,
     /// What it warns of, such as limits that its kernel lacks.
     pub warnings: Vec<String>,
-    /// Its own id.
-    pub id: String,
-    /// Where it was found.
-    pub endpoint: String,
 }
 
 /// A connected engine. Cheap to clone.
@@ -118,17 +123,22 @@ impl Engine {
         let version: VersionDocument =
             transport::get_json(&address, "ask the engine for its version", "/version").await.map_err(not_an_engine)?;
         let api = agree(&version)?;
-        let path = format!("/v{api}/info");
-        let system: SystemDocument =
-            transport::get_json(&address, "ask the engine about itself", &path).await.map_err(not_an_engine)?;
         let client = client(&address, api)?;
-        let info = describe(version, system, api, &endpoint);
+        let info = describe(version, api, &endpoint);
         Ok(Self { inner: Arc::new(Inner { client, address, api, info }) })
     }
 
     /// What the engine said of itself when it was connected to.
     pub fn info(&self) -> &EngineInfo {
         &self.inner.info
+    }
+
+    /// Asks the engine about its machine and settings. Not done when connecting, since it takes an engine with many
+    /// containers a while.
+    pub async fn system(&self) -> Result<EngineSystem, EngineError> {
+        let document: SystemDocument =
+            transport::get_json(&self.inner.address, "ask the engine about itself", &self.path("/info")).await?;
+        Ok(document.into())
     }
 
     fn client(&self) -> &Docker {
@@ -174,6 +184,8 @@ impl ApiVersion {
 struct VersionDocument {
     version: String,
     api_version: String,
+    #[serde(default)]
+    arch: String,
     #[serde(rename = "MinAPIVersion", default)]
     min_api_version: String,
     #[serde(default)]
@@ -195,7 +207,6 @@ struct SystemDocument {
     id: String,
     driver: String,
     driver_status: Option<Vec<Vec<String>>>,
-    architecture: String,
     kernel_version: String,
     cgroup_version: String,
     security_options: Option<Vec<String>>,
@@ -227,30 +238,34 @@ fn agree(version: &VersionDocument) -> Result<ApiVersion, EngineError> {
     Ok(newest.min(ours))
 }
 
-fn describe(version: VersionDocument, system: SystemDocument, api: ApiVersion, endpoint: &Endpoint) -> EngineInfo {
-    let security_options = system.security_options.unwrap_or_default();
-    let containerd_store = system.driver_status.iter().flatten().any(|pair| {
-        matches!(pair.as_slice(), [name, value] if name == "driver-type" && value.starts_with("io.containerd.snapshotter"))
-    });
+fn describe(version: VersionDocument, api: ApiVersion, endpoint: &Endpoint) -> EngineInfo {
+    let runc = version.components.into_iter().find(|component| component.name == "runc");
     EngineInfo {
         version: version.version,
         api_version: api.to_string(),
-        architecture: system.architecture,
-        storage_driver: system.driver,
-        containerd_store,
-        rootless: security_options.iter().any(|option| option == "name=rootless"),
-        // Engines before 20.10 do not tell, and know version 1 only.
-        cgroup_version: if system.cgroup_version.is_empty() { "1".into() } else { system.cgroup_version },
-        security_options,
-        runc_version: version
-            .components
-            .into_iter()
-            .find(|component| component.name == "runc")
-            .map(|component| component.version),
-        kernel_version: system.kernel_version,
-        warnings: system.warnings.unwrap_or_default(),
-        id: system.id,
+        architecture: version.arch,
+        runc_version: runc.map(|component| component.version),
         endpoint: endpoint.to_string(),
+    }
+}
+
+impl From<SystemDocument> for EngineSystem {
+    fn from(document: SystemDocument) -> Self {
+        let security_options = document.security_options.unwrap_or_default();
+        let containerd_store = document.driver_status.iter().flatten().any(|pair| {
+            matches!(pair.as_slice(), [name, value] if name == "driver-type" && value.starts_with("io.containerd.snapshotter"))
+        });
+        Self {
+            id: document.id,
+            storage_driver: document.driver,
+            containerd_store,
+            rootless: security_options.iter().any(|option| option == "name=rootless"),
+            // Engines that do not tell know version 1 only.
+            cgroup_version: if document.cgroup_version.is_empty() { "1".into() } else { document.cgroup_version },
+            security_options,
+            kernel_version: document.kernel_version,
+            warnings: document.warnings.unwrap_or_default(),
+        }
     }
 }
 
@@ -301,6 +316,7 @@ mod tests {
         VersionDocument {
             version: "1.2.3".into(),
             api_version: api.into(),
+            arch: "amd64".into(),
             min_api_version: minimum.into(),
             components: Vec::new(),
         }
@@ -340,8 +356,8 @@ mod tests {
                 "CgroupVersion":"2","SecurityOptions":["name=seccomp,profile=builtin","name=rootless"],"Warnings":null}"#,
         )
         .unwrap();
-        let info = describe(version("1.51", "1.24"), system, MINIMUM, &Endpoint::Unix("/s".into()));
-        assert!(info.rootless && info.containerd_store);
-        assert_eq!(info.cgroup_version, "2");
+        let system = EngineSystem::from(system);
+        assert!(system.rootless && system.containerd_store);
+        assert_eq!(system.cgroup_version, "2");
     }
 }

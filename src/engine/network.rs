@@ -1,10 +1,13 @@
 //! The one network of the engine that gateways go out through.
+//!
+//! Engines before 25 make two networks of the same name when two launchers ask at once, and then refuse the name as
+//! ambiguous. So a network is always found by listing, the oldest of its name counts, and containers join it by its id.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use bollard::models::{NetworkCreateRequest, NetworkInspect};
-use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptions};
+use bollard::models::{Network, NetworkCreateRequest};
+use bollard::query_parameters::ListNetworksOptions;
 
 use super::error::{EngineError, Kind, optional};
 use super::{CALL_LIMIT, Engine, check_name};
@@ -31,30 +34,41 @@ impl Engine {
             ..NetworkCreateRequest::default()
         };
         let created = self.call("create a network", CALL_LIMIT, self.client().create_network(request)).await;
-        let created = match created {
-            // Somebody else made it in between; newer engines notice that, older ones make a second one.
+        let ours = match created {
+            // Somebody else made it in between, and this engine noticed.
             Err(error) if error.status() == Some(409) => return Ok(()),
-            other => other?,
+            other => other?.id,
         };
-        self.settle_twins(name, &created.id).await
-    }
-
-    /// Where two launchers have made a network of the same name at once, both keep the one with the smaller id.
-    async fn settle_twins(&self, name: &str, ours: &str) -> Result<(), EngineError> {
-        let options = ListNetworksOptions { filters: Some(HashMap::from([("name".into(), vec![name.into()])])) };
-        let listed = self.call("list networks", CALL_LIMIT, self.client().list_networks(Some(options))).await?;
-        // The filter matches parts of names too.
-        let twins = listed.into_iter().filter(|network| network.name.as_deref() == Some(name));
-        match twins.filter_map(|network| network.id).min() {
-            Some(first) if first != ours => self.remove_network(ours).await,
+        // Whoever came later gives way, so what somebody has already found stays.
+        match self.network(name).await?.and_then(|oldest| oldest.id) {
+            Some(oldest) if oldest != ours => self.remove_one_network(&ours, name).await,
             _ => Ok(()),
         }
     }
 
-    async fn network(&self, name: &str) -> Result<Option<NetworkInspect>, EngineError> {
+    /// The oldest network of this name.
+    async fn network(&self, name: &str) -> Result<Option<Network>, EngineError> {
+        Ok(self.networks(name).await?.into_iter().next())
+    }
+
+    /// The id of the network of this name.
+    pub(super) async fn network_id(&self, name: &str) -> Result<String, EngineError> {
+        let missing = || EngineError::NotFound { kind: Kind::Network, name: name.to_owned() };
+        self.network(name).await?.and_then(|network| network.id).ok_or_else(missing)
+    }
+
+    /// All networks of this name, the oldest first.
+    async fn networks(&self, name: &str) -> Result<Vec<Network>, EngineError> {
         check_name(Kind::Network, name)?;
-        let request = self.client().inspect_network(name, None::<InspectNetworkOptions>);
-        optional(self.call("inspect a network", CALL_LIMIT, request).await)
+        let options = ListNetworksOptions { filters: Some(HashMap::from([("name".into(), vec![name.into()])])) };
+        let mut listed = self.call("list networks", CALL_LIMIT, self.client().list_networks(Some(options))).await?;
+        // The filter matches parts of names too.
+        listed.retain(|network| network.name.as_deref() == Some(name));
+        listed.sort_by_cached_key(|network| {
+            let created = network.created.as_deref().and_then(|created| created.parse::<jiff::Timestamp>().ok());
+            (created, network.id.clone())
+        });
+        Ok(listed)
     }
 
     /// Removes a network. That there is none is fine.
@@ -63,8 +77,16 @@ impl Engine {
     ///
     /// [`EngineError::InUse`] when a container is still on it.
     pub async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
-        check_name(Kind::Network, name)?;
-        match optional(self.call("remove a network", CALL_LIMIT, self.client().remove_network(name)).await) {
+        for network in self.networks(name).await? {
+            if let Some(id) = network.id {
+                self.remove_one_network(&id, name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_one_network(&self, id: &str, name: &str) -> Result<(), EngineError> {
+        match optional(self.call("remove a network", CALL_LIMIT, self.client().remove_network(id)).await) {
             Ok(_) => Ok(()),
             // 403 before Engine 26, 409 from then on.
             Err(error) if matches!(error.status(), Some(403 | 409)) => {

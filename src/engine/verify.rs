@@ -9,7 +9,7 @@ use bollard::models::{ContainerCreateBody, ContainerInspectResponse, HostConfig,
 use serde::Serialize;
 use serde_json::Value;
 
-use super::container::{ContainerSpec, Network};
+use super::container::ContainerSpec;
 
 /// Fields that engines fill in without being asked, with what they may then be.
 const FILLED_IN: &[(&str, &[&str])] = &[
@@ -48,18 +48,18 @@ impl Difference {
     }
 }
 
-/// All differences. `peer` is the id of the container whose network the spec joins: engines replace its name by that.
+/// All differences. `network` is the network mode of the spec with an id in place of the name: either is as asked.
 pub(super) fn differences(
     spec: &ContainerSpec,
     wanted: &ContainerCreateBody,
     found: &ContainerInspectResponse,
-    peer: Option<&str>,
+    network: Option<&str>,
 ) -> Vec<Difference> {
     let mut differences = Vec::new();
     let default_host = HostConfig::default();
     let wanted_host = fields(wanted.host_config.as_ref().unwrap_or(&default_host));
     let found_host = fields(found.host_config.as_ref().unwrap_or(&default_host));
-    compare_host(&wanted_host, &found_host, &network_modes(spec, peer), &mut differences);
+    compare_host(&wanted_host, &found_host, network, &mut differences);
     compare_config(wanted, found, &mut differences);
     if found.image.as_deref() != Some(spec.image.as_str()) {
         let text = |text: Option<&str>| text.map_or(Value::Null, Value::from);
@@ -73,19 +73,10 @@ pub(super) fn differences(
     differences
 }
 
-/// The network modes that mean what the spec asks for.
-fn network_modes(spec: &ContainerSpec, peer: Option<&str>) -> Vec<String> {
-    let mut modes = vec![super::translate::network_mode(&spec.network)];
-    if let (Network::Container(_), Some(id)) = (&spec.network, peer) {
-        modes.push(format!("container:{id}"));
-    }
-    modes
-}
-
 fn compare_host(
     wanted: &BTreeMap<String, Value>,
     found: &BTreeMap<String, Value>,
-    network_modes: &[String],
+    network: Option<&str>,
     differences: &mut Vec<Difference>,
 ) {
     let mut names: Vec<&String> = wanted.keys().chain(found.keys()).collect();
@@ -94,7 +85,7 @@ fn compare_host(
     for name in names {
         let (want, have) = (wanted.get(name).unwrap_or(&Value::Null), found.get(name).unwrap_or(&Value::Null));
         let same = match name.as_str() {
-            "NetworkMode" => have.as_str().is_some_and(|mode| network_modes.iter().any(|allowed| allowed == mode)),
+            "NetworkMode" => want == have || (network.is_some() && have.as_str() == network),
             "SecurityOpt" => security_options(want) == security_options(have),
             // An engine with default limits of its own adds those that were not asked for.
             "Ulimits" => contains_all(have, want),

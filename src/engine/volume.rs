@@ -34,11 +34,12 @@ impl From<Volume> for VolumeSummary {
 }
 
 impl Engine {
-    /// Creates a volume. That there is one with the same labels and options is fine: the engine does not tell.
+    /// Creates a volume. One that is there and has the same options is taken as it is, whoever made it: the engine does not
+    /// tell the two apart, so look at its labels first where that matters.
     ///
     /// # Errors
     ///
-    /// [`EngineError::NameTaken`] when there is another one of this name.
+    /// [`EngineError::NameTaken`] when there is one with other options: what is meant for memory must not reach a disk.
     pub async fn create_volume(&self, spec: &VolumeSpec) -> Result<(), EngineError> {
         check_name(Kind::Volume, &spec.name)?;
         let taken = || EngineError::NameTaken { kind: Kind::Volume, name: spec.name.clone() };
@@ -47,8 +48,7 @@ impl Engine {
             Err(error) if error.status() == Some(409) => return Err(taken()),
             other => VolumeSummary::from(other?),
         };
-        // The engine answers with a volume that was there before, whatever its labels and options.
-        if created.labels != spec.labels || created.options != translate::volume_options(spec) {
+        if created.options != translate::volume_options(spec) {
             return Err(taken());
         }
         Ok(())

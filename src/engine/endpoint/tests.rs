@@ -118,5 +118,5 @@ fn takes_the_first_usual_socket_that_can_be_opened() {
     let (absent, present) = (folder.path().join("absent.sock"), folder.path().join("present.sock"));
     let _listener = std::os::unix::net::UnixListener::bind(&present).unwrap();
     assert_eq!(usual_socket(&[absent.clone(), present.clone()]), present);
-    assert_eq!(usual_socket(&[absent.clone()]), absent);
+    assert_eq!(usual_socket(std::slice::from_ref(&absent)), absent);
 }

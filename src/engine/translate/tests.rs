@@ -62,7 +62,113 @@ pub(in crate::engine) fn image() -> ImageSummary {
 fn writes_the_whole_container_as_the_api_has_it() {
     let mut body = serde_json::to_value(container(&spec(), &image()).unwrap()).unwrap();
     body.sort_all_objects();
-    insta::assert_json_snapshot!(body, @"");
+    insta::assert_json_snapshot!(body, @r#"
+    {
+      "AttachStderr": true,
+      "AttachStdin": true,
+      "AttachStdout": true,
+      "Cmd": [
+        "init",
+        ""
+      ],
+      "Entrypoint": [
+        "/helper"
+      ],
+      "Env": [
+        "PATH=/usr/bin"
+      ],
+      "Healthcheck": {
+        "Test": [
+          "NONE"
+        ]
+      },
+      "HostConfig": {
+        "AutoRemove": false,
+        "CapDrop": [
+          "ALL"
+        ],
+        "CgroupnsMode": "private",
+        "Dns": [],
+        "GroupAdd": [
+          "65533"
+        ],
+        "Init": false,
+        "IpcMode": "private",
+        "LogConfig": {
+          "Config": {
+            "max-file": "3",
+            "max-size": "10m"
+          },
+          "Type": "local"
+        },
+        "MaskedPaths": [
+          "/proc/kcore"
+        ],
+        "Memory": 1073741824,
+        "MemorySwap": 1073741824,
+        "Mounts": [
+          {
+            "ReadOnly": false,
+            "Source": "sandbox-demo-workspace",
+            "Target": "/workspace",
+            "Type": "volume",
+            "VolumeOptions": {
+              "NoCopy": true
+            }
+          }
+        ],
+        "NanoCpus": 1500000000,
+        "NetworkMode": "container:sandbox-demo-relay",
+        "PidsLimit": 64,
+        "Privileged": false,
+        "PublishAllPorts": false,
+        "ReadonlyPaths": [
+          "/proc/sys"
+        ],
+        "ReadonlyRootfs": true,
+        "RestartPolicy": {
+          "MaximumRetryCount": 0,
+          "Name": "no"
+        },
+        "SecurityOpt": [
+          "no-new-privileges",
+          "seccomp={\"defaultAction\":\"SCMP_ACT_ERRNO\"}"
+        ],
+        "ShmSize": 1048576,
+        "Tmpfs": {
+          "/tmp": "rw,nosuid,nodev,exec,size=1048576,mode=1777,uid=0,gid=0"
+        },
+        "Ulimits": [
+          {
+            "Hard": 1024,
+            "Name": "nofile",
+            "Soft": 1024
+          },
+          {
+            "Hard": 1073741824,
+            "Name": "fsize",
+            "Soft": 1073741824
+          },
+          {
+            "Hard": 1,
+            "Name": "core",
+            "Soft": 1
+          }
+        ]
+      },
+      "Hostname": "demo",
+      "Image": "sha256:00",
+      "Labels": {
+        "dev.sandbox.role": "agent"
+      },
+      "OpenStdin": true,
+      "StdinOnce": false,
+      "StopSignal": "SIGTERM",
+      "Tty": false,
+      "User": "1000:1000",
+      "WorkingDir": "/workspace"
+    }
+    "#);
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn as_planned() -> (ContainerSpec, ContainerCreateBody, ContainerInspectResponse
 fn changed(change: impl FnOnce(&mut ContainerInspectResponse)) -> Vec<String> {
     let (spec, body, mut found) = as_planned();
     change(&mut found);
-    differences(&spec, &body, &found, Some("1234")).into_iter().map(|difference| difference.field).collect()
+    differences(&spec, &body, &found, Some("container:1234")).into_iter().map(|difference| difference.field).collect()
 }
 
 fn host(found: &mut ContainerInspectResponse) -> &mut HostConfig {
@@ -91,7 +91,7 @@ fn names_each_limit_that_is_missing() {
     let (spec, body, mut found) = as_planned();
     host(&mut found).pids_limit = None;
     host(&mut found).ulimits = Some(Vec::new());
-    let differences = differences(&spec, &body, &found, Some("1234"));
+    let differences = differences(&spec, &body, &found, Some("container:1234"));
     assert!(differences.iter().all(Difference::is_limit));
     let text: Vec<String> = differences.iter().map(Difference::to_string).collect();
     assert_eq!(text[0], "PidsLimit should be 64 and is absent");
@@ -136,8 +136,10 @@ fn finds_a_mount_that_is_not_planned_or_has_become_writable() {
     );
     spec.mounts[0].read_only = true;
     body.host_config = translate::container(&spec, &image()).unwrap().host_config;
-    let fields: Vec<String> =
-        differences(&spec, &body, &found, Some("1234")).into_iter().map(|difference| difference.field).collect();
+    let fields: Vec<String> = differences(&spec, &body, &found, Some("container:1234"))
+        .into_iter()
+        .map(|difference| difference.field)
+        .collect();
     assert_eq!(fields, ["Mounts", "Mounts"]);
 }
 
