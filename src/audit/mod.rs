@@ -1,3 +1,6 @@
 //! The audit log: one event for each step, in one hash chain.
 
 pub mod event;
+pub mod log;
+
+pub use log::{AuditError, AuditLog};

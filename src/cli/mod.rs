@@ -1,14 +1,23 @@
 //! The command line: arguments, start, exit codes. Only this module and `commands` know clap.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use crate::commands::{self, Context, Failure};
+use crate::init;
+
+/// The exit code of `up`, `exec` and `shell` when the launcher itself failed, as `docker run` has it.
+const LAUNCHER_FAILED: u8 = 125;
+
+mod gateway;
 
 /// Runs coding agents in contained Docker sandboxes, with credentials that belong to one project alone.
 #[derive(Debug, Parser)]
-#[command(name = "sandbox", version, propagate_version = true)]
+#[command(name = "sandbox", version, propagate_version = true, max_term_width = 120)]
 struct Arguments {
     #[command(flatten)]
     global: commands::GlobalArguments,
@@ -18,20 +27,229 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Start (or join) the project's sandbox and run the agent, or CMD
+    Up(commands::up::Args),
+    /// Show what `up` would do: image digest, mounts, hosts, credentials; reads no secret
+    Plan(commands::plan::Args),
+    /// Run CMD in the running sandbox; streams, signals and exit code pass through
+    Exec(commands::exec::Args),
+    /// Open a shell in the running sandbox
+    Shell(commands::exec::ShellArgs),
+    /// List the sandboxes of this machine
+    Ps(commands::ps::Args),
+    /// Show how one sandbox is
+    Status(commands::ps::StatusArgs),
+    /// Show what the sandbox's main command printed
+    Logs(commands::logs::Args),
+    /// Show what the agent changed since the base
+    Diff(commands::diff::Args),
+    /// Bring the agent's commits into this repository as refs/sandbox/PROJECT/BRANCH, after review
+    Pull(commands::pull::Args),
+    /// Revoke credentials, stop and remove the sandbox
+    Down(commands::down::Args),
+    /// End and remove what a crash left behind
+    Gc(commands::down::GcArgs),
+    /// Set, list, rotate and remove the project's credentials
+    Credential(commands::credential::Arguments),
+    /// Lock, build and verify agent images
+    Image(commands::image::ImageArguments),
+    /// Read and verify the audit log
+    Audit(commands::audit::Arguments),
+    /// Approve what a project's manifest asks for
+    Trust(commands::trust::Arguments),
+    /// Check this machine: engine, versions, folders
+    Doctor(commands::doctor::Args),
     /// Print the JSON Schema of sandbox.yaml
+    Schema,
+    /// Print the completions of a shell
+    Completions(CompletionsArguments),
+    /// Supervise a running sandbox
     #[command(hide = true)]
-    Version,
+    Supervise(commands::supervise::Args),
+    /// Be PID 1 of the agent's container
+    #[command(hide = true)]
+    Init,
+    /// Serve one session in the agent's container
+    #[command(hide = true)]
+    Session,
+    /// Become a command on a terminal
+    #[command(hide = true)]
+    TerminalChild {
+        /// The program's path
+        program: OsString,
+        /// The name it sees and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Pass the agent's connections to the gateway
+    #[command(hide = true)]
+    Relay(gateway::RelayArguments),
+    /// Decide on the agent's connections
+    #[command(hide = true)]
+    Gateway(gateway::GatewayArguments),
+    /// Answer git's questions for credentials
+    #[command(hide = true)]
+    GitCredential {
+        /// The file below /run/secrets
+        #[arg(long)]
+        file: String,
+        /// What git asks for
+        action: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct CompletionsArguments {
+    /// The shell
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
 }
 
 /// Parses the arguments, runs the verb, prints a failure and gives the exit code.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let context = Context::new(arguments.global);
-    let result: Result<u8, Failure> = match arguments.verb {
-        Verb::Version => Ok(0),
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let passes_codes = passes_codes(&words);
+    let arguments = match Arguments::try_parse_from(&words) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Printing can only fail when nobody reads.
+            let _ = error.print();
+            return match error.exit_code() {
+                0 => ExitCode::SUCCESS,
+                _ if passes_codes => ExitCode::from(LAUNCHER_FAILED),
+                code => ExitCode::from(u8::try_from(code).unwrap_or(2)),
+            };
+        }
     };
-    match result {
+    let verb = match inside(arguments.verb) {
+        Inside::Ended(code) => return code,
+        Inside::Not(verb) => verb,
+    };
+    let context = Context::new(arguments.global);
+    match run(&context, verb) {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => ExitCode::from(context.printer.failure(&failure)),
+        Err(failure) => {
+            let code = context.printer.failure(&failure);
+            // A command that is not found or not executable has 127 or 126, as in a shell.
+            let own = passes_codes && !matches!(code, 126 | 127);
+            ExitCode::from(if own { LAUNCHER_FAILED } else { code })
+        }
+    }
+}
+
+/// Whether the verb's exit code is that of the command in the sandbox, so that the launcher's own failures need
+/// another one.
+fn passes_codes(words: &[OsString]) -> bool {
+    let mut options_value = false;
+    for word in words.iter().skip(1) {
+        match word.to_str() {
+            _ if options_value => options_value = false,
+            Some("--engine" | "--format") => options_value = true,
+            Some(option) if option.starts_with('-') => {}
+            verb => return matches!(verb, Some("up" | "exec" | "shell")),
+        }
+    }
+    false
+}
+
+fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
+    log_to_stderr();
+    match verb {
+        Verb::Plan(args) => commands::plan::run(context, &args),
+        Verb::Image(args) => commands::image::run(context, &args),
+        Verb::Audit(args) => commands::audit::run(context, args),
+        Verb::Trust(args) => commands::trust::run(context, args),
+        Verb::Completions(args) => {
+            let mut text = Vec::new();
+            clap_complete::generate(args.shell, &mut Arguments::command(), "sandbox", &mut text);
+            context.printer.line(String::from_utf8_lossy(&text).trim_end());
+            Ok(0)
+        }
+        verb => block_on(context, verb),
+    }
+}
+
+/// Runs a verb that waits for something.
+fn block_on(context: &Context, verb: Verb) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("runtime", &error, "free some processes or open files and try again"))?;
+    let result = runtime.block_on(async {
+        match verb {
+            Verb::Up(args) => commands::up::run(context, &args).await,
+            Verb::Exec(args) => commands::exec::run(context, args).await,
+            Verb::Shell(args) => commands::exec::shell(context, &args).await,
+            Verb::Ps(args) => commands::ps::run(context, &args).await,
+            Verb::Status(args) => commands::ps::status(context, &args).await,
+            Verb::Logs(args) => commands::logs::run(context, &args).await,
+            Verb::Diff(args) => commands::sandbox_exchange::diff(context, &args).await,
+            Verb::Pull(args) => commands::sandbox_exchange::pull(context, &args).await,
+            Verb::Down(args) => commands::down::run(context, &args).await,
+            Verb::Gc(args) => commands::down::gc(context, &args).await,
+            Verb::Credential(args) => commands::credential::run(context, args).await,
+            Verb::Doctor(args) => commands::doctor::run(context, &args).await,
+            Verb::Supervise(args) => commands::supervise::run(context, &args).await,
+            // The others were run without a runtime.
+            _ => Ok(0),
+        }
+    });
+    // A read of standard input that nobody waits for any more must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// Whether a verb was one of the programs inside the containers.
+enum Inside {
+    Ended(ExitCode),
+    Not(Verb),
+}
+
+/// Runs the programs inside the containers: they have no folders, no printer and exit codes of their own.
+fn inside(verb: Verb) -> Inside {
+    Inside::Ended(match verb {
+        Verb::Init => init::main(),
+        Verb::Session => init::session::main(),
+        Verb::Relay(arguments) => crate::gateway::relay::main(&arguments.into()),
+        Verb::Gateway(arguments) => crate::gateway::program::main(&arguments.into()),
+        Verb::TerminalChild { program, arguments } => init::terminal_child::main(program, arguments),
+        Verb::GitCredential { file, action } => {
+            crate::credential::git_helper::main(Path::new("/run/secrets"), &file, &action)
+        }
+        other => return Inside::Not(other),
+    })
+}
+
+/// Logs to standard error what `SANDBOX_LOG` asks for (such as `debug`); nothing when it is not set. The engine's
+/// client writes request bytes at the finest level, and requests carry secrets, so it is capped whatever is asked.
+fn log_to_stderr() {
+    let Ok(wanted) = std::env::var("SANDBOX_LOG") else { return };
+    let mut filter = EnvFilter::new(wanted);
+    for capped in ["bollard=info", "hyper=info", "hyper_util=info", "reqwest=info", "rustls=info", "h2=info"] {
+        if let Ok(directive) = capped.parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn up_exec_and_shell_have_the_launchers_exit_code_for_their_own_failures() {
+        let passes = |line: &str| passes_codes(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(passes("sandbox up demo"));
+        assert!(passes("sandbox --engine unix:///x exec demo -- true"));
+        assert!(passes("sandbox --format json --quiet shell"));
+        assert!(!passes("sandbox plan up"));
+        assert!(!passes("sandbox"));
     }
 }

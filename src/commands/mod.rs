@@ -1,9 +1,29 @@
 //! One file a verb: its arguments (their doc comments are the help) and its function, which loads, plans, acts, prints.
 
+pub mod audit;
 pub mod connect;
+pub mod credential;
+pub mod diff;
+pub mod doctor;
+pub mod down;
+pub mod exec;
 pub mod failure;
 pub mod folders;
+pub mod image;
+pub mod load;
+pub mod logs;
+pub mod manifest_failure;
+pub mod plan;
 pub mod printer;
+pub mod progress;
+pub mod ps;
+pub mod pull;
+pub mod sandbox;
+pub mod sandbox_exchange;
+pub mod session_failure;
+pub mod supervise;
+pub mod trust;
+pub mod up;
 
 pub use failure::Failure;
 pub use folders::Folders;

@@ -59,11 +59,29 @@ impl Printer {
         anstream::println!("{text}");
     }
 
+    /// Prints bytes from a sandbox to standard output, made harmless for a terminal when it is one.
+    pub fn untrusted(&self, bytes: &[u8]) {
+        use std::io::Write as _;
+        let mut output = std::io::stdout();
+        // A reader that went away, such as `head`, is no failure.
+        let _ = if output.is_terminal() {
+            output.write_all(sanitise(&String::from_utf8_lossy(bytes)).replace("\\u{d}", "").as_bytes())
+        } else {
+            output.write_all(bytes)
+        };
+        let _ = output.flush();
+    }
+
     /// Prints a note for the user to standard error, unless quiet.
     pub fn note(&self, text: &str) {
         if !self.quiet {
             anstream::eprintln!("{text}");
         }
+    }
+
+    /// Prints what a question is about to standard error, quiet or not: an answer to what was hidden would mean nothing.
+    pub fn question(&self, text: &str) {
+        anstream::eprintln!("{text}");
     }
 
     /// Prints a warning to standard error.

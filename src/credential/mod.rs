@@ -1,4 +1,281 @@
 //! Credentials that belong to one project: what is declared, who issues it, how it is delivered, rotated and revoked.
+//!
+//! Providers are one enum and four verbs: issue, revoke, deliver, and when to rotate. No error, event or log line of this
+//! module holds a value; what identifies one is its keyed fingerprint.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::gateway::protocol::SecretFile;
+use crate::project::{CredentialName, ProjectName, SandboxName};
+
+pub mod env_file;
+pub mod exec;
+pub mod fingerprint;
+pub mod git_helper;
+pub mod kind;
+pub mod rotation;
 pub mod secret;
 pub mod spec;
+pub mod store;
+
+use fingerprint::{Fingerprint, FingerprintError};
+use secret::Secret;
+use spec::{CredentialSpec, Delivery, ProviderSpec};
+
+/// Where the launcher's binary is in the agent's container; git asks it for credentials.
+const HELPER: &str = "/.sandbox/sandbox";
+/// The largest value that is delivered, in bytes: the volume in memory has 1 MiB for all.
+const VALUE_LIMIT: usize = 64 << 10;
+
+/// Why a credential could not be issued, delivered or revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// The store failed.
+    #[error("read it from the project's store")]
+    Store(#[from] store::StoreError),
+    /// The env file failed.
+    #[error("read it from an env file")]
+    EnvFile(#[from] env_file::EnvFileError),
+    /// The command failed.
+    #[error("have a command issue it")]
+    Exec(#[from] exec::ExecError),
+    /// The fingerprints failed.
+    #[error("compare it with the credentials of other projects")]
+    Fingerprint(#[from] FingerprintError),
+    /// The same value is another project's.
+    #[error("accept a value that the project `{other}` has too")]
+    Shared {
+        /// The other project.
+        other: String,
+    },
+    /// A person's own or an organisation-wide key.
+    #[error("accept {what}")]
+    Personal {
+        /// What it is.
+        what: &'static str,
+    },
+    /// The value is older than `max_age`.
+    #[error("accept a value that is {} days old, `max_age` is {} days", .age.as_secs() / 86_400, .limit.as_secs() / 86_400)]
+    TooOld {
+        /// Its age.
+        age: Duration,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The value is empty or too large.
+    #[error("accept a value of {0} bytes, it has to have 1 to {VALUE_LIMIT}")]
+    Size(usize),
+    /// Two credentials want the same file.
+    #[error("put two credentials into the file `{0}`")]
+    FileTwice(String),
+}
+
+/// What is known when a credential is issued.
+#[derive(Debug, Clone)]
+pub struct IssueContext<'a> {
+    /// The project.
+    pub project: &'a ProjectName,
+    /// The project's folder.
+    pub project_root: &'a Path,
+    /// The sandbox.
+    pub sandbox: &'a SandboxName,
+    /// The developer's user name.
+    pub actor: &'a str,
+    /// Where the project's values are stored.
+    pub store: store::Store,
+    /// The launcher's state folder.
+    pub state: &'a Path,
+    /// Why: `up`, `rotation`, `down`.
+    pub reason: &'a str,
+}
+
+/// A credential that was issued.
+#[derive(Debug)]
+pub struct Issued {
+    /// Its name.
+    pub name: CredentialName,
+    /// Its value.
+    pub value: Secret,
+    /// When it was issued; for a static one, when it was set.
+    pub issued_at: Timestamp,
+    /// When it runs out by itself.
+    pub expires_at: Option<Timestamp>,
+    /// The provider's handle to revoke it by; not secret.
+    pub handle: Option<String>,
+    /// Keyed fingerprint of the value.
+    pub fingerprint: Fingerprint,
+    /// What the user ought to know.
+    pub warnings: Vec<String>,
+    /// What the provider says it is good for.
+    pub scope: Option<String>,
+    /// The provider's word.
+    pub provider: &'static str,
+}
+
+/// How a revocation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocation {
+    /// The issuer ended it.
+    Revoked,
+    /// The issuer cannot; it ends at this time.
+    ExpiresAt(Timestamp),
+    /// It is a static value that lives on at its issuer; the sandbox has it no more.
+    StaticRemains,
+}
+
+/// Issues a credential and applies the rules that no provider may skip.
+///
+/// # Errors
+/// When the provider fails or a rule refuses the value.
+pub async fn issue(
+    name: &CredentialName,
+    spec: &CredentialSpec,
+    context: &IssueContext<'_>,
+) -> Result<Issued, CredentialError> {
+    let provider = spec.provider.word();
+    let mut issued_at = Timestamp::now();
+    let (value, expires_at, handle, scope) = match &spec.provider {
+        ProviderSpec::Store => {
+            let stored = context.store.read(context.project, name)?;
+            issued_at = stored.set_at;
+            (stored.value, None, None, None)
+        }
+        ProviderSpec::EnvFile { path, variable } => {
+            let (value, modified) = env_file::read(context.project_root, path, variable)?;
+            issued_at = modified;
+            (value, None, None, None)
+        }
+        ProviderSpec::Exec { command, .. } => {
+            let answer = exec::issue(command, &exec::Request::new(name, context, None)).await?;
+            (answer.value, answer.expires_at, answer.handle, answer.scope)
+        }
+    };
+    if value.is_empty() || value.len() > VALUE_LIMIT {
+        return Err(CredentialError::Size(value.len()));
+    }
+    if spec.accept_personal.is_none()
+        && let Some(what) = kind::personal(&value)
+    {
+        return Err(CredentialError::Personal { what });
+    }
+    let mut warnings = Vec::new();
+    if let Some(limit) = spec.max_age {
+        let age = Duration::from_secs(u64::try_from(Timestamp::now().as_second() - issued_at.as_second()).unwrap_or(0));
+        if age > limit {
+            return Err(CredentialError::TooOld { age, limit });
+        }
+        if age > limit.mul_f64(0.8) {
+            let left = (limit - age).as_secs() / 3600;
+            warnings.push(format!("credential `{name}` has to be rotated within {left} hours"));
+        }
+    }
+    let fingerprint = claim(name, spec, context, &value)?;
+    Ok(Issued { name: name.clone(), value, issued_at, expires_at, handle, fingerprint, warnings, scope, provider })
+}
+
+/// Fingerprints a value and refuses one that another project has.
+fn claim(
+    name: &CredentialName,
+    spec: &CredentialSpec,
+    context: &IssueContext<'_>,
+    value: &Secret,
+) -> Result<Fingerprint, CredentialError> {
+    let allowed = spec.shared_with.as_ref().map(|shared| shared.projects.as_slice()).unwrap_or_default();
+    let claimed = fingerprint::claim(context.state, context.project, name, value)?;
+    match claimed.others.into_iter().find(|other| !allowed.contains(other)) {
+        Some(other) => Err(CredentialError::Shared { other }),
+        None => Ok(claimed.fingerprint),
+    }
+}
+
+/// Ends a credential at its issuer, where the issuer can.
+///
+/// # Errors
+/// When the issuer could and did not.
+pub async fn revoke(
+    name: &CredentialName,
+    spec: &CredentialSpec,
+    handle: Option<&str>,
+    context: &IssueContext<'_>,
+) -> Result<Revocation, CredentialError> {
+    match &spec.provider {
+        ProviderSpec::Exec { revoke_command: Some(command), .. } => {
+            exec::revoke(command, &exec::Request::new(name, context, handle)).await?;
+            Ok(Revocation::Revoked)
+        }
+        ProviderSpec::Store | ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } => Ok(Revocation::StaticRemains),
+    }
+}
+
+/// What the sandbox gets of its credentials.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// Files below `/run/secrets`.
+    pub files: Vec<SecretFile>,
+    /// Variables that are read from one of these files when a command starts: variable to file.
+    pub secret_environment: BTreeMap<String, String>,
+    /// Settings of git.
+    pub git_configuration: Vec<(String, String)>,
+}
+
+/// Makes files and settings of issued credentials.
+///
+/// # Errors
+/// When two credentials want the same file.
+pub fn deliver(issued: Vec<(&CredentialSpec, Issued)>) -> Result<Delivered, CredentialError> {
+    let mut delivered = Delivered::default();
+    for (spec, issued) in issued {
+        let name = match &spec.deliver {
+            Delivery::File { name } => name.clone(),
+            Delivery::Git { host } => {
+                let name = issued.name.to_string();
+                // An empty helper first: helpers of the image's own configuration are not asked.
+                let key = format!("credential.https://{host}.helper");
+                delivered.git_configuration.push((key.clone(), String::new()));
+                delivered.git_configuration.push((key, format!("{HELPER} git-credential --file {name}")));
+                name
+            }
+            Delivery::Environment { variable } => {
+                let name = issued.name.to_string();
+                delivered.secret_environment.insert(variable.clone(), name.clone());
+                name
+            }
+        };
+        if delivered.files.iter().any(|file| file.name == name) {
+            return Err(CredentialError::FileTwice(name));
+        }
+        delivered.files.push(SecretFile { name, content: issued.value });
+    }
+    Ok(delivered)
+}
+
+/// When a credential is to be issued anew: at half of its life, or 15 minutes before its end when that is earlier, and
+/// up to a tenth of that sooner so that many sandboxes do not ask at once. None for one that does not run out.
+pub fn next_rotation(issued_at: Timestamp, expires_at: Option<Timestamp>, seed: &str) -> Option<Timestamp> {
+    let life = u64::try_from(expires_at?.as_millisecond() - issued_at.as_millisecond()).unwrap_or(0);
+    let half = life / 2;
+    let early = life.saturating_sub(15 * 60 * 1000);
+    let wait = if early == 0 { half } else { half.min(early) };
+    let jitter = seed.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte))) % 100;
+    let wait = wait - wait * jitter / 1000;
+    issued_at.checked_add(Duration::from_millis(wait)).ok()
+}
+
+impl ProviderSpec {
+    /// The provider's word in the manifest.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::EnvFile { .. } => "env-file",
+            Self::Exec { .. } => "exec",
+        }
+    }
+}
+
+
+#[cfg(test)]
+mod tests;

@@ -3,30 +3,30 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::network::name::HostName;
 
 /// A declared credential.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CredentialSpec {
     /// Who issues it.
     pub provider: ProviderSpec,
     /// How the agent gets it.
     pub deliver: Delivery,
     /// The age after which it is refused.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Duration>,
     /// Why the same value is used by other projects too, when it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_with: Option<SharedWith>,
     /// Why a personal or organisation-wide value is accepted, when it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept_personal: Option<String>,
 }
 
 /// Who issues a credential.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "provider", rename_all = "kebab-case")]
 pub enum ProviderSpec {
     /// The embedded, encrypted store.
@@ -43,13 +43,13 @@ pub enum ProviderSpec {
         /// The program and its arguments; no shell.
         command: Vec<String>,
         /// Ends the credential again, when the issuer can.
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         revoke_command: Option<Vec<String>>,
     },
 }
 
 /// How the agent gets a credential.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Delivery {
     /// As the file `/run/secrets/NAME`.
@@ -70,7 +70,7 @@ pub enum Delivery {
 }
 
 /// Other projects that hold the same value on purpose.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedWith {
     /// Their names.
     pub projects: Vec<String>,

@@ -1,5 +1,41 @@
 //! The programs `relay` and `gateway`, and the line protocol between launcher and gateway.
 //!
 //! The relay owns the agent's network namespace, moves bytes and decides nothing. The gateway makes every decision.
+//! Between them is one unix socket ([`channel`]).
+//!
+//! In the order of a connection: [`relay`] accepts it (and answers DNS, [`dns`] and [`names`]); [`program`] takes it from
+//! the socket; [`request`] and [`hello`] read what it asks for, as pure functions; [`destination`] matches, resolves,
+//! checks and dials; [`connection`] puts these in order, and [`tunnel`] or [`forward`] moves the bytes; [`report`] tells the launcher. [`secrets`] holds the
+//! credential files, and [`reads`] watches who opens them.
 
 pub mod protocol;
+
+pub mod channel;
+
+pub mod dns;
+
+pub mod names;
+
+pub mod relay;
+
+pub mod request;
+
+pub mod hello;
+
+pub mod stream;
+
+pub mod destination;
+
+pub mod tunnel;
+
+pub mod forward;
+
+pub mod report;
+
+pub mod secrets;
+
+pub mod reads;
+
+pub mod connection;
+
+pub mod program;

@@ -30,6 +30,10 @@ pub enum Action {
     Policy(Policy),
     /// Replace all files below `/run/secrets` in one atomic swap.
     Secrets(Vec<SecretFile>),
+    /// Replace or add these files and keep the others, in one atomic swap.
+    UpdateSecrets(Vec<SecretFile>),
+    /// Remove these files and keep the others, in one atomic swap.
+    RemoveSecrets(Vec<String>),
 }
 
 /// One file below `/run/secrets`.

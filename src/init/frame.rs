@@ -272,3 +272,60 @@ impl Decoder for FrameCodec {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame() -> impl Strategy<Value = Frame> {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
+        prop_oneof![
+            bytes().prop_map(Frame::Control),
+            bytes().prop_map(Frame::Data),
+            Just(Frame::End),
+            bytes().prop_map(Frame::ErrorData)
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn reads_back_what_it_wrote_in_pieces_of_any_size(
+            frames in proptest::collection::vec(frame(), 0..20),
+            piece in 1_usize..50,
+        ) {
+            let mut written = BytesMut::new();
+            for frame in &frames {
+                FrameCodec.encode(frame.clone(), &mut written).unwrap();
+            }
+            let (mut buffer, mut read) = (BytesMut::new(), Vec::new());
+            for piece in written.chunks(piece) {
+                buffer.extend_from_slice(piece);
+                while let Some(frame) = FrameCodec.decode(&mut buffer).unwrap() {
+                    read.push(frame);
+                }
+            }
+            prop_assert_eq!(read, frames);
+            prop_assert!(buffer.is_empty());
+        }
+
+        #[test]
+        fn never_panics_and_never_gives_a_payload_above_the_limit(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut buffer = BytesMut::from(&bytes[..]);
+            while let Ok(Some(frame)) = FrameCodec.decode(&mut buffer) {
+                if let Frame::Control(payload) | Frame::Data(payload) | Frame::ErrorData(payload) = frame {
+                    prop_assert!(payload.len() <= LIMIT);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_a_length_above_the_limit_before_the_payload_arrives() {
+        let mut buffer = BytesMut::from(&b"\x02\x00\x10\x00\x01"[..]);
+        assert!(matches!(FrameCodec.decode(&mut buffer), Err(FrameError::TooLong(length)) if length == LIMIT + 1));
+        let long = Frame::Data(vec![0; LIMIT + 1].into());
+        assert!(matches!(FrameCodec.encode(long, &mut BytesMut::new()), Err(FrameError::TooLong(_))));
+    }
+}

@@ -2,5 +2,6 @@
 //!
 //! Nothing here opens a socket.
 
+pub mod address;
 pub mod name;
 pub mod policy;

@@ -1,6 +1,7 @@
 //! Host names in one canonical form, and patterns over them.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,19 @@ pub enum HostNameError {
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);
 
-/// A host name, or `*.NAME` for every name at any depth below NAME (but not NAME itself).
+/// A destination's host: a name, or an IP address in its one canonical spelling.
+///
+/// A dotted quad without leading zeros, or an IPv6 address in brackets spelled as in RFC 5952. Every other spelling of
+/// an address is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A name, to be resolved.
+    Name(HostName),
+    /// An address, dialled as it is. Only a rule that names this very address covers it.
+    Address(IpAddr),
+}
+
+/// A host name, `*.NAME` for every name at any depth below NAME (but not NAME itself), or one IP address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum HostPattern {
@@ -42,6 +55,8 @@ pub enum HostPattern {
     Exact(HostName),
     /// Every name below this one.
     Below(HostName),
+    /// This address alone, asked for as a literal. It cannot be intercepted, so it is reached through the proxy only.
+    Address(IpAddr),
 }
 
 impl HostName {
@@ -59,6 +74,15 @@ impl HostPattern {
             Self::Below(parent) => {
                 name.0.strip_suffix(parent.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
             }
+            Self::Address(_) => false,
+        }
+    }
+
+    /// Whether the pattern covers the host: a name as in [`HostPattern::matches`], an address only when it is this one.
+    pub fn covers(&self, host: &Host) -> bool {
+        match host {
+            Host::Name(name) => self.matches(name),
+            Host::Address(address) => matches!(self, Self::Address(allowed) if allowed == address),
         }
     }
 }
@@ -101,10 +125,34 @@ impl FromStr for HostName {
     }
 }
 
+/// The address that a text spells canonically, if it does.
+fn canonical_address(text: &str) -> Option<IpAddr> {
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let address: Ipv6Addr = inner.parse().ok()?;
+        return (address.to_string() == inner.to_ascii_lowercase()).then_some(IpAddr::V6(address));
+    }
+    let address: Ipv4Addr = text.parse().ok()?;
+    (address.to_string() == text).then_some(IpAddr::V4(address))
+}
+
+impl FromStr for Host {
+    type Err = HostNameError;
+
+    fn from_str(text: &str) -> Result<Self, HostNameError> {
+        match canonical_address(text) {
+            Some(address) => Ok(Self::Address(address)),
+            None => Ok(Self::Name(text.parse()?)),
+        }
+    }
+}
+
 impl FromStr for HostPattern {
     type Err = HostNameError;
 
     fn from_str(text: &str) -> Result<Self, HostNameError> {
+        if let Some(address) = canonical_address(text) {
+            return Ok(Self::Address(address));
+        }
         if text == "*" {
             return Err(HostNameError::TooWide(text.to_owned()));
         }
@@ -140,6 +188,7 @@ macro_rules! text_conversions {
 }
 
 text_conversions!(HostName);
+text_conversions!(Host);
 text_conversions!(HostPattern);
 
 impl fmt::Display for HostName {
@@ -148,11 +197,32 @@ impl fmt::Display for HostName {
     }
 }
 
+/// Writes an address as it stands in an authority: IPv6 in brackets.
+fn write_address(address: &IpAddr, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match address {
+        IpAddr::V4(address) => write!(formatter, "{address}"),
+        IpAddr::V6(address) => write!(formatter, "[{address}]"),
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(formatter, "{name}"),
+            Self::Address(address) => write_address(address, formatter),
+        }
+    }
+}
+
 impl fmt::Display for HostPattern {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(name) => write!(formatter, "{name}"),
             Self::Below(name) => write!(formatter, "*.{name}"),
+            Self::Address(address) => write_address(address, formatter),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

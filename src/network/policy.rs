@@ -1,9 +1,12 @@
 //! The allow list: what the manifest names, and what the gateway is given.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::network::name::{HostName, HostPattern};
+use crate::network::address::special_use;
+use crate::network::name::{Host, HostName, HostPattern};
 
 /// Everything that the agent may reach. An empty policy allows nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,5 +36,17 @@ impl Policy {
     /// The first rule that covers the destination.
     pub fn find(&self, host: &HostName, port: u16) -> Option<&AllowRule> {
         self.allow.iter().find(|rule| rule.port == port && rule.host.matches(host))
+    }
+    /// The first rule that covers the destination, which may be an address.
+    pub fn find_host(&self, host: &Host, port: u16) -> Option<&AllowRule> {
+        self.allow.iter().find(|rule| rule.port == port && rule.host.covers(host))
+    }
+}
+
+impl AllowRule {
+    /// Whether the rule lets its host be at this address: a public one always, a special one when `allow_private` has
+    /// it.
+    pub fn permits(&self, address: IpAddr) -> bool {
+        special_use(address).is_none() || self.allow_private.iter().any(|network| network.contains(&address))
     }
 }

@@ -4,13 +4,22 @@
 //! host path to mount, a capability, a runtime flag or a network mode.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::credential::spec::CredentialSpec;
-use crate::image::reference::ImageChoice;
+use crate::image::reference::{Digest, ImageChoice};
 use crate::network::policy::Policy;
 use crate::project::name::{CredentialName, ProjectName};
+use crate::project::yaml;
+
+mod credential;
+mod network;
+mod reader;
+mod resolve;
+
+pub use crate::project::problem::{ManifestError, Problem};
 
 /// A manifest after every rule was checked.
 #[derive(Debug, Clone)]
@@ -37,6 +46,8 @@ pub struct Manifest {
     pub credentials: BTreeMap<CredentialName, CredentialSpec>,
     /// Limits that the manifest asks for; those absent come from the profile.
     pub resources: Resources,
+    /// The digest of the bytes that were parsed, so that an approval is for what was read and for nothing later.
+    pub digest: Digest,
 }
 
 /// What the agent gets to work on.
@@ -66,3 +77,28 @@ pub struct Resources {
     /// How long a session may last.
     pub session: Option<Duration>,
 }
+
+/// Reads the manifest in this file.
+pub fn load(path: &Path) -> Result<Manifest, ManifestError> {
+    let read = |source| ManifestError::Read { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(read)?;
+    let mut bytes = Vec::new();
+    // One byte more than allowed, so that a larger file is noticed without being read.
+    file.take(yaml::SIZE_LIMIT as u64 + 1).read_to_end(&mut bytes).map_err(read)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| read(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error())))?;
+    parse(&text, path)
+}
+
+/// Reads the manifest in this text; `path` is where it came from, and its folder the root of the paths in it.
+pub fn parse(text: &str, path: &Path) -> Result<Manifest, ManifestError> {
+    let document = yaml::parse(text).map_err(|problem| ManifestError::invalid(path, text, vec![problem]))?;
+    let mut reader = reader::Reader::default();
+    match resolve::manifest(&mut reader, &document, path, Digest::of(text.as_bytes())) {
+        Some(manifest) if reader.problems.is_empty() => Ok(manifest),
+        _ => Err(ManifestError::invalid(path, text, reader.problems)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,16 @@
 //! A sandbox's life: plan, launch, journal, supervise, reconcile, tear down.
+//!
+//! [`plan`] is pure. [`launch`] applies a plan, [`journal`] remembers every object before it exists, [`reconcile`] says
+//! what is alive, [`supervise`] keeps a session going and ends it, [`teardown`] takes it away. Nothing in here prints.
+
+pub mod gateway_control;
+pub mod identity;
+pub mod journal;
+pub mod launch;
+pub mod launcher_image;
+pub mod plan;
+pub mod reconcile;
+pub mod stream_client;
+pub mod supervise;
+pub mod teardown;
+pub mod terminal;

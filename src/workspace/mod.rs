@@ -1,1 +1,74 @@
 //! The exchange of commits: a bundle in, a bundle out, and the review of what came back.
+//!
+//! Everything here runs on the developer's side. No git process ever opens a repository that the agent could write:
+//! what comes back is a bundle file, read into a private bare repository, reviewed there by plumbing, and only then
+//! brought under `refs/sandbox/` of the developer's repository.
+
+pub mod git;
+
+pub mod source;
+
+pub mod incoming;
+
+pub mod review;
+
+pub mod hazard;
+
+pub use git::GitError;
+pub use incoming::{Received, is_pulled, receive};
+pub use review::{AcceptedRisks, Review};
+pub use source::{OutgoingBundle, SourceState, clone_request, inspect, open_bundle};
+
+use std::path::PathBuf;
+
+/// Why commits could not be exchanged.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// A git process failed.
+    #[error("run git")]
+    Git(#[from] GitError),
+    /// The folder is in no repository with a working tree.
+    #[error("find a git repository with a working tree at {}", .0.display())]
+    NotARepository(PathBuf, #[source] GitError),
+    /// `HEAD` names no branch, and the manifest names none.
+    #[error("choose a branch: HEAD is detached and `workspace.branch` is not set")]
+    DetachedHead,
+    /// The branch has no commit.
+    #[error("read branch `{0}`: it has no commit")]
+    NoCommit(String),
+    /// Uncommitted changes of another branch than the current one were asked for.
+    #[error("take uncommitted changes along: they belong to the checked-out branch, not to `{0}`")]
+    OtherBranch(String),
+    /// The branch's name cannot be a git ref.
+    #[error("use `{}` as the name of a branch", .0.escape_debug())]
+    BranchName(String),
+    /// Text that is not an object id.
+    #[error("use `{}` as a commit id", .0.escape_debug())]
+    ObjectId(String),
+    /// Objects that a partial clone left at its remote.
+    #[error("bundle a partial clone, whose missing objects are not fetched on their own")]
+    PartialClone(#[source] GitError),
+    /// A path that git's list of alternates cannot hold.
+    #[error("use the object folder {}: its path holds a line feed", .0.display())]
+    ObjectFolder(PathBuf),
+    /// The branch to create exists already.
+    #[error("create branch `{0}`: it exists and is never moved")]
+    BranchExists(String),
+    /// git's output was not what its documentation says.
+    #[error("understand the output of git {0}")]
+    Output(&'static str),
+    /// What landed differs from what was reviewed.
+    #[error("bring in the reviewed commit {reviewed}: the bundle gave {landed}")]
+    Changed {
+        /// The head that was reviewed.
+        reviewed: String,
+        /// The head that arrived.
+        landed: String,
+    },
+    /// A temporary file or folder.
+    #[error("use a temporary folder")]
+    Io(#[from] std::io::Error),
+    /// The work was cancelled.
+    #[error("wait for the review")]
+    Cancelled(#[source] tokio::task::JoinError),
+}

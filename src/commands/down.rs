@@ -1,0 +1,150 @@
+//! `sandbox down`: revokes, stops and removes a sandbox; `sandbox gc`: the same for what was cut off.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::audit::AuditLog;
+use crate::commands::connect::connect;
+use crate::commands::load::{Target, machine_key};
+use crate::commands::up::take_lock;
+use crate::commands::{Context, Failure, sandbox};
+use crate::session::identity::SandboxId;
+use crate::session::journal::{Journal, Phase};
+use crate::session::reconcile::{Condition, reconcile, reconcile_all};
+use crate::session::teardown;
+
+/// How long the supervisor may take to leave after the session ended.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
+
+/// Arguments of `down`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which sandbox.
+    #[command(flatten)]
+    pub target: Target,
+    /// Lose commits that were not pulled
+    #[arg(long)]
+    pub discard: bool,
+}
+
+/// Arguments of `gc`.
+#[derive(Debug, clap::Args)]
+pub struct GcArgs {
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Takes a sandbox down.
+///
+/// # Errors
+/// When it has commits that were not pulled, or something could not be removed.
+pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let engine = connect(context).await?;
+    let found = sandbox::find(context, &engine, &args.target).await?;
+    let journal = Journal::of(&context.folders.state, &found.record.id);
+    let lock = take_lock(context, &journal).await?;
+    // Only now nobody else changes it.
+    let key = machine_key(context)?;
+    let state = reconcile(&engine, &context.folders.state, &key, &found.record.id).await?;
+    let Some(mut record) = state.record.clone() else {
+        context.printer.note(&format!("{} is down already", found.record.id));
+        return Ok(0);
+    };
+    let sandbox = sandbox::Sandbox { state, record: record.clone() };
+    if !args.discard {
+        sandbox::refuse_unpulled(context, &engine, &sandbox, args.target.project.as_deref()).await?;
+    }
+    if record.phase != Phase::Stopped || !record.leases.is_empty() {
+        sandbox::stop(context, &engine, &journal, &mut record, "sandbox down").await?;
+    }
+    wait_for_supervisor(&journal).await;
+    // The supervisor may have written the journal once more while it left.
+    let record = journal.read()?.unwrap_or(record);
+    let complaints = teardown::remove(&engine, &key, &journal, &record).await;
+    drop(lock);
+    let audit = AuditLog::open(&context.folders.state)?;
+    let (actor, _) = super::load::actor();
+    let outcome = if complaints.is_empty() { "ok" } else { "failed" };
+    audit.append(&crate::session::launch::event(&actor, &record, "session.removed", outcome, &[]))?;
+    audit.anchor()?;
+    let whole = complaints.is_empty();
+    sandbox::report(context, complaints);
+    if whole {
+        let summary = serde_json::json!({"project": record.id.project, "name": record.id.name, "removed": true});
+        context.printer.result(&summary, || format!("{} is down: credentials withdrawn, containers and volumes removed", record.id));
+    }
+    Ok(u8::from(!whole))
+}
+
+async fn wait_for_supervisor(journal: &Journal) {
+    let begun = Instant::now();
+    while begun.elapsed() < SUPERVISOR_LIMIT && crate::session::supervise::claim(journal).is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Collected {
+    project: String,
+    name: String,
+    condition: Condition,
+    removed: bool,
+}
+
+/// Ends and removes what was cut off. A stopped sandbox with its clone is not rubbish and stays.
+///
+/// # Errors
+/// When engine or journals cannot be read.
+pub async fn gc(context: &Context, args: &GcArgs) -> Result<u8, Failure> {
+    let engine = connect(context).await?;
+    let key = machine_key(context)?;
+    let mut collected = Vec::new();
+    for state in reconcile_all(&engine, &context.folders.state, &key).await? {
+        if !matches!(state.condition, Condition::Half) {
+            continue;
+        }
+        let removed = !args.dry_run && collect(context, &engine, &state.id).await?;
+        collected.push(Collected {
+            project: state.id.project.to_string(),
+            name: state.id.name.to_string(),
+            condition: state.condition,
+            removed,
+        });
+    }
+    context.printer.result(&collected, || match collected.len() {
+        0 => "nothing to clean up".to_owned(),
+        _ => collected
+            .iter()
+            .map(|one| {
+                let verb = if one.removed { "cleaned up" } else { "would clean up" };
+                format!("{verb} {} ({})\n", one.project, one.name)
+            })
+            .collect(),
+    });
+    Ok(0)
+}
+
+async fn collect(context: &Context, engine: &crate::engine::Engine, id: &SandboxId) -> Result<bool, Failure> {
+    let journal = Journal::of(&context.folders.state, id);
+    let _lock = take_lock(context, &journal).await?;
+    let key = machine_key(context)?;
+    let mut state = reconcile(engine, &context.folders.state, &key, id).await?;
+    state.condition = sandbox::settled(&state);
+    if state.condition != Condition::Half {
+        return Ok(false);
+    }
+    let Some(mut record) = state.record.clone() else {
+        sandbox::remove_found(engine, &state).await?;
+        return Ok(true);
+    };
+    sandbox::stop(context, engine, &journal, &mut record, "the session was cut off").await?;
+    if record.start.is_empty() {
+        sandbox::report(context, teardown::remove(engine, &key, &journal, &record).await);
+    } else {
+        // The clone may hold commits, so it stays until `down`.
+        sandbox::report(context, sandbox::remove_containers(engine, &key, &record).await);
+    }
+    Ok(true)
+}

@@ -1,0 +1,205 @@
+//! `sandbox image`: locks, builds and checks agent images.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{Context, Failure};
+use crate::image::{self, BuiltImage, ImageContext, ImageError};
+
+/// Arguments of `sandbox image`.
+#[derive(Debug, clap::Args)]
+pub struct ImageArguments {
+    #[command(subcommand)]
+    verb: ImageVerb,
+    /// The folder whose `images/` is used
+    #[arg(long, global = true, default_value = ".", value_name = "FOLDER")]
+    project: PathBuf,
+    /// Keep off the network
+    #[arg(long, global = true)]
+    offline: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ImageVerb {
+    /// Resolve a definition, build it and write images/NAME/image.lock
+    Lock {
+        /// The definition
+        name: String,
+    },
+    /// Build what the lock says
+    Build {
+        /// The definition
+        name: String,
+        /// Write the image to `oci:FOLDER` or `docker-archive:FILE`
+        #[arg(long, value_name = "KIND:PATH", value_parser = output)]
+        output: Option<Output>,
+    },
+    /// List the definitions, their locks and digests
+    Ls,
+    /// Build again from the packages and compare with the lock
+    Verify {
+        /// The definition
+        name: String,
+    },
+}
+
+#[derive(Debug, Clone)]
+enum Output {
+    Layout(PathBuf),
+    Archive(PathBuf),
+}
+
+fn output(text: &str) -> Result<Output, String> {
+    match text.split_once(':') {
+        Some(("oci", path)) => Ok(Output::Layout(path.into())),
+        Some(("docker-archive", path)) => Ok(Output::Archive(path.into())),
+        _ => Err("expected `oci:FOLDER` or `docker-archive:FILE`".to_owned()),
+    }
+}
+
+/// Runs `sandbox image`.
+pub fn run(context: &Context, arguments: &ImageArguments) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::new("runtime", &error, "free memory or raise the limit of threads"))?;
+    runtime.block_on(run_async(context, arguments)).map_err(Failure::from)?;
+    Ok(0)
+}
+
+async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<(), ImageError> {
+    let surroundings = ImageContext {
+        project_root: Some(&arguments.project),
+        cache: &context.folders.cache,
+        apt_sources_root: Path::new("/etc/apt"),
+        progress: context.printer.progress(),
+        offline: arguments.offline,
+    };
+    match &arguments.verb {
+        ImageVerb::Ls => {
+            list(context, &arguments.project);
+            Ok(())
+        }
+        ImageVerb::Lock { name } => {
+            let lock = image::lock(name, &surroundings).await?;
+            let folder = arguments.project.join("images").join(name);
+            let path = folder.join("image.lock");
+            let io = |source| ImageError::File { path: path.clone(), source };
+            if !folder.join("image.yaml").is_file() {
+                return Err(ImageError::UnknownImage(name.clone()));
+            }
+            let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(io)?;
+            std::io::Write::write_all(&mut file, lock.text()?.as_bytes()).map_err(io)?;
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+            file.as_file().set_permissions(mode).map_err(io)?;
+            file.persist(&path).map_err(|error| io(error.error))?;
+            let result = json!({"name": name, "lock": path, "packages": lock.packages.len(), "result": lock.result});
+            context
+                .printer
+                .result(&result, || format!("locked {name}: {} packages, {}", lock.packages.len(), path.display()));
+            Ok(())
+        }
+        ImageVerb::Build { name, output } => {
+            let locked = image::locked(name, surroundings.project_root)?;
+            let built = image::ensure_archive(&locked, &surroundings).await?;
+            if let Some(output) = output {
+                write(&built, output).await?;
+            }
+            print(context, &built);
+            Ok(())
+        }
+        ImageVerb::Verify { name } => {
+            let built = image::verify(name, &surroundings).await?;
+            print(context, &built);
+            Ok(())
+        }
+    }
+}
+
+fn print(context: &Context, built: &BuiltImage) {
+    let layers: Vec<_> =
+        built.layers.iter().map(|layer| json!({"diff_id": layer.diff_id, "size": layer.size})).collect();
+    let result =
+        json!({"name": built.name, "config": built.config_digest, "manifest": built.manifest_digest, "layers": layers});
+    context.printer.result(&result, || format!("{} {}", built.name, built.config_digest));
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    state: String,
+    config: Option<String>,
+    manifest: Option<String>,
+}
+
+fn list(context: &Context, project: &Path) {
+    let row = |(name, state): (String, Result<image::LockedImage, ImageError>)| match state {
+        Ok(locked) => Row {
+            name,
+            state: if locked.built_in { "built-in" } else { "locked" }.to_owned(),
+            config: Some(locked.config_digest.to_string()),
+            manifest: Some(locked.manifest_digest.to_string()),
+        },
+        Err(error) => Row { name, state: error.to_string(), config: None, manifest: None },
+    };
+    let rows: Vec<Row> = image::list(Some(project)).into_iter().map(row).collect();
+    context.printer.result(&rows, || {
+        let lines =
+            rows.iter().map(|row| format!("{}\t{}\t{}\n", row.name, row.state, row.config.as_deref().unwrap_or("-")));
+        lines.collect()
+    });
+}
+
+async fn write(built: &BuiltImage, output: &Output) -> Result<(), ImageError> {
+    match output {
+        Output::Archive(path) => {
+            let io = |source| ImageError::File { path: path.clone(), source };
+            let mut file = tokio::fs::File::create(path).await.map_err(io)?;
+            tokio::io::copy(&mut built.archive(), &mut file).await.map_err(io)?;
+            file.flush().await.map_err(io)
+        }
+        Output::Layout(folder) => {
+            let io = |source| ImageError::File { path: folder.clone(), source };
+            let blobs = folder.join("blobs/sha256");
+            std::fs::create_dir_all(&blobs).map_err(io)?;
+            for layer in &built.layers {
+                std::fs::copy(&layer.path, blobs.join(layer.diff_id.hex())).map_err(io)?;
+            }
+            for (path, bytes) in built.documents() {
+                std::fs::write(folder.join(path), bytes).map_err(io)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        let (code, next) = match &error {
+            ImageError::UnknownImage(_) => ("image-unknown", "run `sandbox image ls`, or write images/NAME/image.yaml"),
+            ImageError::Unlocked(_) => ("image-unlocked", "run `sandbox image lock NAME`"),
+            ImageError::Stale { .. } => ("image-stale", "run `sandbox image lock NAME`, the base first"),
+            ImageError::Definition { .. } | ImageError::DefinitionValue { .. } | ImageError::BaseCycle(_) => {
+                ("image-definition", "correct images/NAME/image.yaml")
+            }
+            ImageError::Unavailable { .. } => (
+                "image-unavailable",
+                "check the network; if the package has left the mirrors, run `sandbox image lock NAME`",
+            ),
+            ImageError::Offline(_) => ("image-offline", "run again without --offline"),
+            ImageError::Mismatch { .. } => (
+                "image-mismatch",
+                "do not use this build; if the definition or the launcher changed, run `sandbox image lock NAME`",
+            ),
+            ImageError::Signature { .. } | ImageError::Expired { .. } => {
+                ("image-release", "check the mirror and the clock, and update the package debian-archive-keyring")
+            }
+            ImageError::Keyring { .. } => ("image-keyring", "install the package debian-archive-keyring"),
+            ImageError::Script { .. } => ("image-script", "leave the package out of the definition"),
+            _ => ("image", "see the causes above"),
+        };
+        Failure::new(code, &error, next)
+    }
+}

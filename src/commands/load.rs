@@ -1,0 +1,148 @@
+//! From the arguments to a plan: finds the project, reads the manifest, the user's configuration, the profile and the
+//! image's lock. Reads files only; touches neither Docker nor a secret.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::commands::{Context, Failure};
+use crate::image::reference::ImageChoice;
+use crate::image::{self, LockedImage};
+use crate::profile::{self, Profile};
+use crate::project::manifest::Manifest;
+use crate::project::{self, SandboxName, manifest};
+use crate::session::identity::{MachineKey, SandboxId};
+use crate::session::launcher_image::{self, LauncherImage};
+use crate::session::plan::{Plan, PlanInput, PlannedImage, plan};
+
+/// Which sandbox a verb is about.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Target {
+    /// A project's name or folder; the project of the current folder when left out
+    #[arg(value_name = "PROJECT")]
+    pub project: Option<String>,
+    /// Which of several sandboxes of the project
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub name: SandboxName,
+}
+
+/// What replaces the manifest's own words.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--image`.
+    pub image: Option<ImageChoice>,
+    /// `--profile`.
+    pub profile: Option<String>,
+}
+
+/// A project with everything that was computed from it.
+pub struct Loaded {
+    /// The manifest's file.
+    pub manifest_path: PathBuf,
+    /// The manifest, restricted by the user's configuration.
+    pub manifest: Manifest,
+    /// The confinement profile.
+    pub profile: Profile,
+    /// The lock of the agent's image, when the launcher builds it.
+    pub locked: Option<LockedImage>,
+    /// The launcher's own image.
+    pub launcher: LauncherImage,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// Finds and reads the manifest of a project.
+///
+/// # Errors
+/// When there is none, or it is refused.
+pub fn manifest(context: &Context, project: Option<&str>) -> Result<(PathBuf, Manifest), Failure> {
+    let current = std::env::current_dir().map_err(|error| {
+        Failure::new("current-folder", &error, "change to a folder that exists")
+    })?;
+    let path = project::locate(project, &current, &context.folders.state)?;
+    let loaded = manifest::load(&path)?;
+    Ok((path, loaded))
+}
+
+/// Computes the plan of a project.
+///
+/// # Errors
+/// When any of its files is missing or refused.
+pub fn load(context: &Context, target: &Target, overrides: &Overrides) -> Result<Loaded, Failure> {
+    let (manifest_path, mut manifest) = manifest(context, target.project.as_deref())?;
+    if let Some(image) = &overrides.image {
+        manifest.image = image.clone();
+    }
+    if let Some(profile) = &overrides.profile {
+        manifest.profile = profile.clone();
+    }
+    let profile = profile::load(&manifest.profile)?;
+    let (locked, planned, image_environment) = match &manifest.image {
+        ImageChoice::Definition(name) => {
+            let locked = image::locked(name, Some(&manifest.root))?;
+            let planned = PlannedImage {
+                name: name.clone(),
+                digest: locked.manifest_digest.clone(),
+                config: Some(locked.config_digest.clone()),
+                built: true,
+            };
+            let environment = locked.environment.clone();
+            (Some(locked), planned, environment)
+        }
+        ImageChoice::Pinned(pinned) => {
+            let planned = PlannedImage {
+                name: format!("{}@{}", pinned.repository, pinned.digest),
+                digest: pinned.digest.clone(),
+                config: None,
+                built: false,
+            };
+            (None, planned, BTreeMap::new())
+        }
+    };
+    let launcher = launcher_image::describe(&context.folders.cache)?;
+    let plan = plan(PlanInput {
+        manifest: &manifest,
+        name: &target.name,
+        profile: &profile,
+        image: planned,
+        image_environment,
+        launcher: launcher.config.clone(),
+    });
+    Ok(Loaded { manifest_path, manifest, profile, locked, launcher, plan })
+}
+
+/// The sandbox that a verb is about. A project whose folder is gone is still found by its name.
+///
+/// # Errors
+/// When no project is meant.
+pub fn sandbox_id(context: &Context, target: &Target) -> Result<SandboxId, Failure> {
+    let named = target.project.as_deref().and_then(|text| text.parse().ok());
+    if let Some(project) = named {
+        let id = SandboxId { project, name: target.name.clone() };
+        if id.folder(&context.folders.state).join("journal.json").exists() {
+            return Ok(id);
+        }
+    }
+    let (_, manifest) = manifest(context, target.project.as_deref())?;
+    Ok(SandboxId { project: manifest.project, name: target.name.clone() })
+}
+
+/// The key that signs this machine's labels.
+///
+/// # Errors
+/// When the state folder cannot be used.
+pub fn machine_key(context: &Context) -> Result<MachineKey, Failure> {
+    MachineKey::load(&context.folders.state).map_err(|error| {
+        let next = format!("make {} a folder that only you can write", context.folders.state.display());
+        Failure::new("state-folder", &error, next)
+    })
+}
+
+/// The developer: user name, and user name with host name.
+pub fn actor() -> (String, String) {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok().filter(|name| !name.is_empty());
+    let user = user.unwrap_or_else(|| format!("uid{}", rustix::process::getuid().as_raw()));
+    let user: String = user.chars().filter(|character| character.is_ascii_graphic()).take(64).collect();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let owner = format!("{user}@{host}");
+    (user, owner)
+}

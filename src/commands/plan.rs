@@ -1,0 +1,74 @@
+//! `sandbox plan`: what `up` would do. Reads no secret and does not talk to Docker.
+
+use std::fmt::Write as _;
+
+use crate::commands::load::{Overrides, Target, load};
+use crate::commands::{Context, Failure};
+use crate::session::plan::Plan;
+
+/// Arguments of `plan`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which sandbox.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Prints the plan.
+///
+/// # Errors
+/// When manifest, profile or image lock are refused.
+pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let loaded = load(context, &args.target, &Overrides::default())?;
+    context.printer.result(&loaded.plan, || describe(&loaded.plan));
+    Ok(0)
+}
+
+/// The plan for people.
+pub fn describe(plan: &Plan) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<12} {value}");
+    };
+    row("project", plan.id.to_string());
+    row("image", format!("{} {}", plan.image.name, plan.image.digest));
+    row("command", plan.command.join(" "));
+    let branch = plan.workspace.branch.as_deref().unwrap_or("the current branch");
+    row("workspace", format!("a clone of {branch}, in a volume of its own"));
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        let access = if mount.read_only { "read-only" } else { "writable" };
+        row(if index == 0 { "mounts" } else { "" }, format!("{} ({access}): {}", mount.target, mount.purpose));
+    }
+    if plan.network.allow.is_empty() {
+        row("network", "nothing".to_owned());
+    }
+    for (index, rule) in plan.network.allow.iter().enumerate() {
+        let mut line = format!("{}:{}", rule.host, rule.port);
+        for private in &rule.allow_private {
+            let _ = write!(line, " (may be at {private})");
+        }
+        row(if index == 0 { "network" } else { "" }, line);
+    }
+    if plan.credentials.is_empty() {
+        row("credentials", "none".to_owned());
+    }
+    for (index, credential) in plan.credentials.iter().enumerate() {
+        let line = format!("{} from {}, as {}", credential.name, credential.provider, credential.deliver);
+        row(if index == 0 { "credentials" } else { "" }, line);
+    }
+    row(
+        "limits",
+        format!(
+            "{} cores, {} MiB of memory, {} processes",
+            plan.limits.millicpus as f64 / 1000.0,
+            plan.limits.memory >> 20,
+            plan.limits.pids
+        ),
+    );
+    row("profile", plan.profile.clone());
+    for weakness in &plan.weakened {
+        row("WEAKENED", weakness.clone());
+    }
+    row("hash", plan.plan_hash.clone());
+    text
+}

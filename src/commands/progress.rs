@@ -1,0 +1,48 @@
+//! What is being waited for, on a terminal; nothing in a pipe.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::printer::Printer;
+
+/// A line that says what is being waited for.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// A progress line, or nothing when the printer shows none.
+    pub fn start(printer: &Printer) -> Self {
+        let bar = printer.progress().then(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Self { bar }
+    }
+
+    /// Names the step that begins.
+    pub fn step(&self, step: &'static str) {
+        tracing::info!(step);
+        if let Some(bar) = &self.bar {
+            bar.set_message(step);
+        }
+    }
+
+    /// Takes the line away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

@@ -1,0 +1,252 @@
+//! `sandbox ps` and `sandbox status`: what runs, and how one sandbox is.
+
+use std::fmt::Write as _;
+
+use comfy_table::{Table, presets};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::commands::connect::connect;
+use crate::commands::load::{Target, machine_key};
+use crate::commands::printer::sanitise;
+use crate::commands::{Context, Failure, sandbox};
+use crate::project::{ProjectName, SandboxName};
+use crate::session::identity::Role;
+use crate::session::reconcile::{Condition, SandboxState, reconcile_all};
+
+/// Arguments of `ps`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Arguments of `status`.
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Which sandbox.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// One row of `ps`.
+#[derive(Debug, Serialize)]
+struct Row {
+    project: ProjectName,
+    name: SandboxName,
+    condition: Condition,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+    credentials: usize,
+}
+
+/// Lists every sandbox of this machine.
+///
+/// # Errors
+/// When engine or journals cannot be read.
+pub async fn run(context: &Context, _args: &Args) -> Result<u8, Failure> {
+    let engine = connect(context).await?;
+    let key = machine_key(context)?;
+    let states = reconcile_all(&engine, &context.folders.state, &key).await?;
+    let rows: Vec<Row> = states.iter().filter(|state| state.condition != Condition::Absent).map(row).collect();
+    context.printer.result(&rows, || table(&rows));
+    Ok(0)
+}
+
+fn row(state: &SandboxState) -> Row {
+    Row {
+        project: state.id.project.clone(),
+        name: state.id.name.clone(),
+        condition: state.condition,
+        branch: state.record.as_ref().map(|record| record.branch.clone()),
+        started_at: state.record.as_ref().map(|record| record.started_at),
+        owner: state.foreign.clone().or_else(|| state.record.as_ref().map(|record| record.owner.clone())),
+        credentials: state.record.as_ref().map_or(0, |record| record.leases.len()),
+    }
+}
+
+fn word(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Absent => "absent",
+        Condition::Changing => "changing",
+        Condition::Running => "running",
+        Condition::Unsupervised => "unsupervised",
+        Condition::Stopped => "stopped",
+        Condition::Half => "cut off",
+        Condition::Foreign => "somebody else's",
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return "no sandbox; start one with `sandbox up`".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["PROJECT", "NAME", "STATE", "BRANCH", "SINCE", "CREDENTIALS", "OWNER"]);
+    for row in rows {
+        table.add_row([
+            row.project.to_string(),
+            row.name.to_string(),
+            word(row.condition).to_owned(),
+            sanitise(row.branch.as_deref().unwrap_or("-")),
+            row.started_at.map_or_else(|| "-".to_owned(), ago),
+            row.credentials.to_string(),
+            sanitise(row.owner.as_deref().unwrap_or("-")),
+        ]);
+    }
+    table.to_string()
+}
+
+/// A time for people: how long ago.
+fn ago(time: Timestamp) -> String {
+    let seconds = Timestamp::now().as_second().saturating_sub(time.as_second()).max(0);
+    match seconds {
+        0..=59 => format!("{seconds}s ago"),
+        60..=3599 => format!("{}m ago", seconds / 60),
+        3600..=86_399 => format!("{}h {}m ago", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d ago", seconds / 86_400),
+    }
+}
+
+/// What `status` reports.
+#[derive(Debug, Serialize)]
+struct Status {
+    project: ProjectName,
+    name: SandboxName,
+    condition: Condition,
+    session: String,
+    started_at: Timestamp,
+    owner: String,
+    branch: String,
+    base: String,
+    image: String,
+    plan_hash: String,
+    supervised: bool,
+    containers: Vec<ContainerRow>,
+    credentials: Vec<CredentialRow>,
+    allow: Vec<String>,
+    denied: Vec<DeniedRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended: Option<String>,
+    out_of_memory: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ContainerRow {
+    role: &'static str,
+    status: String,
+}
+
+#[derive(Debug, Serialize)]
+struct CredentialRow {
+    name: String,
+    provider: String,
+    fingerprint: String,
+    issued_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Serialize)]
+struct DeniedRow {
+    host: String,
+    port: String,
+    count: u64,
+}
+
+/// Reports how one sandbox is. Exit code 0 when it runs, 1 when not.
+///
+/// # Errors
+/// When there is none, or engine or journal cannot be read.
+pub async fn status(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
+    let engine = connect(context).await?;
+    let found = sandbox::find(context, &engine, &args.target).await?;
+    let record = &found.record;
+    let roles = [Role::Agent, Role::Relay, Role::Gateway];
+    let containers = roles.into_iter().map(|role| ContainerRow {
+        role: role.as_str(),
+        status: found.state.containers.get(&role).map_or_else(
+            || "absent".to_owned(),
+            |container| format!("{:?}", container.status).to_lowercase(),
+        ),
+    });
+    let leases = record.leases.iter().map(|(name, lease)| CredentialRow {
+        name: name.to_string(),
+        provider: lease.spec.provider.word().to_owned(),
+        fingerprint: lease.fingerprint.clone(),
+        issued_at: lease.issued_at,
+        expires_at: lease.expires_at,
+    });
+    let status = Status {
+        project: record.id.project.clone(),
+        name: record.id.name.clone(),
+        condition: found.state.condition,
+        session: record.session.as_str().to_owned(),
+        started_at: record.started_at,
+        owner: record.owner.clone(),
+        branch: record.branch.clone(),
+        base: record.base.clone(),
+        image: record.image.clone(),
+        plan_hash: record.plan_hash.clone(),
+        supervised: found.state.supervised,
+        containers: containers.collect(),
+        credentials: leases.collect(),
+        allow: record.policy.allow.iter().map(|rule| format!("{}:{}", rule.host, rule.port)).collect(),
+        denied: denied(context, record.session.as_str())?,
+        ended: record.ended.clone(),
+        out_of_memory: found.state.containers.get(&Role::Agent).is_some_and(|agent| agent.oom_killed),
+    };
+    context.printer.result(&status, || describe(&status));
+    Ok(u8::from(found.state.condition != Condition::Running))
+}
+
+/// Counts the denials of a session by host and port.
+fn denied(context: &Context, session: &str) -> Result<Vec<DeniedRow>, Failure> {
+    let audit = crate::audit::AuditLog::open(&context.folders.state)?;
+    let mut counts = std::collections::BTreeMap::new();
+    for event in audit.events()? {
+        if event.action == "network.denied" && event.session.as_deref() == Some(session) {
+            let fact = |name: &str| event.facts.get(name).cloned().unwrap_or_default();
+            *counts.entry((fact("host"), fact("port"))).or_insert(0) += 1;
+        }
+    }
+    Ok(counts.into_iter().map(|((host, port), count)| DeniedRow { host, port, count }).collect())
+}
+
+fn describe(status: &Status) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<12} {}", sanitise(&value));
+    };
+    row("project", format!("{} ({})", status.project, status.name));
+    row("state", word(status.condition).to_owned());
+    if status.condition == Condition::Unsupervised {
+        row("", "nobody renews its credentials or records what it does; `sandbox up` mends that".to_owned());
+    }
+    row("session", format!("{}, {}", status.session, ago(status.started_at)));
+    row("branch", format!("{} from {}", status.branch, status.base.get(..12).unwrap_or(&status.base)));
+    row("image", status.image.clone());
+    let containers = status.containers.iter().map(|container| format!("{} {}", container.role, container.status));
+    row("containers", containers.collect::<Vec<_>>().join(", "));
+    for credential in &status.credentials {
+        let expires = credential.expires_at.map_or_else(|| "does not expire by itself".to_owned(), |at| format!("until {at}"));
+        row("credential", format!("{} from {}, {expires}, fingerprint {}", credential.name, credential.provider, credential.fingerprint));
+    }
+    row("network", if status.allow.is_empty() { "nothing".to_owned() } else { status.allow.join(", ") });
+    for denied in &status.denied {
+        let line = if denied.port == "443" {
+            format!("- {}", denied.host)
+        } else {
+            format!("- {{ host: {}, port: {} }}", denied.host, denied.port)
+        };
+        row("denied", format!("{}:{} {} times; to allow it add `{line}` to network.allow", denied.host, denied.port, denied.count));
+    }
+    if status.out_of_memory {
+        row("memory", "the agent was killed because it used more than `resources.memory`".to_owned());
+    }
+    if let Some(ended) = &status.ended {
+        row("ended", ended.clone());
+    }
+    text
+}

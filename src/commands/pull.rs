@@ -1,0 +1,91 @@
+//! `sandbox pull`: brings the agent's commits into this repository as `refs/sandbox/PROJECT/BRANCH`, after review.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Context, Failure};
+use crate::project::manifest::Manifest;
+use crate::project::{ProjectName, SandboxName};
+use crate::workspace::incoming::{Received, create_branch, receive};
+use crate::workspace::review::{AcceptedRisks, Remark};
+
+/// Bring the agent's commits into this repository, after review
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The project; the one of this folder when absent
+    pub project: Option<ProjectName>,
+    /// Which of the project's sandboxes
+    #[arg(long)]
+    pub name: Option<SandboxName>,
+    /// Let this path in though it is held back; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub accept_risk: Vec<String>,
+    /// Also create this branch at what came; never moves one and checks nothing out
+    #[arg(long, value_name = "BRANCH")]
+    pub into: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    received: &'a Received,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<&'a str>,
+}
+
+/// Reviews a bundle from the sandbox and brings it in; exit code 1 when something is held back.
+pub async fn run_with_bundle(
+    context: &Context,
+    manifest: &Manifest,
+    base: &str,
+    branch: &str,
+    bundle: &Path,
+    args: &Args,
+) -> Result<u8, Failure> {
+    let repository = manifest.root.join(&manifest.workspace.source);
+    let accepted = AcceptedRisks(args.accept_risk.iter().cloned().collect());
+    let received = receive(&repository, bundle, &manifest.project, branch, base, &accepted).await?;
+    let mut created = None;
+    if let (Some(_), Some(into)) = (&received.reference, &args.into) {
+        create_branch(&repository, into, &received.head)?;
+        created = Some(into.as_str());
+    }
+    context.printer.result(&Answer { received: &received, created }, || describe(&received, base, created, &accepted));
+    Ok(if received.reference.is_some() { 0 } else { 1 })
+}
+
+fn describe(received: &Received, base: &str, created: Option<&str>, accepted: &AcceptedRisks) -> String {
+    let review = &received.review;
+    let mut text = format!("{} commits, {} files\n", review.commits.len(), review.files.len());
+    for commit in review.commits.iter().take(20) {
+        let short = commit.id.get(..12).unwrap_or(&commit.id);
+        let _ = writeln!(text, "  {short} {} ({})", commit.subject, commit.author);
+    }
+    let mut list = |title: &str, remarks: &[&Remark]| {
+        if !remarks.is_empty() {
+            let _ = writeln!(text, "\n{title}:");
+            for remark in remarks {
+                let _ = writeln!(text, "  {}: {}", remark.path, remark.reason);
+            }
+        }
+    };
+    list("Look at these first", &review.shown_first.iter().collect::<Vec<_>>());
+    let unaccepted = review.unaccepted(accepted);
+    list("Held back", &unaccepted);
+    match (&received.reference, created) {
+        (Some(reference), _) => {
+            let _ = write!(text, "\nNow in {reference}; nothing is checked out.\n");
+            if let Some(branch) = created {
+                let _ = writeln!(text, "Created branch {branch}.");
+            }
+            let _ = write!(text, "next: git log {base}..{reference}\n      git merge {reference}\n");
+        }
+        (None, _) => {
+            text.push_str("\nNothing was brought in.\nnext: look with `sandbox diff --patch`; ");
+            text.push_str("repeat with --accept-risk PATH for each path that you accept\n");
+        }
+    }
+    text
+}

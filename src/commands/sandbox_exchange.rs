@@ -1,0 +1,50 @@
+//! Joins `sandbox diff` and `sandbox pull` to the sandbox: takes the agent's commits out as a bundle and hands it over.
+
+use crate::commands::connect::connect;
+use crate::commands::load::{Target, manifest};
+use crate::commands::{Context, Failure, diff, pull, sandbox};
+use crate::project::{ProjectName, SandboxName};
+
+/// Runs `sandbox diff`.
+///
+/// # Errors
+/// When there is no sandbox, or its commits cannot be taken or reviewed.
+pub async fn diff(context: &Context, args: &diff::Args) -> Result<u8, Failure> {
+    let target = target(args.project.as_ref(), args.name.as_ref());
+    let engine = connect(context).await?;
+    let found = sandbox::find(context, &engine, &target).await?;
+    let (_, manifest) = manifest(context, target.project.as_deref())?;
+    let taken = sandbox::take_commits(context, &engine, &found, target.project.as_deref()).await?;
+    let Some(bundle) = taken.bundle else {
+        nothing_new(context);
+        return Ok(0);
+    };
+    let record = &found.record;
+    diff::run_with_bundle(context, &manifest, &record.start, &record.branch, bundle.path(), args).await
+}
+
+/// Runs `sandbox pull`.
+///
+/// # Errors
+/// As [`diff`], and when something is held back.
+pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
+    let target = target(args.project.as_ref(), args.name.as_ref());
+    let engine = connect(context).await?;
+    let found = sandbox::find(context, &engine, &target).await?;
+    let (_, manifest) = manifest(context, target.project.as_deref())?;
+    let taken = sandbox::take_commits(context, &engine, &found, target.project.as_deref()).await?;
+    let Some(bundle) = taken.bundle else {
+        nothing_new(context);
+        return Ok(0);
+    };
+    let record = &found.record;
+    pull::run_with_bundle(context, &manifest, &record.start, &record.branch, bundle.path(), args).await
+}
+
+fn nothing_new(context: &Context) {
+    context.printer.result(&serde_json::json!({"commits": [], "files": []}), || "the agent made no commit yet".to_owned());
+}
+
+fn target(project: Option<&ProjectName>, name: Option<&SandboxName>) -> Target {
+    Target { project: project.map(ToString::to_string), name: name.cloned().unwrap_or_else(SandboxName::main) }
+}

@@ -1,0 +1,83 @@
+//! The hidden verb of the background process that supervises a sandbox. `up` starts it.
+
+use std::io::{Read as _, Write as _};
+
+use crate::audit::AuditLog;
+use crate::commands::connect::connect;
+use crate::commands::load::{Target, actor, manifest};
+use crate::commands::credential::issue_context;
+use crate::commands::{Context, Failure};
+use crate::init::frame::RunRequest;
+use crate::session::identity::{Role, SandboxId};
+use crate::session::journal::Journal;
+use crate::session::stream_client::{CommandInput, CommandStreams, SessionError};
+use crate::session::{launch, supervise};
+
+/// The largest request on standard input, in bytes.
+const REQUEST_LIMIT: u64 = 4 << 20;
+
+/// Arguments of `supervise`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which sandbox.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Supervises until the session ends. Reads the background command, or `null`, as JSON from standard input, and says
+/// `supervising` on standard output once `up` may leave.
+///
+/// # Errors
+/// When the sandbox cannot be supervised.
+pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let failed = |error: std::io::Error| Failure::new("supervisor", &error, "start it by `sandbox up`");
+    // A session of its own, so that closing the terminal does not end it.
+    let _ = rustix::process::setsid();
+    let mut request = Vec::new();
+    std::io::stdin().take(REQUEST_LIMIT).read_to_end(&mut request).map_err(failed)?;
+    let command: Option<RunRequest> = serde_json::from_slice(&request).map_err(|error| failed(error.into()))?;
+    let (_, manifest) = manifest(context, args.target.project.as_deref())?;
+    let id = SandboxId { project: manifest.project.clone(), name: args.target.name.clone() };
+    let journal = Journal::of(&context.folders.state, &id);
+    let engine = connect(context).await?;
+    let _claim = supervise::claim(&journal)?;
+    let (actor, _) = actor();
+    let audit = AuditLog::open(&context.folders.state)?;
+    let issue = issue_context(context, &manifest.project, &manifest.root, &args.target.name, &actor, "rotation");
+    let background = match command {
+        None => None,
+        Some(command) => {
+            let session = supervise::join(&journal).await?;
+            let mut client = launch::open_session(&engine, &id.object(Role::Agent)).await?;
+            Some(tokio::spawn(async move {
+                let code = run_detached(&mut client, command).await;
+                tracing::info!(?code, "the background command ended");
+                drop(session);
+            }))
+        }
+    };
+    let mut output = std::io::stdout();
+    output.write_all(b"supervising\n").and_then(|()| output.flush()).map_err(failed)?;
+    let input = supervise::SuperviseInput {
+        engine: &engine,
+        state: &context.folders.state,
+        journal,
+        actor: &actor,
+        audit: &audit,
+        issue,
+    };
+    supervise::supervise(input).await?;
+    if let Some(background) = background {
+        background.abort();
+    }
+    Ok(0)
+}
+
+/// Runs a command that nobody looks at: its output goes to the container's log.
+async fn run_detached(client: &mut launch::ExecSession, command: RunRequest) -> Result<u8, SessionError> {
+    let (sender, input) = tokio::sync::mpsc::channel(1);
+    // The command sees the end of its input at once.
+    let _ = sender.send(CommandInput::End).await;
+    let streams = CommandStreams { input, output: tokio::io::sink(), errors: tokio::io::sink() };
+    client.run(command, streams).await
+}

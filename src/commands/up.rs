@@ -1,0 +1,440 @@
+//! `sandbox up`: starts or joins the project's sandbox and runs the agent, or another command.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::audit::AuditLog;
+use crate::commands::connect::connect;
+use crate::commands::credential::issue_context;
+use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key};
+use crate::commands::progress::Progress;
+use crate::commands::sandbox::{self, Sandbox, remove_containers};
+use crate::commands::{Context, Failure, trust};
+use crate::engine::Engine;
+use crate::image::reference::ImageChoice;
+use crate::image::{self, ImageContext};
+use crate::init::frame::RunRequest;
+use crate::session::identity::lock_file;
+use crate::session::journal::{Journal, Phase, Record};
+use crate::session::launch::{self, AgentImage, ExecSession, KeptClone, LaunchInput};
+use crate::session::plan::WORKSPACE;
+use crate::session::reconcile::{Condition, SandboxState, reconcile};
+use crate::session::{supervise, teardown, terminal};
+use crate::workspace::source;
+
+/// How long the end of a session may take before `up` stops waiting for it.
+const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// Arguments of `up`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which sandbox.
+    #[command(flatten)]
+    pub target: Target,
+    /// Run in the background; `sandbox logs -f` follows
+    #[arg(long)]
+    pub detach: bool,
+    /// Another image than the manifest's: a name in images/ or a reference with a digest
+    #[arg(long, value_name = "REF")]
+    pub image: Option<String>,
+    /// Another confinement profile than the manifest's
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<String>,
+    /// Start from a new clone; refuses while there are commits that were not pulled
+    #[arg(long)]
+    pub fresh: bool,
+    /// Fetch nothing, and expect that no host answers
+    #[arg(long)]
+    pub offline: bool,
+    /// Print the plan and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The command, in place of the manifest's
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// Starts or joins, runs the command, and gives its exit code.
+///
+/// # Errors
+/// When the sandbox cannot be started; every failure has exit code 125.
+pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let overrides = Overrides {
+        image: args.image.as_deref().map(str::parse::<ImageChoice>).transpose()?,
+        profile: args.profile.clone(),
+    };
+    let loaded = load(context, &args.target, &overrides)?;
+    if args.dry_run {
+        context.printer.result(&loaded.plan, || super::plan::describe(&loaded.plan));
+        return Ok(0);
+    }
+    trust::require(context, &loaded.manifest_path, &loaded.manifest)?;
+    let engine = connect(context).await?;
+    let journal = Journal::of(&context.folders.state, &loaded.plan.id);
+    let started = start(context, args, &loaded, &engine, &journal).await?;
+    let Ready { record, client, sessions, joined } = started;
+    if context.printer.json() && args.detach {
+        context.printer.result(&record_summary(&record), String::new);
+    }
+    if args.detach {
+        if !context.printer.json() {
+            let verb = if joined { "runs already" } else { "runs in the background" };
+            context.printer.note(&format!("{} {verb}; follow it with `sandbox logs -f {}`", record.id, record.id.project));
+        }
+        return Ok(0);
+    }
+    let request = run_request(&record, command(args, &loaded), !joined);
+    let code = run_command(client, request).await?;
+    end(context, &journal, sessions, &record).await;
+    Ok(code)
+}
+
+fn record_summary(record: &Record) -> serde_json::Value {
+    serde_json::json!({
+        "project": record.id.project,
+        "name": record.id.name,
+        "session": record.session.as_str(),
+        "plan_hash": record.plan_hash,
+    })
+}
+
+/// The command of the command line, or the manifest's.
+fn command(args: &Args, loaded: &Loaded) -> Vec<String> {
+    if args.command.is_empty() { loaded.plan.command.clone() } else { args.command.clone() }
+}
+
+/// A request to run a command in a sandbox.
+pub fn run_request(record: &Record, command: Vec<String>, log: bool) -> RunRequest {
+    let mut environment = record.environment.clone();
+    if let Ok(term) = std::env::var("TERM")
+        && term.len() <= 40
+        && term.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        environment.insert("TERM".to_owned(), term);
+    }
+    RunRequest {
+        command,
+        environment,
+        secret_environment: record.secret_environment.clone(),
+        directory: WORKSPACE.to_owned(),
+        terminal: None,
+        log,
+    }
+}
+
+/// Runs a command on an open session, with this process's own streams.
+///
+/// # Errors
+/// When the session fails; a command that fails is an exit code.
+pub async fn run_command(mut client: ExecSession, mut request: RunRequest) -> Result<u8, Failure> {
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        request.terminal = terminal::own_size();
+    }
+    match terminal::run_interactive(&mut client, request).await {
+        Err(error) => match error.exit_code() {
+            Some(code) => {
+                let next = "see what the image has with `sandbox exec PROJECT -- ls /usr/bin`";
+                Err(Failure::new("command", &error, next).with_exit(code))
+            }
+            None => Err(error.into()),
+        },
+        Ok(code) => Ok(code),
+    }
+}
+
+struct Ready {
+    record: Record,
+    client: ExecSession,
+    sessions: File,
+    joined: bool,
+}
+
+async fn start(
+    context: &Context,
+    args: &Args,
+    loaded: &Loaded,
+    engine: &Engine,
+    journal: &Journal,
+) -> Result<Ready, Failure> {
+    let state = &context.folders.state;
+    let key = machine_key(context)?;
+    let lock = take_lock(context, journal).await?;
+    let mut found = reconcile(engine, state, &key, &loaded.plan.id).await?;
+    // The lock is ours, so nobody else is at work.
+    if found.condition == Condition::Changing {
+        found.condition = sandbox::settled(&found);
+    }
+    sandbox::refuse_foreign(&found)?;
+    if let Some(record) = &found.record
+        && matches!(found.condition, Condition::Running | Condition::Unsupervised)
+    {
+        let same = record.plan_hash == loaded.plan.plan_hash;
+        if !same {
+            return Err(sandbox::other_plan(record));
+        }
+        return join(context, args, loaded, engine, journal, record.clone(), found.condition, lock).await;
+    }
+    let source = source::inspect(&loaded.manifest.workspace.source, &loaded.manifest.workspace)?;
+    let kept = clear(context, args, engine, journal, &found, &source).await?;
+    let progress = Progress::start(&context.printer);
+    let image = agent_image(context, args, loaded, engine, &progress).await?;
+    let (actor, owner) = actor();
+    let audit = AuditLog::open(state)?;
+    let issue = issue_context(context, &loaded.manifest.project, &loaded.manifest.root, &args.target.name, &actor, "up");
+    let report = |step: &'static str| progress.step(step);
+    let input = LaunchInput {
+        engine,
+        state,
+        plan: &loaded.plan,
+        manifest: &loaded.manifest,
+        manifest_path: &loaded.manifest_path,
+        launcher: &loaded.launcher,
+        image,
+        source: &source,
+        kept,
+        key: &key,
+        owner: &owner,
+        actor: &actor,
+        issue: issue.clone(),
+        audit: &audit,
+        offline: args.offline,
+        progress: &report,
+    };
+    let mut record = launch::intend(&input)?;
+    let launched = tokio::select! {
+        launched = launch::launch(input, &mut record) => launched.map_err(Failure::from),
+        () = interrupted() => Err(sandbox::interrupted()),
+    };
+    let launched = match launched {
+        Ok(launched) => launched,
+        Err(failure) => {
+            progress.step("taking back what was begun");
+            let mut record = journal.read()?.unwrap_or(record);
+            let context = teardown::EndContext { state, actor: &actor, audit: &audit, issue };
+            let mut complaints = teardown::stop(engine, journal, &mut record, "the launch failed", &context).await;
+            // A clone that an earlier session left stays; what this launch made goes.
+            complaints.extend(remove_containers(engine, &key, &record).await);
+            if record.start.is_empty() && found.volumes.is_empty() {
+                complaints.extend(teardown::remove(engine, &key, journal, &record).await);
+            }
+            return Err(sandbox::with_complaints(failure, &complaints));
+        }
+    };
+    progress.finish();
+    for warning in &launched.warnings {
+        context.printer.warning(&super::printer::sanitise(warning));
+    }
+    for weakness in &loaded.plan.weakened {
+        context.printer.warning(&format!("WEAKENED: {weakness}"));
+    }
+    crate::project::remember(state, &loaded.manifest)?;
+    let sessions = supervise::join(journal).await?;
+    let background = args.detach.then(|| run_request(&launched.record, command(args, loaded), true));
+    spawn_supervisor(context, loaded, args, background).await?;
+    drop(lock);
+    Ok(Ready { record: launched.record, client: launched.client, sessions, joined: false })
+}
+
+#[expect(clippy::too_many_arguments, reason = "joining needs all that starting has found out")]
+async fn join(
+    context: &Context,
+    args: &Args,
+    loaded: &Loaded,
+    engine: &Engine,
+    journal: &Journal,
+    record: Record,
+    condition: Condition,
+    lock: File,
+) -> Result<Ready, Failure> {
+    let sessions = supervise::join(journal).await?;
+    let agent = record.id.object(crate::session::identity::Role::Agent);
+    sandbox::verify_agent(engine, &agent, loaded).await?;
+    if condition == Condition::Unsupervised {
+        let background = args.detach.then(|| run_request(&record, command(args, loaded), true));
+        spawn_supervisor(context, loaded, args, background).await?;
+    }
+    drop(lock);
+    let client = launch::open_session(engine, &agent).await?;
+    Ok(Ready { record, client, sessions, joined: true })
+}
+
+/// Takes the lock under which a sandbox is changed, and says so when somebody else has it.
+///
+/// # Errors
+/// When the lock file cannot be used.
+pub async fn take_lock(context: &Context, journal: &Journal) -> Result<File, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new("state-folder", &error, format!("make {} writable for you", journal.folder().display()))
+    };
+    let lock = lock_file(journal.folder(), "lock").map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => return Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            context.printer.note("waiting for another `sandbox` command that changes this sandbox");
+        }
+        Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    tokio::task::spawn_blocking(move || lock.lock().map(|()| lock))
+        .await
+        .map_err(|error| failed(std::io::Error::other(error)))?
+        .map_err(failed)
+}
+
+/// Takes away what an earlier session left, but for the clone that is kept.
+async fn clear(
+    context: &Context,
+    args: &Args,
+    engine: &Engine,
+    journal: &Journal,
+    found: &SandboxState,
+    source: &source::SourceState,
+) -> Result<Option<KeptClone>, Failure> {
+    let Some(record) = &found.record else {
+        if !found.containers.is_empty() || !found.volumes.is_empty() {
+            sandbox::remove_found(engine, found).await?;
+        }
+        return Ok(None);
+    };
+    let key = machine_key(context)?;
+    let mut record = record.clone();
+    if record.phase != Phase::Stopped {
+        sandbox::stop(context, engine, journal, &mut record, "the earlier session was cut off").await?;
+    }
+    let clone_is_whole = !record.start.is_empty()
+        && found.volumes.contains(&crate::session::identity::Role::Workspace);
+    if args.fresh && clone_is_whole {
+        let sandbox = Sandbox { state: found.clone(), record: record.clone() };
+        sandbox::refuse_unpulled(context, engine, &sandbox, args.target.project.as_deref()).await?;
+    }
+    sandbox::report(context, remove_containers(engine, &key, &record).await);
+    if args.fresh || !clone_is_whole {
+        sandbox::report(context, teardown::remove(engine, &key, journal, &record).await);
+        return Ok(None);
+    }
+    if source.branch != record.branch {
+        context.printer.note(&format!(
+            "the kept clone is on branch `{}`, your repository on `{}`; `--fresh` starts from the latter",
+            record.branch, source.branch
+        ));
+    }
+    Ok(Some(KeptClone { branch: record.branch.clone(), base: record.base.clone(), start: record.start.clone() }))
+}
+
+async fn agent_image(
+    context: &Context,
+    args: &Args,
+    loaded: &Loaded,
+    engine: &Engine,
+    progress: &Progress,
+) -> Result<AgentImage, Failure> {
+    let Some(locked) = &loaded.locked else {
+        return match engine.image(&loaded.plan.image.name).await? {
+            Some(image) => Ok(AgentImage::Present(image.id)),
+            None => Err(launch::LaunchError::ImageAbsent { reference: loaded.plan.image.name.clone() }.into()),
+        };
+    };
+    for id in [&locked.config_digest, &locked.manifest_digest] {
+        if let Some(found) = engine.image(&id.to_string()).await? {
+            return Ok(AgentImage::Present(found.id));
+        }
+    }
+    progress.finish();
+    context.printer.note(&format!("building the image `{}` from its lock; this happens once", locked.name));
+    let image_context = ImageContext {
+        project_root: Some(&loaded.manifest.root),
+        cache: &context.folders.cache,
+        apt_sources_root: Path::new("/etc/apt"),
+        progress: context.printer.progress(),
+        offline: args.offline,
+    };
+    Ok(AgentImage::Built(Box::new(image::ensure_archive(locked, &image_context).await?)))
+}
+
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+}
+
+/// Starts the background process that supervises, and waits until it does.
+async fn spawn_supervisor(
+    context: &Context,
+    loaded: &Loaded,
+    args: &Args,
+    command: Option<RunRequest>,
+) -> Result<(), Failure> {
+    let folder = loaded.plan.id.folder(&context.folders.state);
+    let failed = |error: std::io::Error| {
+        Failure::new("supervisor", &error, format!("read {}", folder.join("supervisor.log").display()))
+    };
+    let log = File::options().create(true).append(true).open(folder.join("supervisor.log")).map_err(failed)?;
+    let executable = std::env::current_exe().map_err(failed)?;
+    let mut supervisor = tokio::process::Command::new(executable);
+    supervisor.arg("supervise").arg("--name").arg(args.target.name.as_str());
+    if let Some(engine) = &context.engine {
+        supervisor.arg("--engine").arg(engine);
+    }
+    supervisor.arg(loaded.manifest_path.parent().unwrap_or(&loaded.manifest_path));
+    supervisor.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).process_group(0);
+    let mut child = supervisor.spawn().map_err(failed)?;
+    if let Some(stdin) = child.stdin.take() {
+        let line = serde_json::to_vec(&command).map_err(|error| failed(error.into()))?;
+        let mut stdin = stdin;
+        tokio::io::AsyncWriteExt::write_all(&mut stdin, &line).await.map_err(failed)?;
+    }
+    let mut said = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        let mut reader = BufReader::new(stdout);
+        let read = tokio::time::timeout(Duration::from_secs(20), reader.read_line(&mut said)).await;
+        read.map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
+    }
+    if said.trim() != "supervising" {
+        return Err(failed(std::io::Error::other("the supervisor ended before it was ready")));
+    }
+    Ok(())
+}
+
+/// Leaves the session. The last to leave waits until the supervisor has revoked the credentials and stopped the
+/// containers.
+async fn end(context: &Context, journal: &Journal, sessions: File, record: &Record) {
+    // Turning the shared lock into an exclusive one works for the last holder alone.
+    let last = sessions.try_lock().is_ok();
+    drop(sessions);
+    let begun = Instant::now();
+    let mut limit = if last { END_LIMIT } else { Duration::from_millis(300) };
+    let mut phase = Phase::Running;
+    while begun.elapsed() < limit {
+        match journal.read() {
+            Ok(Some(now)) if now.session == record.session => phase = now.phase,
+            _ => phase = Phase::Stopped,
+        }
+        match phase {
+            Phase::Stopped => break,
+            Phase::Stopping => limit = END_LIMIT,
+            Phase::Launching | Phase::Running => {}
+        }
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    let project = &record.id.project;
+    if phase == Phase::Stopped {
+        if std::io::stderr().is_terminal() {
+            context.printer.note(&format!(
+                "the session ended and its credentials are withdrawn; see `sandbox diff {project}`, take the commits with `sandbox pull {project}`, clean up with `sandbox down {project}`"
+            ));
+        }
+    } else if last {
+        context.printer.warning(&format!(
+            "the session's end takes longer than {} s; `sandbox status {project}` tells how it is",
+            END_LIMIT.as_secs()
+        ));
+    }
+    let _ = std::io::stdout().flush();
+}

@@ -1,0 +1,275 @@
+use std::collections::BTreeSet;
+
+use super::secret::Secret;
+use super::*;
+
+struct Home {
+    folder: tempfile::TempDir,
+    sandbox: SandboxName,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), sandbox: SandboxName::main() }
+    }
+
+    fn context<'a>(&'a self, project: &'a ProjectName) -> IssueContext<'a> {
+        let root = self.folder.path();
+        IssueContext {
+            project,
+            project_root: root,
+            sandbox: &self.sandbox,
+            actor: "ada",
+            store: store::Store {
+                folder: root.join(".sandbox/credentials"),
+                recipients: root.join(".sandbox/recipients"),
+                identity: root.join("identity.txt"),
+                owner: "ada".to_owned(),
+            },
+            state: root,
+            reason: "up",
+        }
+    }
+}
+
+fn spec(provider: ProviderSpec) -> CredentialSpec {
+    CredentialSpec {
+        provider,
+        deliver: Delivery::File { name: "token".to_owned() },
+        max_age: None,
+        shared_with: None,
+        accept_personal: None,
+    }
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text.as_bytes().to_vec())
+}
+
+fn name(text: &str) -> CredentialName {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn issues_what_was_stored_and_nothing_that_was_copied_from_another_project() {
+    let home = Home::new();
+    let (one, two): (ProjectName, ProjectName) = ("one".parse().unwrap(), "two".parse().unwrap());
+    let context = home.context(&one);
+    context.store.write(&one, &name("token"), &secret("value of one")).unwrap();
+    let issued = issue(&name("token"), &spec(ProviderSpec::Store), &context).await.unwrap();
+    assert!(issued.value.equals(&secret("value of one")));
+    let folder = home.folder.path().join(".sandbox/credentials");
+    std::fs::create_dir_all(folder.join("two")).unwrap();
+    std::fs::copy(folder.join("one/token.age"), folder.join("two/token.age")).unwrap();
+    let copied = issue(&name("token"), &spec(ProviderSpec::Store), &home.context(&two)).await.unwrap_err();
+    assert!(matches!(copied, CredentialError::Store(store::StoreError::Misplaced { .. })), "{copied:?}");
+    std::fs::copy(folder.join("one/token.age"), folder.join("one/other.age")).unwrap();
+    let renamed = issue(&name("other"), &spec(ProviderSpec::Store), &context).await.unwrap_err();
+    assert!(matches!(renamed, CredentialError::Store(store::StoreError::Misplaced { .. })), "{renamed:?}");
+}
+
+#[tokio::test]
+async fn says_that_the_identity_is_lost() {
+    let home = Home::new();
+    let project: ProjectName = "one".parse().unwrap();
+    let context = home.context(&project);
+    context.store.write(&project, &name("token"), &secret("value")).unwrap();
+    std::fs::remove_file(&context.store.identity).unwrap();
+    let lost = issue(&name("token"), &spec(ProviderSpec::Store), &context).await.unwrap_err();
+    assert!(matches!(lost, CredentialError::Store(store::StoreError::IdentityLost { .. })));
+    let other = Home::new();
+    let other = other.context(&project).store;
+    other.write(&project, &name("x"), &secret("made to have an identity")).unwrap();
+    std::fs::copy(&other.identity, &context.store.identity).unwrap();
+    let stranger = issue(&name("token"), &spec(ProviderSpec::Store), &context).await.unwrap_err();
+    assert!(matches!(stranger, CredentialError::Store(store::StoreError::NotARecipient { .. })));
+}
+
+#[tokio::test]
+async fn refuses_the_same_value_in_two_projects_unless_it_is_shared_on_purpose() {
+    let home = Home::new();
+    let (one, two): (ProjectName, ProjectName) = ("one".parse().unwrap(), "two".parse().unwrap());
+    for project in [&one, &two] {
+        home.context(project).store.write(project, &name("token"), &secret("one value for both")).unwrap();
+    }
+    let mut declared = spec(ProviderSpec::Store);
+    issue(&name("token"), &declared, &home.context(&one)).await.unwrap();
+    let refused = issue(&name("token"), &declared, &home.context(&two)).await.unwrap_err();
+    assert!(matches!(refused, CredentialError::Shared { other } if other == "one"));
+    declared.shared_with =
+        Some(spec::SharedWith { projects: vec!["one".to_owned()], reason: "one database".to_owned() });
+    issue(&name("token"), &declared, &home.context(&two)).await.unwrap();
+    // The first project goes on having it.
+    issue(&name("token"), &spec(ProviderSpec::Store), &home.context(&one)).await.unwrap();
+}
+
+#[tokio::test]
+async fn refuses_personal_and_organisation_wide_keys() {
+    let home = Home::new();
+    let project: ProjectName = "one".parse().unwrap();
+    let context = home.context(&project);
+    for value in ["ghp_0123456789abcdef", "sk-ant-admin01-0123456789", "AWS_ACCESS_KEY_ID=AKIA0123456789ABCDEF"] {
+        context.store.write(&project, &name("token"), &secret(value)).unwrap();
+        let mut declared = spec(ProviderSpec::Store);
+        let refused = issue(&name("token"), &declared, &context).await.unwrap_err();
+        assert!(matches!(refused, CredentialError::Personal { .. }), "{value}");
+        assert!(!format!("{refused} {refused:?}").contains("0123456789"));
+        declared.accept_personal = Some("a trial".to_owned());
+        issue(&name("token"), &declared, &context).await.unwrap();
+    }
+    for value in ["ghs_0123456789abcdef", "sk-proj-0123456789", "ghp_", "a word about ghp_"] {
+        assert_eq!(kind::personal(&secret(value)), None, "{value}");
+    }
+}
+
+#[tokio::test]
+async fn refuses_a_value_older_than_allowed() {
+    let home = Home::new();
+    let project: ProjectName = "one".parse().unwrap();
+    let context = home.context(&project);
+    let path = home.folder.path().join(".env.agent");
+    std::fs::write(&path, "TOKEN=abcdefgh\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let old = std::time::SystemTime::now() - Duration::from_secs(86_400 * 9);
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+    let mut declared =
+        spec(ProviderSpec::EnvFile { path: ".env.agent".into(), variable: "TOKEN".to_owned() });
+    declared.max_age = Some(Duration::from_secs(86_400 * 10));
+    let issued = issue(&name("token"), &declared, &context).await.unwrap();
+    assert_eq!(issued.warnings.len(), 1);
+    declared.max_age = Some(Duration::from_secs(86_400 * 8));
+    let refused = issue(&name("token"), &declared, &context).await.unwrap_err();
+    assert!(matches!(refused, CredentialError::TooOld { .. }));
+}
+
+#[test]
+fn an_env_file_must_be_private_untracked_and_inside() {
+    use env_file::EnvFileError as E;
+    use std::os::unix::fs::PermissionsExt as _;
+    let root = tempfile::tempdir().unwrap();
+    let write = |file: &str, mode: u32| {
+        let path = root.path().join(file);
+        std::fs::write(&path, "TOKEN=abcdefgh\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let read = |file: &str| env_file::read(root.path(), Path::new(file), "TOKEN").map(|_| ());
+    write(".env.agent", 0o600);
+    read(".env.agent").unwrap();
+    write(".env.open", 0o640);
+    assert!(matches!(read(".env.open"), Err(E::Readable { mode: 0o640, .. })));
+    write(".env", 0o600);
+    assert!(matches!(read(".env"), Err(E::Developers { .. })));
+    assert!(matches!(read("../x"), Err(E::Outside { .. })));
+    assert!(matches!(read("/etc/shadow"), Err(E::Outside { .. })));
+    std::os::unix::fs::symlink(".env.agent", root.path().join("link")).unwrap();
+    assert!(matches!(read("link"), Err(E::Outside { .. })));
+    let git = |arguments: &[&str]| {
+        let status = std::process::Command::new("git").args(arguments).current_dir(root.path()).status();
+        assert!(status.unwrap().success());
+    };
+    git(&["init", "-q"]);
+    git(&["add", ".env.agent"]);
+    assert!(matches!(read(".env.agent"), Err(E::Tracked { .. })));
+}
+
+#[test]
+fn an_env_file_is_read_as_it_is_written() {
+    let text = "# comment\nexport A=plain # why\nB='single $x'\nC=\"a\\nb\\\"c\"\nD=\n\nE=x=y\n";
+    let found = env_file::parse(text.as_bytes()).unwrap();
+    let found: Vec<(&str, &str)> =
+        found.iter().map(|(name, value)| (name.as_str(), std::str::from_utf8(value.expose()).unwrap())).collect();
+    assert_eq!(found, [("A", "plain"), ("B", "single $x"), ("C", "a\nb\"c"), ("D", ""), ("E", "x=y")]);
+    for wrong in ["nothing", "A B=c", "1A=b", "A='open", "A=\"open", "A=it's"] {
+        assert_eq!(env_file::parse(wrong.as_bytes()).unwrap_err(), 1, "{wrong}");
+    }
+}
+
+#[test]
+fn concurrent_sets_lose_nothing() {
+    let home = Home::new();
+    let project: ProjectName = "one".parse().unwrap();
+    let store = home.context(&project).store;
+    store.write(&project, &name("first"), &secret("makes the identity")).unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let (store, project) = (&store, &project);
+            scope.spawn(move || {
+                store.write(project, &name(&format!("n{number}")), &secret(&format!("value {number}"))).unwrap();
+            });
+        }
+    });
+    for number in 0..8 {
+        let stored = store.read(&project, &name(&format!("n{number}"))).unwrap();
+        assert!(stored.value.equals(&secret(&format!("value {number}"))));
+    }
+}
+
+#[test]
+fn concurrent_claims_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let project: ProjectName = "one".parse().unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let (folder, project) = (folder.path(), &project);
+            scope.spawn(move || {
+                let value = secret(&format!("value {number}"));
+                fingerprint::claim(folder, project, &name(&format!("n{number}")), &value).unwrap();
+            });
+        }
+    });
+    let other: ProjectName = "two".parse().unwrap();
+    for number in 0..8 {
+        let value = secret(&format!("value {number}"));
+        let claimed = fingerprint::claim(folder.path(), &other, &name("x"), &value).unwrap();
+        assert_eq!(claimed.others, BTreeSet::from(["one".to_owned()]));
+    }
+}
+
+#[test]
+fn rotates_at_half_of_the_life_and_never_later_than_its_end() {
+    let start: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+    let at = |minutes: u64| start + Duration::from_secs(minutes * 60);
+    let next = |minutes: u64, seed: &str| next_rotation(start, Some(at(minutes)), seed).unwrap();
+    assert_eq!(next_rotation(start, None, ""), None);
+    assert_eq!(next(60, ""), at(30));
+    assert_eq!(next(20, ""), at(5));
+    assert_eq!(next(10, ""), at(5));
+    for seed in ["a", "0123", "ffff"] {
+        assert!(next(60, seed) <= at(30) && next(60, seed) >= at(27));
+    }
+}
+
+#[test]
+fn delivers_files_helpers_and_variables() {
+    let issued = |name: &str| Issued {
+        name: name.parse().unwrap(),
+        value: secret("v"),
+        issued_at: Timestamp::now(),
+        expires_at: None,
+        handle: None,
+        fingerprint: fingerprint::claim(
+            tempfile::tempdir().unwrap().path(),
+            &"p".parse().unwrap(),
+            &name.parse().unwrap(),
+            &secret("v"),
+        )
+        .unwrap()
+        .fingerprint,
+        warnings: Vec::new(),
+        scope: None,
+        provider: "store",
+    };
+    let file = spec(ProviderSpec::Store);
+    let git = CredentialSpec { deliver: Delivery::Git { host: "github.com".parse().unwrap() }, ..file.clone() };
+    let variable =
+        CredentialSpec { deliver: Delivery::Environment { variable: "KEY".to_owned() }, ..file.clone() };
+    let delivered = deliver(vec![(&file, issued("a")), (&git, issued("b")), (&variable, issued("c"))]).unwrap();
+    let names: Vec<&str> = delivered.files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, ["token", "b", "c"]);
+    assert_eq!(delivered.git_configuration[1].1, "/.sandbox/sandbox git-credential --file b");
+    assert_eq!(delivered.secret_environment["KEY"], "c");
+    assert!(matches!(
+        deliver(vec![(&file, issued("a")), (&file, issued("b"))]),
+        Err(CredentialError::FileTwice(file)) if file == "token"
+    ));
+}

@@ -1,0 +1,346 @@
+//! What the gateway does with one connection of the relay, from its header to its last byte.
+//!
+//! One decision is reported for each connection. An allowed one is reported before any byte of the client goes on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use http::StatusCode;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::gateway::channel::{Header, ListedName, Listing, read_header, to_line};
+use crate::gateway::destination::{DialError, authorise, dial, resolve};
+use crate::gateway::forward::{HeadError, forward, read_head, refuse};
+use crate::gateway::protocol::{Closed, Decision, Event};
+use crate::gateway::report::{Reporter, visible};
+use crate::gateway::request::Target;
+use crate::gateway::stream::{Count, Counted, Rewound};
+use crate::gateway::tunnel::{self, OpeningError};
+use crate::network::name::{Host, HostPattern};
+use crate::network::policy::Policy;
+
+/// How long the relay may take for its header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client may take for a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What connections share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The policy, none before the launcher's first.
+    pub policy: watch::Sender<Option<Arc<Policy>>>,
+    /// The way to the launcher.
+    pub reporter: Reporter,
+    /// Resolves allowed names.
+    pub resolver: TokioResolver,
+    /// The number of the last connection.
+    pub last: AtomicU64,
+}
+
+/// What one connection asked for.
+#[derive(Debug, Clone)]
+struct Asked {
+    number: u64,
+    host: String,
+    port: u16,
+    via: &'static str,
+}
+
+/// A connection to an allowed destination that was dialled, and not yet reported.
+struct Dialled {
+    upstream: Counted<TcpStream>,
+    count: Count,
+    address: SocketAddr,
+    rule: Option<String>,
+}
+
+/// Serves one connection of the relay.
+pub async fn serve(shared: Arc<Shared>, mut relay: UnixStream) {
+    // A relay that says nothing, or something else, is not one.
+    let Ok(Ok(header)) = timeout(HEADER_TIMEOUT, read_header(&mut relay)).await else { return };
+    match header {
+        Header::Control {} => push_listings(&shared, relay).await,
+        Header::Http {} => proxy(&shared, relay).await,
+        Header::Tcp { host, port } => transparent(&shared, relay, host, port).await,
+    }
+}
+
+/// Sends the names of the policy now and whenever it changes, until the relay goes away.
+async fn push_listings(shared: &Shared, mut relay: UnixStream) {
+    let mut policy = shared.policy.subscribe();
+    loop {
+        let listing = listing(policy.borrow_and_update().as_deref());
+        let Ok(line) = to_line(&listing) else { return };
+        if relay.write_all(&line).await.is_err() {
+            return;
+        }
+        let mut byte = [0];
+        tokio::select! {
+            changed = policy.changed() => if changed.is_err() { return },
+            // The relay never writes here: this ends when it is gone.
+            _ = tokio::io::AsyncReadExt::read(&mut relay, &mut byte) => return,
+        }
+    }
+}
+
+fn listing(policy: Option<&Policy>) -> Listing {
+    let rules = policy.map(|policy| policy.allow.as_slice()).unwrap_or_default();
+    let named = rules.iter().filter(|rule| !matches!(rule.host, HostPattern::Address(_)));
+    Listing { names: named.map(|rule| ListedName { host: rule.host.clone(), port: rule.port }).collect() }
+}
+
+/// An agent's program that knows of the proxy.
+async fn proxy(shared: &Shared, mut client: UnixStream) {
+    let mut bytes = Vec::with_capacity(1024);
+    let head = match timeout(HEAD_TIMEOUT, read_head(&mut client, &mut bytes)).await {
+        Ok(Ok(head)) => head,
+        Ok(Err(HeadError::Refused(error))) => {
+            let asked = shared.asked(String::new(), 0, "http");
+            return refuse_request(shared, &asked, &mut client, &with_sources(&error)).await;
+        }
+        // Nothing was asked for.
+        Ok(Err(HeadError::Ended)) | Err(_) => return,
+    };
+    match head.target {
+        Target::Authority(host, port) => {
+            let asked = shared.asked(host.to_string(), port, "connect");
+            let rest = bytes.split_off(head.length);
+            let Some(dialled) = open_or_refuse(shared, &asked, &host, port, &mut client).await else { return };
+            if client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.is_ok() {
+                tunnelled(shared, asked, Rewound::new(rest, client), &host, port, dialled).await;
+            }
+        }
+        Target::Absolute(host, port) => {
+            let asked = shared.asked(host.to_string(), port, "http");
+            let Some(dialled) = open_or_refuse(shared, &asked, &host, port, &mut client).await else { return };
+            let client = Rewound::new(bytes, client);
+            plain_http(shared, &asked, client, &host, port, dialled).await;
+        }
+        Target::Origin(host, port) => {
+            let asked = shared.asked(host.to_string(), port, "http");
+            refuse_request(shared, &asked, &mut client, "a proxy is asked with an absolute target").await;
+        }
+    }
+}
+
+/// An agent's program that connected to the address of a listed name.
+async fn transparent(shared: &Shared, client: UnixStream, text: String, port: u16) {
+    let asked = shared.asked(text, port, "tcp");
+    let Ok(host) = asked.host.parse::<Host>() else {
+        shared.deny(&asked, "request", "the host is not valid".to_owned()).await;
+        return;
+    };
+    match open(shared, &host, port).await {
+        Ok(dialled) => tunnelled(shared, asked, client, &host, port, dialled).await,
+        Err(error) => {
+            shared.deny(&asked, error.reason(), with_sources(&error)).await;
+        }
+    }
+}
+
+/// Match, resolve, check, dial.
+async fn open(shared: &Shared, host: &Host, port: u16) -> Result<Dialled, DialError> {
+    // The policy of this moment decides; a change while dialling is noticed when the connection is served.
+    let policy = shared.policy.borrow().clone();
+    let rule = authorise(policy.as_deref(), host, port)?;
+    let addresses = resolve(&shared.resolver, rule, host).await?;
+    let (stream, address) = dial(&addresses, port).await?;
+    let (upstream, count) = Counted::new(stream);
+    Ok(Dialled { upstream, count, address, rule: rule.origin.clone() })
+}
+
+async fn open_or_refuse(
+    shared: &Shared,
+    asked: &Asked,
+    host: &Host,
+    port: u16,
+    client: &mut UnixStream,
+) -> Option<Dialled> {
+    let error = match open(shared, host, port).await {
+        Ok(dialled) => return Some(dialled),
+        Err(error) => error,
+    };
+    if !shared.deny(asked, error.reason(), with_sources(&error)).await {
+        return None;
+    }
+    let (status, next) = match &error {
+        DialError::NoPolicy => (StatusCode::FORBIDDEN, "wait until the sandbox is up"),
+        DialError::Address { .. } => (
+            StatusCode::FORBIDDEN,
+            "ask the developer to add the address to allow_private of this host in network.allow in sandbox.yaml",
+        ),
+        DialError::Unlisted => (StatusCode::FORBIDDEN, "ask the developer to add it to network.allow in sandbox.yaml"),
+        DialError::Resolve(_) | DialError::NoAddress | DialError::Connect(..) => {
+            (StatusCode::BAD_GATEWAY, "the host is allowed; try again later")
+        }
+    };
+    let body = json!({ "error": error.to_string(), "host": visible(&asked.host), "port": port, "next": next });
+    refuse(client, status, &body).await;
+    None
+}
+
+async fn refuse_request(shared: &Shared, asked: &Asked, client: &mut UnixStream, detail: &str) {
+    if shared.deny(asked, "request", detail.to_owned()).await {
+        refuse(client, StatusCode::BAD_REQUEST, &json!({ "error": detail })).await;
+    }
+}
+
+/// Serves a connection that stands for one to the host itself.
+async fn tunnelled<C>(shared: &Shared, asked: Asked, mut client: C, host: &Host, port: u16, mut dialled: Dialled)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    if port == 80 {
+        return http_inside(shared, &asked, client, host, port, dialled).await;
+    }
+    if port != 443 {
+        if !shared.allow(&asked, &dialled).await {
+            return;
+        }
+        let (count, upstream) = (dialled.count.clone(), dialled.upstream);
+        let moved = while_allowed(shared, host, port, tunnel::relay_concurrently(client, upstream, host, port)).await;
+        if let Some(Err(error)) = moved
+            && !matches!(error, OpeningError::Read(_))
+        {
+            shared.deny(&asked, "sni", with_sources(&error)).await;
+        }
+        return shared.closed(&asked, &count).await;
+    }
+    let opening = match tunnel::read_opening(&mut client, host, port).await {
+        Ok(opening) => opening,
+        Err(error) => {
+            shared.deny(&asked, "sni", with_sources(&error)).await;
+            return;
+        }
+    };
+    if !shared.allow(&asked, &dialled).await {
+        return;
+    }
+    if !opening.is_empty() {
+        let moving = tunnel::relay(&mut client, &mut dialled.upstream, &opening);
+        while_allowed(shared, host, port, moving).await;
+    }
+    shared.closed(&asked, &dialled.count).await;
+}
+
+/// Plain HTTP on a connection to port 80: the request must be for the host that was allowed.
+async fn http_inside<C>(shared: &Shared, asked: &Asked, mut client: C, host: &Host, port: u16, dialled: Dialled)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut bytes = Vec::with_capacity(1024);
+    let refusal = match timeout(HEAD_TIMEOUT, read_head(&mut client, &mut bytes)).await {
+        Ok(Ok(head)) => match head.target {
+            Target::Origin(named, at) | Target::Absolute(named, at) if &named == host && at == port => {
+                return plain_http(shared, asked, Rewound::new(bytes, client), host, port, dialled).await;
+            }
+            Target::Origin(..) | Target::Absolute(..) => {
+                "the request names another host than was connected to".to_owned()
+            }
+            Target::Authority(..) => "a tunnel inside a tunnel".to_owned(),
+        },
+        Ok(Err(HeadError::Refused(error))) => with_sources(&error),
+        // A client that connects and says nothing (a probe, a pool) was allowed to.
+        Ok(Err(HeadError::Ended)) | Err(_) if bytes.is_empty() => {
+            if shared.allow(asked, &dialled).await {
+                shared.closed(asked, &dialled.count).await;
+            }
+            return;
+        }
+        Ok(Err(HeadError::Ended)) | Err(_) => "the connection ended before the request did".to_owned(),
+    };
+    if shared.deny(asked, "request", refusal.clone()).await {
+        refuse(&mut client, StatusCode::BAD_REQUEST, &json!({ "error": refusal })).await;
+    }
+}
+
+async fn plain_http<C>(shared: &Shared, asked: &Asked, client: C, host: &Host, port: u16, dialled: Dialled)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    if !shared.allow(asked, &dialled).await {
+        return;
+    }
+    let count = dialled.count.clone();
+    while_allowed(shared, host, port, forward(client, dialled.upstream, host, port)).await;
+    shared.closed(asked, &count).await;
+}
+
+/// Runs the work until a new policy no longer covers the destination. `None` means that it was cut off.
+async fn while_allowed<T>(shared: &Shared, host: &Host, port: u16, work: impl Future<Output = T>) -> Option<T> {
+    let mut policy = shared.policy.subscribe();
+    let withdrawn = async {
+        loop {
+            let covered =
+                policy.borrow_and_update().as_ref().is_some_and(|policy| policy.find_host(host, port).is_some());
+            if !covered || policy.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        done = work => Some(done),
+        () = withdrawn => None,
+    }
+}
+
+impl Shared {
+    fn asked(&self, host: String, port: u16, via: &'static str) -> Asked {
+        Asked { number: self.last.fetch_add(1, Ordering::Relaxed) + 1, host, port, via }
+    }
+
+    async fn allow(&self, asked: &Asked, dialled: &Dialled) -> bool {
+        let decision = Decision {
+            allowed: true,
+            address: Some(dialled.address.ip().to_string()),
+            rule: dialled.rule.clone(),
+            ..decision(asked, "listed")
+        };
+        self.reporter.send(Event::Decision(decision)).await
+    }
+
+    async fn deny(&self, asked: &Asked, reason: &str, detail: String) -> bool {
+        let decision = Decision { detail: Some(visible(&detail)), ..decision(asked, reason) };
+        self.reporter.send(Event::Decision(decision)).await
+    }
+
+    async fn closed(&self, asked: &Asked, count: &Count) {
+        let closed = Closed { connection: asked.number, sent: count.written(), received: count.read() };
+        self.reporter.send(Event::Closed(closed)).await;
+    }
+}
+
+/// A denial; the caller makes it more.
+fn decision(asked: &Asked, reason: &str) -> Decision {
+    Decision {
+        connection: asked.number,
+        allowed: false,
+        reason: reason.to_owned(),
+        host: visible(&asked.host),
+        port: asked.port,
+        via: asked.via.to_owned(),
+        address: None,
+        rule: None,
+        detail: None,
+    }
+}
+
+/// An error and its sources in one line.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,183 @@
+//! Forwards one plain HTTP request to a connection that was dialled for it, and its answer back.
+//!
+//! A connection carries one request: whatever follows it is never read, so each request is judged by its own head. The
+//! head was judged by [`crate::gateway::request`] before; here it is rebuilt from the parsed parts.
+
+use std::convert::Infallible;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::gateway::request::{HEAD_LIMIT, RequestError, RequestHead, parse_request_head};
+use crate::network::name::Host;
+
+/// Header fields that belong to one connection alone (RFC 9110 section 7.6.1), or to the proxy. `Expect` is answered by
+/// our own server.
+const HOP_BY_HOP: [&str; 8] =
+    ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect", "http2-settings"];
+
+/// Why a head could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    /// The client closed before the head's end, or reading failed.
+    #[error("the connection ended before the request did")]
+    Ended,
+    /// The head is refused.
+    #[error("the request is refused")]
+    Refused(#[source] RequestError),
+}
+
+/// Reads a request's head. The bytes read are added to `bytes`, with what followed the head.
+pub async fn read_head<C: AsyncRead + Unpin>(client: &mut C, bytes: &mut Vec<u8>) -> Result<RequestHead, HeadError> {
+    loop {
+        if let Some(head) = parse_request_head(bytes).map_err(HeadError::Refused)? {
+            return Ok(head);
+        }
+        let room = (HEAD_LIMIT.saturating_sub(bytes.len())) as u64;
+        match (&mut *client).take(room).read_buf(bytes).await {
+            Ok(0) | Err(_) => return Err(HeadError::Ended),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Serves the one request on `client` (whose head was put back before it) from `upstream`.
+pub async fn forward<C, U>(client: C, upstream: U, host: &Host, port: u16) -> hyper::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(upstream)).await?;
+    let sender = Mutex::new(Some(sender));
+    let service = service_fn(|request: Request<Incoming>| {
+        let sender = sender.lock().ok().and_then(|mut sender| sender.take());
+        async move { Ok::<_, Infallible>(exchange(sender, request, host, port).await) }
+    });
+    let serve = hyper::server::conn::http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(HEAD_LIMIT)
+        .serve_connection(TokioIo::new(client), service);
+    let mut upstream = tokio::spawn(connection);
+    let served = serve.await;
+    // An upstream that keeps its side open has nothing more to say: the one answer was passed on.
+    upstream.abort();
+    let _ = (&mut upstream).await;
+    served
+}
+
+type Answer = Response<Either<Incoming, Full<Bytes>>>;
+
+async fn exchange(sender: Option<SendRequest<Incoming>>, request: Request<Incoming>, host: &Host, port: u16) -> Answer {
+    let (Some(mut sender), Some(request)) = (sender, rebuild(request, host, port)) else {
+        return failed("the request cannot be passed on");
+    };
+    match sender.send_request(request).await {
+        Ok(mut response) => {
+            strip(response.headers_mut());
+            response.map(Either::Left)
+        }
+        Err(_) => failed("the server ended the connection without an answer"),
+    }
+}
+
+/// The request in origin form, with `Host` from the destination that was checked and nothing that is for us alone.
+fn rebuild(request: Request<Incoming>, host: &Host, port: u16) -> Option<Request<Incoming>> {
+    let (mut parts, body) = request.into_parts();
+    parts.uri = match parts.uri.path_and_query() {
+        Some(path) => Uri::from(path.clone()),
+        None => Uri::from_static("/"),
+    };
+    strip(&mut parts.headers);
+    let authority = if port == 80 { host.to_string() } else { format!("{host}:{port}") };
+    parts.headers.insert(header::HOST, HeaderValue::from_str(&authority).ok()?);
+    parts.version = http::Version::HTTP_11;
+    parts.extensions.clear();
+    Some(Request::from_parts(parts, body))
+}
+
+/// Takes out the fields of [`HOP_BY_HOP`], those that `Connection` names and all that begin with `Proxy-`.
+fn strip(headers: &mut HeaderMap) {
+    let mut named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // A client must not make us drop the framing or the host by naming them here.
+        .filter(|name| name != header::CONTENT_LENGTH && name != header::HOST)
+        .collect();
+    named.extend(headers.keys().filter(|name| name.as_str().starts_with("proxy-")).cloned());
+    named.extend(HOP_BY_HOP.map(HeaderName::from_static));
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+fn failed(reason: &str) -> Answer {
+    let body = serde_json::json!({ "error": reason }).to_string();
+    let mut response = Response::new(Either::Right(Full::new(Bytes::from(body))));
+    *response.status_mut() = StatusCode::BAD_GATEWAY;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Writes an answer of our own, and waits a moment for the client to read it before the connection ends.
+pub async fn refuse<C: AsyncRead + AsyncWrite + Unpin>(client: &mut C, status: StatusCode, body: &serde_json::Value) {
+    let body = format!("{body}\n");
+    let head = format!(
+        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
+        body.len(),
+    );
+    // A client that does not take its refusal is refused all the same.
+    let _ = client.write_all(head.as_bytes()).await;
+    let _ = client.write_all(body.as_bytes()).await;
+    let _ = client.shutdown().await;
+    drain(client).await;
+}
+
+/// Reads and drops what a client still sends, for a bounded time and size: closing a socket that has unread bytes resets
+/// it, and the client could lose the answer.
+async fn drain<C: AsyncRead + Unpin>(client: &mut C) {
+    const SIZE: u64 = 256 << 10;
+    const TIME: std::time::Duration = std::time::Duration::from_secs(1);
+    let mut limited = client.take(SIZE);
+    let _ = tokio::time::timeout(TIME, tokio::io::copy(&mut limited, &mut tokio::io::sink())).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_out_what_belongs_to_one_connection_or_to_the_proxy() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, X-Private, content-length, host"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "Basic eA=="),
+            ("proxy-connection", "keep-alive"),
+            ("x-private", "1"),
+            ("upgrade", "websocket"),
+            ("te", "trailers"),
+            ("content-length", "3"),
+            ("host", "a.example"),
+            ("accept", "*/*"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        strip(&mut headers);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "content-length", "host"]);
+    }
+}

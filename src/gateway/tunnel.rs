@@ -1,0 +1,117 @@
+//! Moves the bytes of a connection that is not plain HTTP, after a look at its first ones.
+//!
+//! TLS must name the host that was allowed. Port 443 must be TLS. On other ports the server may speak first (SSH, SMTP,
+//! PostgreSQL), so its bytes flow while the client's first ones are still awaited.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, copy_bidirectional_with_sizes};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::gateway::hello::{ClientHello, HELLO_LIMIT, names_host, opens_tls, parse_client_hello};
+use crate::network::name::Host;
+
+/// How long a ClientHello may take from its first byte to its last, and on port 443 from the connection's start.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes that are buffered for each direction. Larger ones are faster by little and cost idle memory.
+const BUFFER: usize = 16 << 10;
+
+/// Why a connection's first bytes are refused.
+#[derive(Debug, thiserror::Error)]
+pub enum OpeningError {
+    /// Port 443, but not TLS.
+    #[error("port 443 was not spoken to in TLS")]
+    NotTls,
+    /// The ClientHello is malformed, too long or took too long.
+    #[error("the ClientHello is malformed, too long or too slow")]
+    Hello,
+    /// The ClientHello names another host, or none.
+    #[error("the server name in TLS is {}, not the host", .0.as_deref().unwrap_or("missing"))]
+    ServerName(Option<String>),
+    /// Reading failed.
+    #[error("the connection broke")]
+    Read(#[source] io::Error),
+}
+
+/// Reads the client's first bytes and judges them. Empty bytes mean that the client has closed.
+pub async fn read_opening<C: AsyncRead + Unpin>(
+    client: &mut C,
+    host: &Host,
+    port: u16,
+) -> Result<Vec<u8>, OpeningError> {
+    let mut bytes = Vec::with_capacity(1024);
+    let first = if port == 443 {
+        timeout(HELLO_TIMEOUT, client.read_buf(&mut bytes)).await.map_err(|_| OpeningError::Hello)?
+    } else {
+        client.read_buf(&mut bytes).await
+    };
+    if first.map_err(OpeningError::Read)? == 0 {
+        return Ok(bytes);
+    }
+    if !opens_tls(bytes[0]) {
+        return if port == 443 { Err(OpeningError::NotTls) } else { Ok(bytes) };
+    }
+    timeout(HELLO_TIMEOUT, read_hello(client, host, &mut bytes)).await.map_err(|_| OpeningError::Hello)??;
+    Ok(bytes)
+}
+
+async fn read_hello<C: AsyncRead + Unpin>(
+    client: &mut C,
+    host: &Host,
+    bytes: &mut Vec<u8>,
+) -> Result<(), OpeningError> {
+    loop {
+        match parse_client_hello(bytes) {
+            ClientHello::Complete(name) if names_host(name.as_deref(), host) => return Ok(()),
+            ClientHello::Complete(name) => return Err(OpeningError::ServerName(name)),
+            ClientHello::Invalid => return Err(OpeningError::Hello),
+            ClientHello::Incomplete => {}
+        }
+        let room = (HELLO_LIMIT + 1 - bytes.len()) as u64;
+        let read = (&mut *client).take(room).read_buf(bytes).await.map_err(OpeningError::Read)?;
+        if read == 0 {
+            return Err(OpeningError::Hello);
+        }
+    }
+}
+
+/// Passes on what was read, then everything else until both sides have closed.
+pub async fn relay<C, U>(client: &mut C, upstream: &mut U, opening: &[u8]) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    upstream.write_all(opening).await?;
+    copy_bidirectional_with_sizes(client, upstream, BUFFER, BUFFER).await?;
+    Ok(())
+}
+
+/// Judges the client's first bytes while the server's already flow, then passes everything on.
+pub async fn relay_concurrently<C, U>(client: C, upstream: U, host: &Host, port: u16) -> Result<(), OpeningError>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
+    let down = async {
+        copy(&mut from_upstream, &mut to_client).await.map_err(OpeningError::Read)?;
+        to_client.shutdown().await.map_err(OpeningError::Read)
+    };
+    let up = async {
+        let opening = read_opening(&mut from_client, host, port).await?;
+        to_upstream.write_all(&opening).await.map_err(OpeningError::Read)?;
+        copy(&mut from_client, &mut to_upstream).await.map_err(OpeningError::Read)?;
+        to_upstream.shutdown().await.map_err(OpeningError::Read)
+    };
+    tokio::try_join!(down, up).map(|_| ())
+}
+
+/// Makes a connection end with a reset rather than in order, so that the client sees a refusal and not an empty answer.
+pub fn reset(stream: &TcpStream) {
+    // Failing to set the option only changes how the refusal looks.
+    let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+}

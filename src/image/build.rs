@@ -1,0 +1,197 @@
+//! Makes the layers of a chain of definitions from their locks.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::ImageContext;
+use super::archive::{BuiltImage, BuiltLayer, Settings};
+use super::definition::Loaded;
+use super::error::{ImageError, PackageProblem, at};
+use super::fetch::{self, Wanted, blob};
+use super::lock::{Lock, Package};
+use super::reference::Digest;
+use super::sources::Mirrors;
+use super::tree::{Entry, Kind, Tree};
+use super::unpack::{self, Unpacked};
+use super::{finish, lock};
+
+/// Threads that take packages apart.
+const THREADS: usize = 2;
+
+/// Builds all layers of a chain, or takes them from `layers`, and puts the image together.
+pub async fn chain(
+    chain: &[Loaded],
+    locks: &[Lock],
+    context: &ImageContext<'_>,
+    layers: &Path,
+) -> Result<BuiltImage, ImageError> {
+    std::fs::create_dir_all(layers).map_err(at(layers))?;
+    let mut built: Vec<BuiltLayer> = Vec::new();
+    for (loaded, lock) in chain.iter().zip(locks) {
+        let inputs = Lock { result: None, ..lock.clone() }.digest()?;
+        let note = layers.join(format!("{}.inputs", inputs.hex()));
+        if let Some(layer) = cached(&note, layers) {
+            built.push(layer);
+            continue;
+        }
+        fetch::all(context.cache, wanted(lock, context), context.progress, context.offline).await?;
+        let (loaded, lock, below) = (loaded.clone(), lock.clone(), built.clone());
+        let (cache, folder) = (context.cache.to_owned(), layers.to_owned());
+        let work = tokio::task::spawn_blocking(move || layer(&loaded, &lock, &below, &cache, &folder));
+        let layer = work.await.map_err(|_| ImageError::Worker)??;
+        std::fs::write(&note, format!("{} {}", layer.diff_id, layer.size)).map_err(at(&note))?;
+        built.push(layer);
+    }
+    let environment = lock::environment(chain);
+    let epoch = locks.iter().map(|lock| lock.epoch).max().unwrap_or_default();
+    let name = chain.last().map(|loaded| loaded.name.as_str()).unwrap_or_default();
+    let architecture = locks.last().map(|lock| lock.architecture.as_str()).unwrap_or_default();
+    Ok(BuiltImage::assemble(&Settings { name, environment: &environment, architecture, epoch }, built))
+}
+
+/// Compares a build with what its lock promises.
+pub fn compare(name: &str, built: &BuiltImage, lock: &Lock) -> Result<(), ImageError> {
+    let Some(result) = &lock.result else { return Err(ImageError::Unlocked(name.to_owned())) };
+    let layers = built.layers.iter().zip(&result.diff_ids).map(|(layer, locked)| ("layer", &layer.diff_id, locked));
+    let rest = [
+        ("configuration", &built.config_digest, &result.config),
+        ("manifest", &built.manifest_digest, &result.manifest),
+    ];
+    for (what, built, locked) in layers.chain(rest) {
+        if built != locked {
+            let (name, built, locked) = (name.to_owned(), built.clone(), locked.clone());
+            return Err(ImageError::Mismatch { name, what, built, locked });
+        }
+    }
+    Ok(())
+}
+
+fn cached(note: &Path, layers: &Path) -> Option<BuiltLayer> {
+    let text = std::fs::read_to_string(note).ok()?;
+    let (digest, size) = text.split_once(' ')?;
+    let (diff_id, size): (Digest, u64) = (digest.parse().ok()?, size.parse().ok()?);
+    let path = layers.join(format!("{}.tar", diff_id.hex()));
+    let there = path.metadata().is_ok_and(|metadata| metadata.len() == size);
+    there.then_some(BuiltLayer { diff_id, size, path })
+}
+
+fn wanted(lock: &Lock, context: &ImageContext<'_>) -> Vec<Wanted> {
+    let mirrors = Mirrors::read(context.apt_sources_root);
+    let mut wanted: Vec<Wanted> = lock.packages.iter().map(|package| debian(package, lock, &mirrors)).collect();
+    wanted.extend(lock.npm.iter().map(|npm| Wanted {
+        what: format!("{} {}", npm.package, npm.version),
+        sha256: npm.sha256.clone(),
+        size: npm.size,
+        addresses: vec![npm_address(&npm.package, &npm.version)],
+    }));
+    wanted
+}
+
+/// Where npm's registry has a tarball.
+pub fn npm_address(package: &str, version: &str) -> String {
+    let base = package.rsplit('/').next().unwrap_or(package);
+    format!("https://registry.npmjs.org/{package}/-/{base}-{version}.tgz")
+}
+
+fn debian(package: &Package, lock: &Lock, mirrors: &Mirrors) -> Wanted {
+    let mut addresses: Vec<String> =
+        mirrors.of(&package.suite).iter().map(|mirror| format!("{mirror}/{}", package.path)).collect();
+    // Mirrors drop superseded packages within weeks; the snapshot archive has every day.
+    let date = lock.sources.iter().find(|source| source.suite == package.suite).map(|source| source.date);
+    let time = date.and_then(|date| jiff::Timestamp::from_second(i64::try_from(date).ok()? + 21_600).ok());
+    if let Some(time) = time {
+        let archive = if package.suite.ends_with("-security") { "debian-security" } else { "debian" };
+        let time = time.strftime("%Y%m%dT%H%M%SZ");
+        addresses.push(format!("https://snapshot.debian.org/archive/{archive}/{time}/{}", package.path));
+    }
+    let what = format!("the package {} {}", package.name, package.version);
+    Wanted { what, sha256: package.sha256.clone(), size: package.size, addresses }
+}
+
+fn layer(
+    loaded: &Loaded,
+    lock: &Lock,
+    below: &[BuiltLayer],
+    cache: &Path,
+    folder: &Path,
+) -> Result<BuiltLayer, ImageError> {
+    let mut tree = Tree::default();
+    for layer in below {
+        tree.add_layer(&layer.path)?;
+    }
+    if below.is_empty() {
+        finish::begin(&mut tree);
+    }
+    let io = at(folder);
+    let mut status = tree.read("var/lib/dpkg/status").map_err(io)?.unwrap_or_default();
+    for (package, unpacked) in lock.packages.iter().zip(unpack_all(lock, cache, folder)?) {
+        let broken = |problem| ImageError::Package { package: package.name.clone(), problem };
+        let unpacked = unpacked.map_err(broken)?;
+        finish::check_scripts(&package.name, &unpacked)?;
+        let stanza = finish::record(&mut tree, package, &unpacked).map_err(broken)?;
+        let replaces = stanza.lines().find_map(|line| line.strip_prefix("Replaces: ")).unwrap_or_default().to_owned();
+        status.extend_from_slice(stanza.as_bytes());
+        for (path, entry) in unpacked.entries {
+            tree.merge(&path, entry, &replaces).map_err(broken)?;
+        }
+    }
+    if !lock.packages.is_empty() {
+        tree.write("var/lib/dpkg/status", status, 0o644);
+    }
+    for (wanted, locked) in loaded.definition.npm.iter().zip(&lock.npm) {
+        let broken = |problem| ImageError::Package { package: locked.package.clone(), problem };
+        let spill = Arc::new(tempfile::tempfile_in(folder).map_err(at(folder))?);
+        let prefix = format!("usr/local/lib/node_modules/{}", locked.package);
+        let entries = unpack::npm(&blob(cache, &locked.sha256), &prefix, &locked.package, &spill).map_err(broken)?;
+        for (path, entry) in entries {
+            tree.merge(&path, entry, "").map_err(broken)?;
+        }
+        for (command, file) in &wanted.bin {
+            let target = format!("{prefix}/{file}");
+            let entry = tree.get(&target).ok_or_else(|| broken(PackageProblem::Path(target.clone())))?;
+            let program = Entry { mode: 0o755, ..entry.clone() };
+            tree.put(&target, program);
+            tree.put(&format!("usr/local/bin/{command}"), Entry::new(Kind::Symlink(format!("/{target}")), 0o777));
+        }
+    }
+    if below.is_empty() {
+        finish::base(&mut tree, lock.epoch).map_err(at(folder))?;
+    }
+    finish::every(&mut tree).map_err(at(folder))?;
+    for (path, text) in &loaded.definition.files {
+        tree.write(&path[1..], text.clone(), 0o644);
+    }
+    let mut output = tempfile::NamedTempFile::new_in(folder).map_err(at(folder))?;
+    let (diff_id, size) = tree.layer(output.as_file_mut(), lock.epoch).map_err(at(folder))?;
+    let path = folder.join(format!("{}.tar", diff_id.hex()));
+    output.persist(&path).map_err(|error| at(&path)(error.error))?;
+    Ok(BuiltLayer { diff_id, size, path })
+}
+
+type Slot = Option<Result<Unpacked, PackageProblem>>;
+
+/// Takes all packages apart on several threads; the order of the lock is kept.
+fn unpack_all(lock: &Lock, cache: &Path, folder: &Path) -> Result<Vec<Result<Unpacked, PackageProblem>>, ImageError> {
+    let mut slots: Vec<Slot> = lock.packages.iter().map(|_| None).collect();
+    let next = AtomicUsize::new(0);
+    let done = std::thread::scope(|scope| {
+        let work = || -> std::io::Result<Vec<(usize, Result<Unpacked, PackageProblem>)>> {
+            let spill = Arc::new(tempfile::tempfile_in(folder)?);
+            let mut done = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(package) = lock.packages.get(index) else { return Ok(done) };
+                done.push((index, unpack::deb(&blob(cache, &package.sha256), &package.name, &spill)));
+            }
+        };
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().map_err(|_| ImageError::Worker)).collect::<Result<Vec<_>, _>>()
+    })?;
+    for part in done {
+        for (index, result) in part.map_err(at(folder))? {
+            slots[index] = Some(result);
+        }
+    }
+    slots.into_iter().map(|slot| slot.ok_or(ImageError::Worker)).collect()
+}

@@ -1,0 +1,190 @@
+//! Image definitions: the hand-written `images/NAME/image.yaml`, of the project or built in.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::error::{ImageError, at};
+use super::reference::Digest;
+
+/// A definition as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// Format version; 1.
+    pub version: u32,
+    /// Another definition that this one adds to.
+    #[serde(default)]
+    pub base: Option<String>,
+    /// Debian packages.
+    #[serde(default)]
+    pub debian: Option<Debian>,
+    /// Tarballs of npm that hold native programs.
+    #[serde(default)]
+    pub npm: Vec<Npm>,
+    /// Small text files: absolute path to content, mode 0644, owner root.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+    /// Environment of every command; a base's variables stay unless named again.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// Debian packages, installed with all they depend on but nothing that they only recommend.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Debian {
+    /// Such as `bookworm`; its updates and security suites are used too.
+    pub suite: String,
+    /// Package names.
+    pub packages: Vec<String>,
+}
+
+/// One tarball of npm, unpacked to `/usr/local/lib/node_modules/PACKAGE`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Npm {
+    /// Name in the registry, with its scope.
+    pub package: String,
+    /// Exact version.
+    pub version: String,
+    /// Commands in `/usr/local/bin`, and the files in the tarball that they are.
+    pub bin: BTreeMap<String, String>,
+}
+
+/// A definition with its text's digest and its lock's text.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Name of the folder in `images/`.
+    pub name: String,
+    /// The parsed definition.
+    pub definition: Definition,
+    /// Digest of the definition's text.
+    pub digest: Digest,
+    /// The lock's text, if there is one.
+    pub lock: Option<String>,
+    /// Whether it came with the launcher.
+    pub built_in: bool,
+}
+
+/// Name, definition and lock of each image that comes with the launcher.
+const BUILT_IN: &[(&str, &str, &str)] = &[
+    ("agent", include_str!("../../images/agent/image.yaml"), include_str!("../../images/agent/image.lock")),
+    ("base", include_str!("../../images/base/image.yaml"), include_str!("../../images/base/image.lock")),
+    (
+        "claude-code",
+        include_str!("../../images/claude-code/image.yaml"),
+        include_str!("../../images/claude-code/image.lock"),
+    ),
+];
+
+/// Reads a definition and its lock: the project's, or else the built-in one.
+pub fn load(name: &str, project_root: Option<&Path>) -> Result<Loaded, ImageError> {
+    if !plain(name, "-") {
+        return Err(ImageError::UnknownImage(name.to_owned()));
+    }
+    let own = project_root.map(|root| root.join("images").join(name));
+    let (text, lock, built_in) = match own.filter(|folder| folder.join("image.yaml").is_file()) {
+        Some(folder) => {
+            let path = folder.join("image.yaml");
+            let text = std::fs::read_to_string(&path).map_err(at(&path))?;
+            let path = folder.join("image.lock");
+            let lock = match std::fs::read_to_string(&path) {
+                Ok(lock) => Some(lock),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) => return Err(at(&path)(error)),
+            };
+            (text, lock, false)
+        }
+        None => {
+            let found = BUILT_IN.iter().find(|(known, _, _)| *known == name);
+            let (_, text, lock) = found.ok_or_else(|| ImageError::UnknownImage(name.to_owned()))?;
+            (text.to_string(), Some(lock.to_string()), true)
+        }
+    };
+    let lock = lock.filter(|lock| !lock.trim().is_empty());
+    let definition: Definition =
+        serde_yaml::from_str(&text).map_err(|source| ImageError::Definition { name: name.to_owned(), source })?;
+    check(name, &definition)?;
+    Ok(Loaded { name: name.to_owned(), definition, digest: Digest::of(text.as_bytes()), lock, built_in })
+}
+
+/// The definition and all that it is based on, the base first.
+pub fn chain(name: &str, project_root: Option<&Path>) -> Result<Vec<Loaded>, ImageError> {
+    let mut chain = vec![load(name, project_root)?];
+    while let Some(base) = chain.last().and_then(|loaded| loaded.definition.base.clone()) {
+        if chain.len() == 16 || chain.iter().any(|loaded| loaded.name == base) {
+            return Err(ImageError::BaseCycle(name.to_owned()));
+        }
+        chain.push(load(&base, project_root)?);
+    }
+    chain.reverse();
+    Ok(chain)
+}
+
+/// Names of all definitions, the project's and the built-in ones, sorted.
+pub fn names(project_root: Option<&Path>) -> Vec<String> {
+    let mut names: std::collections::BTreeSet<String> = BUILT_IN.iter().map(|(name, ..)| name.to_string()).collect();
+    let folder = project_root.map(|root| root.join("images"));
+    for entry in folder.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten() {
+        if let Some(name) = entry.file_name().to_str().filter(|_| entry.path().join("image.yaml").is_file()) {
+            names.insert(name.to_owned());
+        }
+    }
+    names.into_iter().collect()
+}
+
+fn plain(text: &str, more: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || more.contains(c);
+    !text.is_empty() && text.len() <= 100 && text.chars().all(allowed) && !text.starts_with(['.', '-'])
+}
+
+fn check(name: &str, definition: &Definition) -> Result<(), ImageError> {
+    let wrong = |value: &str, expected| {
+        Err(ImageError::DefinitionValue { name: name.to_owned(), value: value.escape_debug().to_string(), expected })
+    };
+    if definition.version != 1 {
+        return wrong(&definition.version.to_string(), "known version");
+    }
+    if let Some(debian) = &definition.debian {
+        if !plain(&debian.suite, "-") {
+            return wrong(&debian.suite, "suite");
+        }
+        if let Some(package) = debian.packages.iter().find(|package| !plain(package, "+-.")) {
+            return wrong(package, "package name");
+        }
+    }
+    for npm in &definition.npm {
+        let (scope, package) = match npm.package.strip_prefix('@').map(|rest| rest.split_once('/')) {
+            None => (None, npm.package.as_str()),
+            Some(Some((scope, package))) => (Some(scope), package),
+            Some(None) => return wrong(&npm.package, "package of npm"),
+        };
+        if scope.is_some_and(|scope| !plain(scope, "-._")) || !plain(package, "-._") {
+            return wrong(&npm.package, "package of npm");
+        }
+        if !npm.version.chars().all(|c| c.is_ascii_alphanumeric() || "-.+".contains(c)) {
+            return wrong(&npm.version, "version");
+        }
+        for (command, file) in &npm.bin {
+            if !plain(command, "-._")
+                || file.starts_with('/')
+                || file.split('/').any(|part| part == ".." || part.is_empty())
+            {
+                return wrong(file, "path in the tarball");
+            }
+        }
+    }
+    for path in definition.files.keys() {
+        if !path.starts_with('/') || path[1..].split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return wrong(path, "absolute path");
+        }
+    }
+    for key in definition.env.keys() {
+        if key.is_empty() || key.contains(['=', '\0']) {
+            return wrong(key, "name of a variable");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! Why an image cannot be locked, fetched or built.
+
+use std::path::PathBuf;
+
+use super::reference::{Digest, ReferenceError};
+
+/// A failure of this module, as a fragment that fits after "failed to …:".
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// No definition of this name.
+    #[error("there is no image definition `{}`", .0.escape_debug())]
+    UnknownImage(String),
+    /// The definition has no lock.
+    #[error("the image `{0}` has no lock")]
+    Unlocked(String),
+    /// The definition changed after it was locked, or its base's lock did.
+    #[error("the lock of the image `{name}` is out of date: its {what} changed")]
+    Stale {
+        /// The definition.
+        name: String,
+        /// Which input changed.
+        what: &'static str,
+    },
+    /// Definitions that are based on each other, or too many of them.
+    #[error("the image `{0}` has a chain of bases that does not end")]
+    BaseCycle(String),
+    /// The definition's text is wrong.
+    #[error("the definition of the image `{name}` is not valid")]
+    Definition {
+        /// The definition.
+        name: String,
+        /// What the parser says.
+        #[source]
+        source: serde_yaml::Error,
+    },
+    /// A value of the definition is wrong.
+    #[error("`{value}` in the definition of the image `{name}` is not a {expected}")]
+    DefinitionValue {
+        /// The definition.
+        name: String,
+        /// What is written.
+        value: String,
+        /// What should be.
+        expected: &'static str,
+    },
+    /// The lock's text is wrong.
+    #[error("the lock of the image `{name}` is not valid")]
+    Lock {
+        /// The definition.
+        name: String,
+        /// What the parser says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A digest somewhere is not one.
+    #[error("a digest is not valid")]
+    Digest(#[from] ReferenceError),
+    /// A file cannot be read or written.
+    #[error("`{path}` cannot be read or written")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The HTTP client cannot be set up.
+    #[error("the HTTP client cannot be set up")]
+    Client(#[source] reqwest::Error),
+    /// A file is on no mirror.
+    #[error("{what} cannot be fetched from any mirror")]
+    Unavailable {
+        /// Which package or index.
+        what: String,
+        /// The last failure.
+        #[source]
+        source: FetchError,
+    },
+    /// The network is not allowed.
+    #[error("{0} is not in the cache and the network is not to be used")]
+    Offline(String),
+    /// InRelease carries no good signature.
+    #[error("the release file of {suite} has no valid signature of a Debian archive key")]
+    Signature {
+        /// The suite.
+        suite: String,
+        /// What the last key says.
+        #[source]
+        source: Option<pgp::errors::Error>,
+    },
+    /// The keyring is absent or wrong.
+    #[error("the keyring `{path}` cannot be used")]
+    Keyring {
+        /// The keyring.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: pgp::errors::Error,
+    },
+    /// The release file is too old or from the future.
+    #[error("the release file of {suite} is valid from {from} until {until} only")]
+    Expired {
+        /// The suite.
+        suite: String,
+        /// Its date.
+        from: String,
+        /// Its end.
+        until: String,
+    },
+    /// A repository's index lacks something or cannot be parsed.
+    #[error("the index of {suite} has no valid {field}")]
+    Index {
+        /// The suite or package.
+        suite: String,
+        /// What is wrong.
+        field: &'static str,
+    },
+    /// A dependency cannot be met.
+    #[error("nothing satisfies `{dependency}`, which {dependent} needs")]
+    Unsatisfiable {
+        /// The dependency as written.
+        dependency: String,
+        /// Who needs it.
+        dependent: String,
+    },
+    /// Two chosen packages exclude each other.
+    #[error("the packages {0} and {1} conflict")]
+    Conflict(String, String),
+    /// A package's archive is not what it should be.
+    #[error("the package {package} cannot be used")]
+    Package {
+        /// The package.
+        package: String,
+        /// What is wrong.
+        #[source]
+        problem: PackageProblem,
+    },
+    /// A package wants to run code that no fix-up stands for.
+    #[error("the package {package} has a {script} script that is not known to be dispensable")]
+    Script {
+        /// The package.
+        package: String,
+        /// Such as `postinst`.
+        script: String,
+    },
+    /// A build gave other bytes than the lock promises.
+    #[error("the {what} of the image `{name}` is {built}, but the lock says {locked}")]
+    Mismatch {
+        /// The definition.
+        name: String,
+        /// Which digest.
+        what: &'static str,
+        /// What came out.
+        built: Digest,
+        /// What should have.
+        locked: Digest,
+    },
+    /// A thread of the builder ended unexpectedly.
+    #[error("a worker of the builder stopped unexpectedly")]
+    Worker,
+    /// A machine for which nothing is published.
+    #[error("images for the architecture `{0}` are not supported")]
+    Architecture(&'static str),
+}
+
+/// What is wrong with a package's archive.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageProblem {
+    /// Cannot be read.
+    #[error("it cannot be read")]
+    Read(#[from] std::io::Error),
+    /// A member is missing.
+    #[error("it has no {0}")]
+    Member(&'static str),
+    /// A path leaves the root or goes through a file.
+    #[error("the path `{}` is not allowed", .0.escape_debug())]
+    Path(String),
+    /// Devices, pipes and the like.
+    #[error("`{}` is neither a file, a folder nor a link", .0.escape_debug())]
+    Kind(String),
+    /// Another package has this file.
+    #[error("`{}` belongs to {} too", .0.escape_debug(), .1)]
+    Overwrites(String, String),
+    /// Larger than any package should be.
+    #[error("it is larger than allowed")]
+    Size,
+}
+
+/// Why one address did not give the file.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Network or HTTP.
+    #[error("the transfer failed")]
+    Http(#[from] reqwest::Error),
+    /// It came, but is not what was asked for.
+    #[error("the content does not have the expected digest or size")]
+    Content,
+    /// Could not be written.
+    #[error("the cache cannot be written")]
+    Cache(#[from] std::io::Error),
+    /// No address at all.
+    #[error("no mirror is known")]
+    NoMirror,
+}
+
+/// Attaches a path to an I/O error.
+pub(crate) fn at(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> ImageError + '_ {
+    move |source| ImageError::File { path: path.to_owned(), source }
+}

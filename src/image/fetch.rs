@@ -1,0 +1,156 @@
+//! The content-addressed store of downloaded files. Nothing gets its name in the store before its digest was checked.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use futures_util::StreamExt as _;
+use sha2::Digest as _;
+
+use super::error::{FetchError, ImageError, at};
+use super::reference::Digest;
+
+/// Transfers at one time.
+const PARALLEL: usize = 6;
+
+/// A file that is wanted, and where it may be.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// For messages.
+    pub what: String,
+    /// Its digest.
+    pub sha256: Digest,
+    /// Its size in bytes; more is never read.
+    pub size: u64,
+    /// Addresses, tried in order.
+    pub addresses: Vec<String>,
+}
+
+/// Where the store keeps this file.
+pub fn blob(cache: &Path, digest: &Digest) -> PathBuf {
+    cache.join("blobs/sha256").join(digest.hex())
+}
+
+/// An HTTP client with limits in time.
+pub fn client() -> Result<reqwest::Client, ImageError> {
+    // reqwest takes the process's provider; a second installation says that there is one already, which is fine.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .connect_timeout(std::time::Duration::from_secs(15))
+        .read_timeout(std::time::Duration::from_secs(60))
+        .user_agent(concat!("sandbox/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(ImageError::Client)
+}
+
+/// Gets a small file whose digest is not known yet, trying the addresses in order.
+pub async fn small(
+    client: &reqwest::Client,
+    what: &str,
+    addresses: &[String],
+    limit: usize,
+) -> Result<Vec<u8>, ImageError> {
+    let mut last = FetchError::NoMirror;
+    for address in addresses {
+        match small_from(client, address, limit).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => last = error,
+        }
+    }
+    Err(ImageError::Unavailable { what: what.to_owned(), source: last })
+}
+
+async fn small_from(client: &reqwest::Client, address: &str, limit: usize) -> Result<Vec<u8>, FetchError> {
+    let mut response = client.get(address).send().await?.error_for_status()?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if bytes.len() + chunk.len() > limit {
+            return Err(FetchError::Content);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// Puts bytes of any digest into the store.
+pub fn keep(cache: &Path, bytes: &[u8]) -> Result<Digest, ImageError> {
+    let digest = Digest::of(bytes);
+    let path = blob(cache, &digest);
+    let folder = cache.join("blobs/sha256");
+    std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+    let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(at(&folder))?;
+    file.write_all(bytes).map_err(at(&path))?;
+    file.persist(&path).map_err(|error| at(&path)(error.error))?;
+    Ok(digest)
+}
+
+/// Makes sure that the store has all these files.
+pub async fn all(cache: &Path, wanted: Vec<Wanted>, progress: bool, offline: bool) -> Result<(), ImageError> {
+    let missing: Vec<Wanted> = wanted.into_iter().filter(|wanted| !blob(cache, &wanted.sha256).is_file()).collect();
+    let Some(first) = missing.first() else { return Ok(()) };
+    if offline {
+        return Err(ImageError::Offline(first.what.clone()));
+    }
+    let folder = cache.join("blobs/sha256");
+    std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+    let bar = if progress {
+        indicatif::ProgressBar::new(missing.iter().map(|wanted| wanted.size).sum())
+    } else {
+        indicatif::ProgressBar::hidden()
+    };
+    if let Ok(style) = indicatif::ProgressStyle::with_template("  fetching {bytes}/{total_bytes} {wide_bar} {eta}") {
+        bar.set_style(style);
+    }
+    let client = client()?;
+    let mut transfers = futures_util::stream::iter(missing.iter().map(|wanted| one(&client, cache, wanted, &bar)))
+        .buffer_unordered(PARALLEL);
+    while let Some(result) = transfers.next().await {
+        result?;
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+async fn one(
+    client: &reqwest::Client,
+    cache: &Path,
+    wanted: &Wanted,
+    bar: &indicatif::ProgressBar,
+) -> Result<(), ImageError> {
+    let mut last = FetchError::NoMirror;
+    // The second round is for mirrors that failed for a moment.
+    for address in wanted.addresses.iter().chain(&wanted.addresses) {
+        match transfer(client, cache, wanted, address, bar).await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(ImageError::Unavailable { what: wanted.what.clone(), source: last })
+}
+
+async fn transfer(
+    client: &reqwest::Client,
+    cache: &Path,
+    wanted: &Wanted,
+    address: &str,
+    bar: &indicatif::ProgressBar,
+) -> Result<(), FetchError> {
+    let mut response = client.get(address).send().await?.error_for_status()?;
+    let path = blob(cache, &wanted.sha256);
+    let mut file = tempfile::NamedTempFile::new_in(cache.join("blobs/sha256"))?;
+    let mut hash = sha2::Sha256::new();
+    let mut size = 0;
+    while let Some(chunk) = response.chunk().await? {
+        size += chunk.len() as u64;
+        if size > wanted.size {
+            return Err(FetchError::Content);
+        }
+        hash.update(&chunk);
+        file.write_all(&chunk)?;
+        bar.inc(chunk.len() as u64);
+    }
+    if Digest::from_bytes(hash.finalize().into()) != wanted.sha256 {
+        return Err(FetchError::Content);
+    }
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! What maintainer scripts would have done: the dpkg database, accounts, certificates, alternatives.
+
+use super::error::{ImageError, PackageProblem};
+use super::lock::Package;
+use super::tree::{Entry, Kind, Tree};
+use super::unpack::Unpacked;
+
+/// The agent's user and group.
+pub const AGENT: u64 = 1000;
+
+/// Packages whose preinst and postinst are replaced by a fix-up of this file: accounts, copied files, alternatives,
+/// certificates.
+const REPLACED: &[&str] =
+    &["base-files", "base-passwd", "ca-certificates", "debianutils", "less", "mawk", "readline-common", "xz-utils"];
+
+/// Packages whose preinst and postinst mend an older version, make caches, or set up services, mail, login or PAM, which
+/// a new root without an init system has no use for.
+const INERT: &[&str] = &[
+    "adduser",
+    "bash",
+    "coreutils",
+    "dash",
+    "debconf",
+    "dpkg",
+    "git",
+    "init-system-helpers",
+    "libc-bin",
+    "libc6",
+    "libgcrypt20",
+    "libgssapi-krb5-2",
+    "libpam-modules",
+    "libpam-runtime",
+    "libpam0g",
+    "libpython3.11-minimal",
+    "login",
+    "node-undici",
+    "nodejs",
+    "openssh-client",
+    "openssl",
+    "passwd",
+    "perl",
+    "perl-base",
+    "procps",
+    "python3",
+    "python3-minimal",
+    "python3.11",
+    "python3.11-minimal",
+    "tar",
+    "unzip",
+    "usrmerge",
+];
+
+/// Files that postinst scripts copy into place.
+const COPIES: &[(&str, &str)] = &[
+    ("usr/share/base-files/nsswitch.conf", "etc/nsswitch.conf"),
+    ("usr/share/base-files/profile", "etc/profile"),
+    ("usr/share/base-files/dot.bashrc", "root/.bashrc"),
+    ("usr/share/base-files/dot.profile", "root/.profile"),
+    ("usr/share/debianutils/shells", "etc/shells"),
+    ("usr/share/readline/inputrc", "etc/inputrc"),
+];
+
+/// Links of /etc/alternatives: name, command, target, used when the target is there.
+const ALTERNATIVES: &[(&str, &str, &str)] = &[
+    ("awk", "usr/bin/awk", "/usr/bin/mawk"),
+    ("nawk", "usr/bin/nawk", "/usr/bin/mawk"),
+    ("pager", "usr/bin/pager", "/usr/bin/less"),
+    ("which", "usr/bin/which", "/usr/bin/which.debianutils"),
+    ("lzma", "usr/bin/lzma", "/usr/bin/xz"),
+];
+
+/// Refuses packages that need a script run.
+pub fn check_scripts(package: &str, unpacked: &Unpacked) -> Result<(), ImageError> {
+    let script =
+        unpacked.control.iter().map(|(name, _)| name).find(|name| matches!(name.as_str(), "preinst" | "postinst"));
+    match script {
+        Some(script) if !REPLACED.contains(&package) && !INERT.contains(&package) => {
+            Err(ImageError::Script { package: package.to_owned(), script: script.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Records a package in dpkg's database (dpkg-query(1), deb-md5sums(5)) and gives its stanza of `status`.
+pub fn record(tree: &mut Tree, package: &Package, unpacked: &Unpacked) -> Result<String, PackageProblem> {
+    let control = unpacked.control.iter().find(|(name, _)| name == "control");
+    let (_, control) = control.ok_or(PackageProblem::Member("control file"))?;
+    let control = String::from_utf8_lossy(control);
+    // Packages that can be there for several architectures have the architecture in their files' names.
+    let same = control.lines().any(|line| line == "Multi-Arch: same");
+    let stem = if same { format!("{}:{}", package.name, package.architecture) } else { package.name.clone() };
+    let info = |kind: &str| format!("var/lib/dpkg/info/{stem}.{kind}");
+    let mut list = String::from("/.\n");
+    for (path, _) in unpacked.entries.iter().filter(|(path, _)| !path.is_empty()) {
+        list.push_str(&format!("/{path}\n"));
+    }
+    tree.write(&info("list"), list, 0o644);
+    for (name, bytes) in unpacked.control.iter().filter(|(name, _)| name != "control") {
+        let script = matches!(name.as_str(), "preinst" | "postinst" | "prerm" | "postrm" | "config");
+        tree.write(&info(name), bytes.clone(), if script { 0o755 } else { 0o644 });
+    }
+    let mut stanza = String::new();
+    for line in control.lines().filter(|line| !line.is_empty()) {
+        stanza.push_str(line);
+        stanza.push('\n');
+        if line.starts_with("Package:") {
+            stanza.push_str("Status: install ok installed\n");
+        }
+    }
+    stanza.push('\n');
+    Ok(stanza)
+}
+
+/// Before the first package: merged /usr, and the folders that a read-only root needs as mount points.
+pub fn begin(tree: &mut Tree) {
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        tree.put(&format!("usr/{name}"), Entry::new(Kind::Folder, 0o755));
+        tree.put(name, Entry::new(Kind::Symlink(format!("usr/{name}")), 0o777));
+    }
+    for folder in ["workspace", "home/agent"] {
+        tree.put(folder, Entry::new(Kind::Folder, 0o755).owned(AGENT, AGENT));
+    }
+    for folder in ["dev", "proc", "sys", "run", "run/secrets", ".sandbox", "etc", "usr/local/bin"] {
+        tree.put(folder, Entry::new(Kind::Folder, 0o755));
+    }
+    for folder in ["tmp", "var/tmp"] {
+        tree.put(folder, Entry::new(Kind::Folder, 0o1777));
+    }
+}
+
+/// After the packages of the lowest layer: accounts and dpkg's empty files.
+pub fn base(tree: &mut Tree, epoch: u64) -> std::io::Result<()> {
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    if let Some(passwd) = tree.read("usr/share/base-passwd/passwd.master")?.map(text) {
+        let passwd = passwd.replace(":*:", ":x:") + "agent:x:1000:1000::/home/agent:/bin/bash\n";
+        let day = epoch / 86_400;
+        let shadow: String = passwd
+            .lines()
+            .filter_map(|line| Some(format!("{}:*:{day}:0:99999:7:::\n", line.split_once(':')?.0)))
+            .collect();
+        tree.write("etc/passwd", passwd, 0o644);
+        let entry = Entry::new(Kind::File(super::tree::Content::Bytes(shadow.into_bytes().into())), 0o640);
+        tree.put("etc/shadow", entry.owned(0, 42));
+    }
+    if let Some(group) = tree.read("usr/share/base-passwd/group.master")?.map(text) {
+        tree.write("etc/group", group.replace(":*:", ":x:") + "agent:x:1000:\n", 0o644);
+    }
+    tree.write("var/lib/dpkg/info/format", "1\n", 0o644);
+    tree.write("var/lib/dpkg/available", "", 0o644);
+    tree.write("etc/machine-id", "", 0o444);
+    tree.write("etc/hostname", "sandbox\n", 0o644);
+    Ok(())
+}
+
+/// After the packages of any layer: certificates, copied files and alternatives.
+pub fn every(tree: &mut Tree) -> std::io::Result<()> {
+    const ROOTS: &str = "usr/share/ca-certificates/";
+    let names: Vec<String> = tree
+        .below(ROOTS)
+        .filter(|(path, entry)| path.ends_with(".crt") && !entry.below)
+        .map(|(path, _)| path.to_owned())
+        .collect();
+    if !names.is_empty() {
+        let (mut bundle, mut list) = (Vec::new(), String::new());
+        for path in &names {
+            let bytes = tree.read(path)?.unwrap_or_default();
+            bundle.extend_from_slice(bytes.trim_ascii_end());
+            bundle.push(b'\n');
+            let name = &path[ROOTS.len()..];
+            list.push_str(&format!("{name}\n"));
+            let stem = name.rsplit('/').next().unwrap_or(name).trim_end_matches(".crt");
+            let link = format!("etc/ssl/certs/{stem}.pem");
+            tree.put(&link, Entry::new(Kind::Symlink(format!("/{path}")), 0o777));
+        }
+        tree.write("etc/ssl/certs/ca-certificates.crt", bundle, 0o644);
+        // Without the list a later update-ca-certificates would empty the bundle.
+        tree.write("etc/ca-certificates.conf", list, 0o644);
+        // OpenSSL looks here before it looks for links that are named by hashes, which would need a parser of X.509.
+        let bundle = Kind::Symlink("/etc/ssl/certs/ca-certificates.crt".into());
+        tree.put("usr/lib/ssl/cert.pem", Entry::new(bundle, 0o777));
+    }
+    for (from, to) in COPIES {
+        if tree.get(from).is_some_and(|entry| !entry.below)
+            && let Some(bytes) = tree.read(from)?
+        {
+            tree.write(to, bytes, 0o644);
+        }
+    }
+    for (name, command, target) in ALTERNATIVES {
+        if tree.get(&target[1..]).is_some_and(|entry| !entry.below) && tree.get(command).is_none() {
+            tree.put(&format!("etc/alternatives/{name}"), Entry::new(Kind::Symlink(target.to_string()), 0o777));
+            tree.put(command, Entry::new(Kind::Symlink(format!("/etc/alternatives/{name}")), 0o777));
+        }
+    }
+    Ok(())
+}

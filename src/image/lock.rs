@@ -1,0 +1,152 @@
+//! Image locks: everything that a build reads, by digest, and the digests that come out of it.
+//!
+//! A lock names no mirror and no time of its making, so two people who lock the same definition on the same day get
+//! the same bytes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::definition::Loaded;
+use super::error::ImageError;
+use super::reference::Digest;
+
+/// Changes whenever the builder makes other bytes of the same inputs.
+pub const RECIPE: u32 = 1;
+
+/// The content of `image.lock`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// Format version; 1.
+    pub version: u32,
+    /// The builder's recipe.
+    pub recipe: u32,
+    /// Digest of the definition's text.
+    pub definition: Digest,
+    /// Debian's name of the machine's architecture.
+    pub architecture: String,
+    /// Digest of the lock of the base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Digest>,
+    /// Unix time of the newest source, in seconds; no file of the image is younger.
+    pub epoch: u64,
+    /// Repositories of Debian.
+    pub sources: Vec<Source>,
+    /// Packages, sorted by name, without those of the base.
+    pub packages: Vec<Package>,
+    /// Tarballs of npm, in the definition's order.
+    pub npm: Vec<NpmTarball>,
+    /// What the build must give.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<ResultDigests>,
+}
+
+/// One suite of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Such as `bookworm-security`.
+    pub suite: String,
+    /// `Date` of InRelease, Unix time in seconds.
+    pub date: u64,
+    /// Digest of InRelease.
+    pub in_release: Digest,
+    /// Digest of the `Packages.xz` of the component main.
+    pub packages: Digest,
+}
+
+/// One package of Debian.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture: the machine's or `all`.
+    pub architecture: String,
+    /// The suite that it is from.
+    pub suite: String,
+    /// Digest of the .deb.
+    pub sha256: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its path on a mirror.
+    pub path: String,
+}
+
+/// One tarball of npm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NpmTarball {
+    /// Name in the registry.
+    pub package: String,
+    /// Exact version.
+    pub version: String,
+    /// `sha512-` and base64, as the registry publishes it.
+    pub integrity: String,
+    /// Digest of the tarball, under which the cache keeps it.
+    pub sha256: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// The digests of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResultDigests {
+    /// Uncompressed digest of each layer, lowest first, the base's included.
+    pub diff_ids: Vec<Digest>,
+    /// Digest of the configuration: the image id on graph drivers.
+    pub config: Digest,
+    /// Digest of the manifest: the image id on the containerd store.
+    pub manifest: Digest,
+}
+
+impl Lock {
+    /// Parses a lock.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ImageError> {
+        serde_json::from_str(text).map_err(|source| ImageError::Lock { name: name.to_owned(), source })
+    }
+
+    /// The text of `image.lock`.
+    pub fn text(&self) -> Result<String, ImageError> {
+        let text = serde_json::to_string_pretty(self);
+        Ok(text.map_err(|source| ImageError::Lock { name: String::new(), source })? + "\n")
+    }
+
+    /// The digest by which a lock is known to locks that are based on it.
+    pub fn digest(&self) -> Result<Digest, ImageError> {
+        Ok(Digest::of(self.text()?.as_bytes()))
+    }
+}
+
+/// The locks of a chain of definitions, each checked against its definition and its base.
+pub fn locks(chain: &[Loaded]) -> Result<Vec<Lock>, ImageError> {
+    let mut locks: Vec<Lock> = Vec::new();
+    for loaded in chain {
+        let text = loaded.lock.as_deref().ok_or_else(|| ImageError::Unlocked(loaded.name.clone()))?;
+        let lock = Lock::parse(&loaded.name, text)?;
+        let stale = |what| Err(ImageError::Stale { name: loaded.name.clone(), what });
+        if lock.version != 1 || lock.recipe != RECIPE {
+            return stale("recipe");
+        }
+        if lock.definition != loaded.digest {
+            return stale("definition");
+        }
+        if lock.base != locks.last().map(Lock::digest).transpose()? {
+            return stale("base");
+        }
+        if lock.result.is_none() {
+            return Err(ImageError::Unlocked(loaded.name.clone()));
+        }
+        locks.push(lock);
+    }
+    Ok(locks)
+}
+
+/// The environment that a chain of definitions gives: later definitions win.
+pub fn environment(chain: &[Loaded]) -> BTreeMap<String, String> {
+    chain.iter().flat_map(|loaded| loaded.definition.env.clone()).collect()
+}

@@ -1,0 +1,112 @@
+//! Release files: their signature, their validity and the digests in them (Debian wiki, "DebianRepository/Format").
+
+use std::path::Path;
+
+use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey};
+
+use super::error::ImageError;
+use super::reference::Digest;
+
+/// What is used of a verified InRelease.
+#[derive(Debug)]
+pub struct Release {
+    /// `Date`, Unix time in seconds.
+    pub date: u64,
+    /// Digest of `main/binary-ARCHITECTURE/Packages.xz`.
+    pub packages: Digest,
+    /// Its size in bytes.
+    pub packages_size: u64,
+}
+
+/// Verifies an InRelease against a keyring of binary OpenPGP keys, and its dates against `now` (Unix seconds).
+pub fn verify(suite: &str, text: &str, keyring: &Path, architecture: &str, now: u64) -> Result<Release, ImageError> {
+    let broken = |source| ImageError::Keyring { path: keyring.to_owned(), source };
+    let unsigned = |source| ImageError::Signature { suite: suite.to_owned(), source };
+    let (message, _) = CleartextSignedMessage::from_string(text).map_err(|error| unsigned(Some(error)))?;
+    let keys = SignedPublicKey::from_file_many(keyring).map_err(broken)?;
+    let mut last = None;
+    let mut good = false;
+    for key in keys {
+        let key = key.map_err(broken)?;
+        let mut attempts = vec![message.verify(&key).map(drop)];
+        // Debian signs with subkeys, which count only when the primary key vouches for them. Names on the key are not
+        // looked at: that the key is in the keyring is what makes it Debian's.
+        for subkey in &key.public_subkeys {
+            let signs = subkey.signatures.iter().any(|binding| binding.key_flags().sign());
+            let bound = subkey.verify_bindings(&key.primary_key);
+            if signs {
+                attempts.push(bound.and_then(|()| message.verify(subkey).map(drop)));
+            }
+        }
+        for attempt in attempts {
+            match attempt {
+                Ok(()) => good = true,
+                Err(error) => last = Some(error),
+            }
+        }
+        if good {
+            break;
+        }
+    }
+    if !good {
+        return Err(unsigned(last));
+    }
+    read(suite, &message.signed_text(), architecture, now)
+}
+
+fn read(suite: &str, text: &str, architecture: &str, now: u64) -> Result<Release, ImageError> {
+    let missing = |field| ImageError::Index { suite: suite.to_owned(), field };
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim);
+    if field("Codename") != Some(suite) {
+        return Err(missing("Codename"));
+    }
+    let date_text = field("Date").ok_or_else(|| missing("Date"))?;
+    let date = seconds(date_text).ok_or_else(|| missing("Date"))?;
+    let until = field("Valid-Until");
+    let end = until.map(|until| seconds(until).ok_or_else(|| missing("Valid-Until"))).transpose()?;
+    // A day of grace for a clock that is behind.
+    if date > now + 86_400 || end.is_some_and(|end| end < now) {
+        let until = until.unwrap_or("ever").to_owned();
+        return Err(ImageError::Expired { suite: suite.to_owned(), from: date_text.to_owned(), until });
+    }
+    let wanted = format!("main/binary-{architecture}/Packages.xz");
+    let lines = text.lines().skip_while(|line| line.trim_end() != "SHA256:").skip(1);
+    for line in lines.take_while(|line| line.starts_with(' ')) {
+        let mut words = line.split_whitespace();
+        if let (Some(digest), Some(size), Some(path)) = (words.next(), words.next(), words.next())
+            && path == wanted
+        {
+            let packages_size = size.parse().map_err(|_| missing("size of Packages.xz"))?;
+            return Ok(Release { date, packages: format!("sha256:{digest}").parse()?, packages_size });
+        }
+    }
+    Err(missing("digest of Packages.xz"))
+}
+
+fn seconds(text: &str) -> Option<u64> {
+    let zoned = jiff::fmt::rfc2822::parse(&text.replace("UTC", "+0000")).ok()?;
+    zoned.timestamp().as_second().try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "Codename: bookworm\nDate: Sat, 17 May 2025 09:02:10 UTC\nValid-Until: Sat, 24 May 2025 09:02:10 UTC\n\
+        SHA256:\n 0000000000000000000000000000000000000000000000000000000000000001 12 main/binary-amd64/Packages.xz\n";
+
+    #[test]
+    fn refuses_a_release_after_its_end_and_of_another_suite() {
+        let date = read("bookworm", TEXT, "amd64", 1_747_500_000).unwrap().date;
+        assert_eq!(date, 1_747_472_530);
+        assert!(matches!(read("bookworm", TEXT, "amd64", 1_900_000_000), Err(ImageError::Expired { .. })));
+        assert!(matches!(read("bookworm", TEXT, "amd64", 1_700_000_000), Err(ImageError::Expired { .. })));
+        assert!(matches!(read("trixie", TEXT, "amd64", 1_747_500_000), Err(ImageError::Index { .. })));
+    }
+
+    #[test]
+    fn refuses_text_without_a_signature() {
+        let keyring = Path::new("/nonexistent");
+        assert!(matches!(verify("bookworm", TEXT, keyring, "amd64", 0), Err(ImageError::Signature { .. })));
+    }
+}

@@ -1,0 +1,367 @@
+//! The root file system in memory: paths and metadata here, contents in files on disk.
+//!
+//! Packages are merged into it as dpkg would: symbolic links to folders stay and are followed. As no path ever reaches
+//! the machine's own file system, a hostile package can at most damage the image that names it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use sha2::Digest as _;
+
+use super::error::{ImageError, PackageProblem, at};
+use super::reference::Digest;
+
+/// Bytes of a regular file.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Small, made by the builder.
+    Bytes(Arc<[u8]>),
+    /// A stretch of a file on disk.
+    Spilled {
+        /// The file.
+        file: Arc<File>,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+    },
+}
+
+impl Content {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Spilled { length, .. } => *length,
+        }
+    }
+
+    fn reader(&self) -> Box<dyn Read + '_> {
+        match self {
+            Self::Bytes(bytes) => Box::new(&bytes[..]),
+            Self::Spilled { file, offset, length } => Box::new(Stretch { file, offset: *offset, left: *length }),
+        }
+    }
+}
+
+struct Stretch<'a> {
+    file: &'a File,
+    offset: u64,
+    left: u64,
+}
+
+impl Read for Stretch<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let limit = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let count = self.file.read_at(&mut buffer[..limit], self.offset)?;
+        self.offset += count as u64;
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// What an entry is.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// A folder.
+    Folder,
+    /// A regular file.
+    File(Content),
+    /// A symbolic link and its target.
+    Symlink(String),
+    /// Another name of the file at this path.
+    HardLink(String),
+}
+
+/// One entry of the root.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What it is.
+    pub kind: Kind,
+    /// The lower 12 bits of the mode.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u64,
+    /// Group.
+    pub gid: u64,
+    /// Modification time, Unix seconds.
+    pub time: u64,
+    /// The package it is from.
+    pub package: Option<Arc<str>>,
+    /// Whether a lower layer has it as it is.
+    pub below: bool,
+}
+
+impl Entry {
+    /// An entry of root's that the builder makes.
+    pub fn new(kind: Kind, mode: u32) -> Self {
+        Self { kind, mode, uid: 0, gid: 0, time: u64::MAX, package: None, below: false }
+    }
+
+    /// The same with another owner.
+    pub fn owned(mut self, uid: u64, gid: u64) -> Self {
+        (self.uid, self.gid) = (uid, gid);
+        self
+    }
+}
+
+/// The root. Paths have no slash at either end.
+#[derive(Debug, Default)]
+pub struct Tree {
+    entries: BTreeMap<String, Entry>,
+}
+
+/// Makes a path of an archive canonical, or refuses it.
+pub fn clean(path: &str) -> Result<String, PackageProblem> {
+    let wrong = || PackageProblem::Path(path.to_owned());
+    if path.starts_with('/') || path.len() > 4000 || path.contains('\0') {
+        return Err(wrong());
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.contains(&"..") { Err(wrong()) } else { Ok(parts.join("/")) }
+}
+
+impl Tree {
+    /// The entry at a canonical path; links are not followed.
+    pub fn get(&self, path: &str) -> Option<&Entry> {
+        self.entries.get(path)
+    }
+
+    /// Paths and entries below a folder.
+    pub fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = (&'a str, &'a Entry)> {
+        let range = self.entries.range(folder.to_owned()..);
+        let range = range.take_while(move |(path, _)| path.starts_with(folder));
+        range.map(|(path, entry)| (path.as_str(), entry))
+    }
+
+    /// The text of a regular file, if it is one; links are not followed.
+    pub fn read(&self, path: &str) -> std::io::Result<Option<Vec<u8>>> {
+        let Some(Entry { kind: Kind::File(content), .. }) = self.entries.get(path) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        content.reader().read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Follows symbolic links of all folders on the way, within the root.
+    pub fn locate(&self, path: &str) -> Result<String, PackageProblem> {
+        let wrong = || PackageProblem::Path(path.to_owned());
+        let (mut open, mut done) = (Vec::new(), Vec::<String>::new());
+        open.extend(path.rsplit('/').map(str::to_owned));
+        let mut links = 0;
+        while let Some(part) = open.pop() {
+            match part.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    done.pop();
+                    continue;
+                }
+                _ => done.push(part),
+            }
+            if open.is_empty() {
+                break;
+            }
+            match self.entries.get(&done.join("/")).map(|entry| &entry.kind) {
+                Some(Kind::Symlink(target)) => {
+                    links += 1;
+                    if links > 40 {
+                        return Err(wrong());
+                    }
+                    done.pop();
+                    if target.starts_with('/') {
+                        done.clear();
+                    }
+                    open.extend(target.rsplit('/').map(str::to_owned));
+                }
+                Some(Kind::Folder) | None => {}
+                Some(_) => return Err(wrong()),
+            }
+        }
+        Ok(done.join("/"))
+    }
+
+    /// Adds an entry as dpkg would; `replaces` names packages whose files it may take over.
+    pub fn merge(&mut self, path: &str, mut entry: Entry, replaces: &str) -> Result<(), PackageProblem> {
+        let path = self.locate(path)?;
+        if path.is_empty() {
+            return Ok(());
+        }
+        if let Kind::HardLink(target) = &entry.kind {
+            entry.kind = Kind::HardLink(self.locate(target)?);
+        }
+        if let Some(old) = self.entries.get(&path) {
+            match (&old.kind, &entry.kind) {
+                (Kind::Folder | Kind::Symlink(_), Kind::Folder) => return Ok(()),
+                (Kind::Folder, _) => return Err(PackageProblem::Path(path)),
+                _ => {}
+            }
+            if let (Some(owner), Some(_)) = (&old.package, &entry.package) {
+                let allowed = replaces.split([',', ' ', '(']).any(|name| name == &**owner);
+                if !allowed && old.package != entry.package {
+                    return Err(PackageProblem::Overwrites(path, owner.to_string()));
+                }
+            }
+        }
+        self.parents(&path);
+        self.entries.insert(path, entry);
+        Ok(())
+    }
+
+    /// Adds or replaces an entry of the builder's own.
+    pub fn put(&mut self, path: &str, entry: Entry) {
+        let path = self.locate(path).unwrap_or_else(|_| path.to_owned());
+        self.parents(&path);
+        self.entries.insert(path, entry);
+    }
+
+    /// Adds or replaces a file of root's.
+    pub fn write(&mut self, path: &str, bytes: impl Into<Vec<u8>>, mode: u32) {
+        self.put(path, Entry::new(Kind::File(Content::Bytes(bytes.into().into())), mode));
+    }
+
+    fn parents(&mut self, path: &str) {
+        for (end, _) in path.match_indices('/') {
+            self.entries.entry(path[..end].to_owned()).or_insert_with(|| Entry::new(Kind::Folder, 0o755));
+        }
+    }
+
+    /// Reads a layer that [`Tree::layer`] wrote, as something that is below.
+    pub fn add_layer(&mut self, path: &Path) -> Result<(), ImageError> {
+        let file = Arc::new(File::open(path).map_err(at(path))?);
+        let reader = File::open(path).map_err(at(path))?;
+        let mut archive = tar::Archive::new(reader);
+        for entry in archive.entries_with_seek().map_err(at(path))? {
+            let entry = entry.map_err(at(path))?;
+            let header = entry.header();
+            let name = String::from_utf8_lossy(&entry.path_bytes()).trim_end_matches('/').to_owned();
+            let link =
+                || entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default();
+            let kind = match header.entry_type() {
+                tar::EntryType::Directory => Kind::Folder,
+                tar::EntryType::Symlink => Kind::Symlink(link()),
+                tar::EntryType::Link => Kind::HardLink(link()),
+                _ => Kind::File(Content::Spilled {
+                    file: file.clone(),
+                    offset: entry.raw_file_position(),
+                    length: entry.size(),
+                }),
+            };
+            let number = |value: std::io::Result<u64>| value.map_err(at(path));
+            let (uid, gid, time) = (number(header.uid())?, number(header.gid())?, number(header.mtime())?);
+            let mode = header.mode().map_err(at(path))?;
+            self.entries.insert(name, Entry { kind, mode, uid, gid, time, package: None, below: true });
+        }
+        Ok(())
+    }
+
+    /// Writes all entries that no lower layer has, sorted, hard links last; gives the digest and the size.
+    pub fn layer(&self, output: &mut impl Write, epoch: u64) -> std::io::Result<(Digest, u64)> {
+        let writer = Hashing { output, hash: sha2::Sha256::new(), size: 0 };
+        let mut builder = tar::Builder::new(std::io::BufWriter::with_capacity(1 << 18, writer));
+        let own = || self.entries.iter().filter(|(_, entry)| !entry.below);
+        let linked = |entry: &Entry| matches!(entry.kind, Kind::HardLink(_));
+        for (path, entry) in own().filter(|(_, e)| !linked(e)).chain(own().filter(|(_, e)| linked(e))) {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(entry.mode & 0o7777);
+            header.set_uid(entry.uid);
+            header.set_gid(entry.gid);
+            header.set_mtime(entry.time.min(epoch));
+            header.set_size(0);
+            match &entry.kind {
+                Kind::Folder => {
+                    header.set_entry_type(tar::EntryType::Directory);
+                    builder.append_data(&mut header, format!("{path}/"), std::io::empty())?;
+                }
+                Kind::File(content) => {
+                    header.set_entry_type(tar::EntryType::Regular);
+                    header.set_size(content.length());
+                    builder.append_data(&mut header, path, content.reader())?;
+                }
+                Kind::Symlink(target) => {
+                    header.set_entry_type(tar::EntryType::Symlink);
+                    builder.append_link(&mut header, path, target)?;
+                }
+                Kind::HardLink(target) => {
+                    header.set_entry_type(tar::EntryType::Link);
+                    builder.append_link(&mut header, path, target)?;
+                }
+            }
+        }
+        let buffered = builder.into_inner()?;
+        let writer = buffered.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        Ok((Digest::from_bytes(writer.hash.finalize().into()), writer.size))
+    }
+}
+
+struct Hashing<'a, W> {
+    output: &'a mut W,
+    hash: sha2::Sha256,
+    size: u64,
+}
+
+impl<W: Write> Write for Hashing<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.output.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.output.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_paths_that_leave_the_root() {
+        assert!(clean("/etc/passwd").is_err() && clean("a/../../b").is_err() && clean("a\0").is_err());
+        assert_eq!(clean("./a//b/").unwrap(), "a/b");
+    }
+
+    #[test]
+    fn follows_links_within_the_root_only() {
+        let mut tree = Tree::default();
+        tree.put("bin", Entry::new(Kind::Symlink("usr/bin".into()), 0o777));
+        tree.put("out", Entry::new(Kind::Symlink("../../../etc".into()), 0o777));
+        tree.put("loop", Entry::new(Kind::Symlink("/loop".into()), 0o777));
+        assert_eq!(tree.locate("bin/sh").unwrap(), "usr/bin/sh");
+        assert_eq!(tree.locate("out/passwd").unwrap(), "etc/passwd");
+        assert!(tree.locate("loop/a").is_err());
+        tree.write("file", "x", 0o644);
+        assert!(tree.locate("file/below").is_err());
+    }
+
+    #[test]
+    fn a_folder_does_not_replace_the_link_of_merged_usr() {
+        let mut tree = Tree::default();
+        tree.put("bin", Entry::new(Kind::Symlink("usr/bin".into()), 0o777));
+        tree.merge("bin", Entry::new(Kind::Folder, 0o755), "").unwrap();
+        assert!(matches!(tree.get("bin").unwrap().kind, Kind::Symlink(_)));
+    }
+
+    #[test]
+    fn layers_are_sorted_and_no_younger_than_the_epoch() {
+        let mut tree = Tree::default();
+        tree.put("a", Entry::new(Kind::HardLink("z".into()), 0o644));
+        tree.write("z", "content", 0o644);
+        let mut bytes = Vec::new();
+        let (digest, size) = tree.layer(&mut bytes, 7).unwrap();
+        assert_eq!((digest, size), (Digest::of(&bytes), bytes.len() as u64));
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let found: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                (entry.path().unwrap().display().to_string(), entry.header().mtime().unwrap())
+            })
+            .collect();
+        assert_eq!(found, [("z".to_owned(), 7), ("a".to_owned(), 7)]);
+    }
+}

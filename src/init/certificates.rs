@@ -1,0 +1,69 @@
+//! The certificate bundle that the agent's tools read: the image's own authorities and the session's.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// The variable with the path of the session's certificate authority; unset for a session without one.
+const SESSION_AUTHORITY: &str = "SANDBOX_SESSION_CA";
+/// The variable with the path of the merged bundle, on a tmpfs.
+const MERGED: &str = "SANDBOX_CA_BUNDLE";
+/// Where distributions keep their bundle; the first that exists is used.
+const IMAGE_BUNDLES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+/// The largest certificate file that is read, in bytes.
+const LIMIT: u64 = 4 << 20;
+
+/// Merges as the container's environment says; does nothing while there is no session authority or the bundle stands.
+pub(super) fn merge_as_configured() -> io::Result<()> {
+    let (Some(authority), Some(merged)) = (std::env::var_os(SESSION_AUTHORITY), std::env::var_os(MERGED)) else {
+        return Ok(());
+    };
+    let (authority, merged) = (Path::new(&authority), Path::new(&merged));
+    if !authority.is_file() || merged.exists() {
+        return Ok(());
+    }
+    let image = IMAGE_BUNDLES.iter().map(Path::new).find(|path| path.is_file());
+    merge(image, authority, merged)
+}
+
+/// Writes the image's bundle and then the session's authority to `merged`, which appears whole or not at all.
+fn merge(image: Option<&Path>, authority: &Path, merged: &Path) -> io::Result<()> {
+    let mut bundle = match image {
+        Some(path) => read_limited(path)?,
+        None => Vec::new(),
+    };
+    if bundle.last().is_some_and(|last| *last != b'\n') {
+        bundle.push(b'\n');
+    }
+    bundle.extend(read_limited(authority)?);
+    let folder = merged.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    io::Write::write_all(&mut file, &bundle)?;
+    file.persist(merged).map(drop).map_err(|error| error.error)
+}
+
+fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, LIMIT + 1), &mut bytes)?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the certificate bundle is larger than 4 MiB"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_images_authorities_and_adds_the_sessions_on_a_line_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("image"), "IMAGE").unwrap();
+        fs::write(path("session"), "SESSION\n").unwrap();
+        merge(Some(&path("image")), &path("session"), &path("new/merged")).unwrap();
+        assert_eq!(fs::read_to_string(path("new/merged")).unwrap(), "IMAGE\nSESSION\n");
+    }
+}

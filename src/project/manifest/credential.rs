@@ -1,0 +1,174 @@
+//! Reads one entry of `credentials`: provider, delivery, age.
+
+use std::path::Path;
+
+use super::reader::{Fields, Reader};
+use super::resolve::{deliverable, variable_name};
+use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, SharedWith};
+use crate::project::name::{CredentialName, ProjectName};
+use crate::project::quantity;
+use crate::project::yaml::{Node, Value};
+
+/// Keys of a credential.
+pub(super) const CREDENTIAL: &[&str] = &[
+    "provider",
+    "path",
+    "variable",
+    "command",
+    "revoke_command",
+    "deliver",
+    "max_age",
+    "shared_with",
+    "accept_personal",
+];
+/// Keys of `deliver`.
+pub(super) const DELIVER: &[&str] = &["file", "git", "environment"];
+const DELIVER_AND_LATER: &[&str] = &["file", "git", "environment", "broker", "header"];
+/// Keys of `shared_with`.
+pub(super) const SHARED: &[&str] = &["projects", "reason"];
+
+/// Providers that are designed and not built.
+const LATER: &[&str] = &["vault", "github-app", "aws-sts", "openai-project", "anthropic-wif"];
+
+/// The credential, or `None` with a problem reported.
+pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root: &Path) -> Option<CredentialSpec> {
+    // The provider comes first: the keys of one that is not built would otherwise each be reported as unknown.
+    if let Value::Map(entries) = &node.value
+        && let Some((_, kind)) = entries.iter().find(|(key, _)| key.text == "provider")
+        && let Value::Text(text) = &kind.value
+        && LATER.contains(&text.as_str())
+    {
+        reader.report(
+            kind.place,
+            format!("the provider `{text}` is not in this version"),
+            "this version has the providers store, env-file and exec; an `exec` command can ask the issuer",
+        );
+        return None;
+    }
+    let fields = reader.fields(node, &format!("the credential `{name}`"), CREDENTIAL)?;
+    let provider = provider(reader, &fields, root);
+    let deliver = match fields.get("deliver") {
+        None => Some(Delivery::File { name: name.to_string() }),
+        Some(node) => delivery(reader, node),
+    };
+    let max_age = match fields.get("max_age") {
+        None => None,
+        Some(node) => Some(reader.parsed(node, "`max_age`", "a duration such as 30d or 12h", quantity::duration)?),
+    };
+    let shared_with = fields.get("shared_with").and_then(|node| shared(reader, node));
+    let accept_personal = fields.get("accept_personal").and_then(|node| reason(reader, node, "`accept_personal`"));
+    Some(CredentialSpec { provider: provider?, deliver: deliver?, max_age, shared_with, accept_personal })
+}
+
+fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<ProviderSpec> {
+    let Some(node) = fields.get("provider") else {
+        reader.report(fields.place, "a credential has no `provider`", "write `provider: store`, `env-file` or `exec`");
+        return None;
+    };
+    let kind = reader.text(node, "`provider`", "store, env-file or exec")?.to_owned();
+    let allowed: &[&str] = match kind.as_str() {
+        "store" => &[],
+        "env-file" => &["path", "variable"],
+        "exec" => &["command", "revoke_command"],
+        other => {
+            let shown = other.chars().take(60).collect::<String>();
+            let message = format!("there is no provider `{}`", shown.escape_debug());
+            reader.report(node.place, message, "this version has the providers store, env-file and exec");
+            return None;
+        }
+    };
+    for key in ["path", "variable", "command", "revoke_command"] {
+        if let Some(node) = fields.get(key)
+            && !allowed.contains(&key)
+        {
+            let message = format!("the provider `{kind}` has no `{key}`");
+            reader.report(node.place, message, "take it out, or name the provider that it belongs to");
+        }
+    }
+    match kind.as_str() {
+        "env-file" => {
+            let path = fields.get("path").map(|node| reader.inner_path(node, "`path`", root));
+            let variable = fields.get("variable").map(|node| {
+                reader.parsed(node, "`variable`", "a variable's name such as API_KEY", |text| {
+                    variable_name(text).then(|| text.to_owned())
+                })
+            });
+            if path.is_none() || variable.is_none() {
+                let remedy = "write { provider: env-file, path: .env.agent, variable: API_KEY }";
+                reader.report(fields.place, "the provider `env-file` needs `path` and `variable`", remedy);
+            }
+            Some(ProviderSpec::EnvFile { path: path??, variable: variable?? })
+        }
+        "exec" => {
+            let Some(node) = fields.get("command") else {
+                let remedy = "write command: [program, argument]";
+                reader.report(fields.place, "the provider `exec` needs `command`", remedy);
+                return None;
+            };
+            let command = reader.command(node, "`command`");
+            let revoke_command = match fields.get("revoke_command") {
+                None => None,
+                Some(node) => Some(reader.command(node, "`revoke_command`")?),
+            };
+            Some(ProviderSpec::Exec { command: command?, revoke_command })
+        }
+        _ => Some(ProviderSpec::Store),
+    }
+}
+
+fn delivery(reader: &mut Reader, node: &Node) -> Option<Delivery> {
+    let fields = reader.fields(node, "`deliver`", DELIVER_AND_LATER)?;
+    if let Some(node) = fields.get("broker").or_else(|| fields.get("header")) {
+        let message = "delivery by the gateway (`broker`) needs TLS termination, which this version does not have";
+        reader.report(node.place, message, "write `deliver: { file: NAME }`; the agent can then read the value");
+        return None;
+    }
+    let given: Vec<_> = DELIVER.iter().filter_map(|key| fields.get(key).map(|node| (*key, node))).collect();
+    let [(key, node)] = given.as_slice() else {
+        let message = "`deliver` names no way or more than one";
+        reader.report(fields.place, message, "write one of `file: NAME`, `git: HOST` or `environment: VARIABLE`");
+        return None;
+    };
+    match *key {
+        "file" => {
+            let example = "a plain file name of a-z, 0-9, `-` and `_`; it appears below /run/secrets";
+            let name = reader.parsed(node, "`deliver.file`", example, |text| text.parse::<CredentialName>().ok())?;
+            Some(Delivery::File { name: name.to_string() })
+        }
+        "git" => {
+            let host = reader.parsed(node, "`deliver.git`", "a host such as git.example.com", |text| text.parse().ok());
+            Some(Delivery::Git { host: host? })
+        }
+        _ => {
+            let example = "a variable such as API_KEY that the launcher does not set itself";
+            let variable = reader
+                .parsed(node, "`deliver.environment`", example, |text| deliverable(text).then(|| text.to_owned()))?;
+            Some(Delivery::Environment { variable })
+        }
+    }
+}
+
+fn shared(reader: &mut Reader, node: &Node) -> Option<SharedWith> {
+    let fields = reader.fields(node, "`shared_with`", SHARED)?;
+    let (Some(projects), Some(reason_node)) = (fields.get("projects"), fields.get("reason")) else {
+        let remedy = "write shared_with: { projects: [NAME], reason: \"why\" }";
+        reader.report(fields.place, "`shared_with` needs `projects` and `reason`", remedy);
+        return None;
+    };
+    let Value::List(items) = &projects.value else {
+        reader.report(projects.place, "`shared_with.projects` is not a list", "write [NAME, NAME]");
+        return None;
+    };
+    let parse = |text: &str| text.parse::<ProjectName>().ok();
+    let projects = items
+        .iter()
+        .filter_map(|item| reader.parsed(item, "a project", "a project's name", parse).map(|name| name.to_string()))
+        .collect();
+    Some(SharedWith { projects, reason: reason(reader, reason_node, "`shared_with.reason`")? })
+}
+
+fn reason(reader: &mut Reader, node: &Node, what: &str) -> Option<String> {
+    reader.parsed(node, what, "a reason of 5 to 500 characters, in words", |text| {
+        (5..=500).contains(&text.trim().chars().count()).then(|| text.trim().to_owned())
+    })
+}

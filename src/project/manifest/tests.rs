@@ -1,0 +1,172 @@
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn read(body: &str) -> Result<Manifest, ManifestError> {
+    parse(&format!("version: 1\nproject: demo\n{body}"), Path::new("/nowhere/sandbox.yaml"))
+}
+
+/// Every problem as `line:column message -> remedy`.
+fn refusal(body: &str) -> String {
+    let mut text = String::new();
+    for problem in read(body).unwrap_err().problems() {
+        writeln!(text, "{}:{} {} -> {}", problem.line, problem.column, problem.message, problem.remedy).unwrap();
+    }
+    text
+}
+
+#[test]
+fn reads_a_manifest_that_uses_every_key() {
+    let manifest = read(
+        r#"agent: claude-code
+image: ghcr.io/acme/agent@sha256:0000000000000000000000000000000000000000000000000000000000000000
+profile: strict
+workspace: { source: ".", branch: main, depth: 5, include_uncommitted: true }
+network:
+  allow:
+    - api.anthropic.com
+    - { host: db.internal, port: 5432, allow_private: 10.20.0.0/16 }
+environment: { RUST_LOG: debug }
+credentials:
+  anthropic: { provider: store, max_age: 30d, deliver: { environment: ANTHROPIC_API_KEY } }
+  github: { provider: exec, command: [op, read, "op://a/b"], deliver: { git: github.com } }
+  plain: { provider: env-file, path: .env.agent, variable: API_KEY }
+resources: { cpus: 1.5, memory: 4GiB, pids: 512, disk: 20GiB, session: 12h }
+"#,
+    )
+    .unwrap();
+    assert_eq!(manifest.command, ["claude"]);
+    assert_eq!(manifest.network.allow[0].port, 443);
+    assert_eq!(manifest.network.allow[1].origin.as_deref(), Some("sandbox.yaml:10"));
+    assert_eq!(manifest.resources.memory, Some(4 << 30));
+    assert_eq!(manifest.workspace.depth, Some(5));
+    assert_eq!(manifest.credentials.len(), 3);
+}
+
+#[test]
+fn a_manifest_of_two_lines_gets_a_shell_and_no_network() {
+    let manifest = read("").unwrap();
+    assert_eq!(manifest.command, ["/bin/bash", "-l"]);
+    assert!(manifest.network.allow.is_empty());
+}
+
+#[test]
+fn refuses_a_manifest_that_names_a_host_path() {
+    for key in ["mounts", "volumes", "privileged", "cap_add", "devices", "network_mode", "pid"] {
+        assert!(refusal(&format!("{key}: x\n")).contains("not something that a manifest can ask for"), "{key}");
+    }
+    for path in ["..", "/etc", "a/../../b", "~/x"] {
+        assert!(read(&format!("workspace: {{ source: \"{path}\" }}\n")).is_err(), "{path}");
+    }
+}
+
+#[test]
+fn refuses_anchors_aliases_and_merge_keys() {
+    assert!(
+        refusal("environment: &a { X: b }\n").contains("anchors and aliases"),
+        "{}",
+        refusal("environment: &a { X: b }\n")
+    );
+    assert!(read("environment: &a { X: b }\nresources: *a\n").is_err());
+    assert!(read("environment: { <<: { X: y } }\n").is_err());
+}
+
+#[test]
+fn refuses_a_duplicate_key() {
+    assert!(refusal("profile: strict\nprofile: debug\n").contains("keep one of the two"));
+}
+
+#[test]
+fn stops_at_nesting_and_size_that_no_honest_file_has() {
+    assert!(read(&format!("environment: {}", "[".repeat(100_000))).is_err());
+    assert!(read(&"#".repeat(300_000)).is_err());
+}
+
+#[test]
+fn tells_every_fault_at_once() {
+    insta::assert_snapshot!(refusal("netwrk: {}\nimage: ubuntu:24.04\nresources: { memory: 4GB, cpus: two }\n"));
+}
+
+#[test]
+fn tells_what_is_wrong_with_the_network() {
+    insta::assert_snapshot!(refusal(
+        r#"network:
+  allow:
+    - "*"
+    - "*.com"
+    - 10.0.0.1
+    - "127.1"
+    - https://example.com/x
+    - example.com:8443
+    - { host: example.com, port: 70000 }
+    - { host: example.com, allow_private: 10.0.0.1/8 }
+    - { host: github.com, rules: [GET /] }
+    - { port: 22 }
+"#
+    ));
+}
+
+#[test]
+fn refuses_to_open_loopback_metadata_or_everything() {
+    for range in ["127.0.0.0/8", "169.254.169.254", "0.0.0.0/0", "::/0", "::1", "fe80::/10", "fd00:ec2::254", "8.8.8.8"]
+    {
+        let text = format!("network: {{ allow: [{{ host: example.com, allow_private: \"{range}\" }}] }}\n");
+        assert!(refusal(&text).contains("loopback, link-local"), "{range}");
+    }
+    for range in ["172.17.0.1", "10.0.0.0/8", "fd12:3456::/32"] {
+        assert!(
+            read(&format!("network: {{ allow: [{{ host: example.com, allow_private: \"{range}\" }}] }}\n")).is_ok()
+        );
+    }
+}
+
+#[test]
+fn tells_what_is_wrong_with_a_credential() {
+    insta::assert_snapshot!(refusal(
+        r#"credentials:
+  Bad/Name: { provider: store }
+  a: { provider: vault, mount: kv }
+  b: { provider: github-app, app_id: 1 }
+  c: { provider: store, deliver: { broker: api.example.com } }
+  d: { provider: store, deliver: { file: ../x } }
+  e: { provider: store, deliver: { environment: LD_PRELOAD } }
+  f: { provider: exec, command: "op read" }
+  g: { provider: env-file, path: ../.env }
+  h: { provider: store, max_age: 30 }
+  i: { provider: nothing }
+  j: { provider: store, command: [x] }
+"#
+    ));
+}
+
+#[test]
+fn tells_what_is_wrong_with_the_environment() {
+    insta::assert_snapshot!(refusal(
+        "environment: { LD_PRELOAD: x, git_dir: x, https_proxy: x, \"1X\": x, PATH: /bin, PORT: 80 }\n"
+    ));
+}
+
+#[test]
+fn refuses_a_path_that_leaves_through_a_symbolic_link() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/", folder.path().join("out")).unwrap();
+    let text = "version: 1\nproject: demo\nworkspace: { source: out/etc }\n";
+    let error = parse(text, &folder.path().join("sandbox.yaml")).unwrap_err();
+    assert!(error.problems()[0].message.contains("symbolic link"));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_without_a_panic(text in "\\PC{0,200}") {
+        let _ = parse(&text, Path::new("sandbox.yaml"));
+    }
+
+    #[test]
+    fn any_yaml_like_text_is_read_or_refused_with_a_place(text in "(version|project|network|[-a-z:{}\\[\\]&*!|>\"'#\n\t ]){0,60}") {
+        if let Err(error) = read(&text) {
+            prop_assert!(error.problems().iter().all(|problem| problem.line > 0 && problem.column > 0));
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Presets of agents, as data: the command, the image, the hosts and the folder that keeps their state.
+//!
+//! A preset never adds a host to a manifest's list by itself: `init` writes the hosts out, so that the list that a
+//! person approves is complete.
+
+/// An agent that the launcher knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preset {
+    /// Its name in `agent:`.
+    pub name: &'static str,
+    /// The program and its arguments.
+    pub command: &'static [&'static str],
+    /// The image definition that has it.
+    pub image: &'static str,
+    /// The hosts that it cannot work without, port 443.
+    pub hosts: &'static [&'static str],
+    /// Where it keeps its state, below the home folder.
+    pub state_folder: &'static str,
+}
+
+/// The command when a manifest has neither `agent` nor `command`.
+pub const SHELL: &[&str] = &["/bin/bash", "-l"];
+
+/// Every preset.
+pub const PRESETS: &[Preset] = &[
+    Preset {
+        name: "claude-code",
+        command: &["claude"],
+        image: "claude-code",
+        hosts: &["api.anthropic.com"],
+        state_folder: ".claude",
+    },
+    Preset { name: "codex", command: &["codex"], image: "codex", hosts: &["api.openai.com"], state_folder: ".codex" },
+    Preset {
+        name: "opencode",
+        command: &["opencode"],
+        image: "agent",
+        hosts: &["api.anthropic.com"],
+        state_folder: ".local/share/opencode",
+    },
+    Preset {
+        name: "gemini-cli",
+        command: &["gemini"],
+        image: "agent",
+        hosts: &["generativelanguage.googleapis.com"],
+        state_folder: ".gemini",
+    },
+    Preset {
+        name: "aider",
+        command: &["aider"],
+        image: "agent",
+        hosts: &["api.anthropic.com"],
+        state_folder: ".aider",
+    },
+    Preset { name: "shell", command: SHELL, image: "agent", hosts: &[], state_folder: ".cache" },
+];
+
+/// The preset of this name.
+pub fn find(name: &str) -> Option<&'static Preset> {
+    PRESETS.iter().find(|preset| preset.name == name)
+}

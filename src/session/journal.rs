@@ -1,0 +1,249 @@
+//! What this machine knows of a sandbox: every object that a launch is about to make, written and synced before the
+//! first of them exists, and what a later command needs to go on, revoke or clean up. It holds no secret.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::credential::spec::CredentialSpec;
+use crate::network::policy::Policy;
+use crate::project::CredentialName;
+use crate::session::identity::{Role, SandboxId, SessionId, lock_file, private_folder};
+
+/// A journal is at most this large, in bytes; a larger file is not ours.
+const LIMIT: u64 = 4 << 20;
+
+/// Why the journal could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Reading or writing failed.
+    #[error("use the journal {path}")]
+    Io {
+        /// The journal.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not a journal of this version.
+    #[error("understand the journal {path}")]
+    Format {
+        /// The journal.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// How far a session is. The order is that of a life: a crash leaves the last phase that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Objects are being made; the agent has nothing yet.
+    Launching,
+    /// The agent works.
+    Running,
+    /// Credentials are being revoked and containers stopped.
+    Stopping,
+    /// Containers are stopped, credentials are gone, volumes are there.
+    Stopped,
+}
+
+/// One object of the engine that the journal answers for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalObject {
+    /// Container or volume.
+    pub kind: ObjectKind,
+    /// The object's name in the engine.
+    pub name: String,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// The engine's id, once it was made. Volumes have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+/// Kinds of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectKind {
+    /// A container.
+    Container,
+    /// A volume.
+    Volume,
+}
+
+/// A credential that was issued and not yet revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalLease {
+    /// Its declaration when it was issued, by which it is revoked.
+    pub spec: CredentialSpec,
+    /// The provider's handle, which is not secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle: Option<String>,
+    /// Keyed fingerprint of the value.
+    pub fingerprint: String,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When it runs out by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Everything that is remembered of one sandbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this shape.
+    pub version: u32,
+    /// The sandbox.
+    pub id: SandboxId,
+    /// The session that was launched last.
+    pub session: SessionId,
+    /// How far it is.
+    pub phase: Phase,
+    /// Hash of the plan that was launched.
+    pub plan_hash: String,
+    /// `USER@HOST` of who started it.
+    pub owner: String,
+    /// The manifest's path.
+    pub manifest: PathBuf,
+    /// The developer's repository.
+    pub repository: PathBuf,
+    /// The branch that the agent works on.
+    pub branch: String,
+    /// The commit of the developer's repository that the clone started from.
+    pub base: String,
+    /// The commit that the agent's branch started at: the base, or one more with the uncommitted changes.
+    pub start: String,
+    /// The engine's address.
+    pub engine: String,
+    /// Digest of the agent's image.
+    pub image: String,
+    /// The allow list in force.
+    pub policy: Policy,
+    /// Every object that was, or was about to be, made.
+    pub objects: Vec<JournalObject>,
+    /// Credentials that are out, by name.
+    pub leases: BTreeMap<CredentialName, JournalLease>,
+    /// Environment of commands that was made for this session's credentials.
+    pub environment: BTreeMap<String, String>,
+    /// Variables that are read from a file below `/run/secrets` when a command starts.
+    pub secret_environment: BTreeMap<String, String>,
+    /// When the session was launched.
+    pub started_at: Timestamp,
+    /// How the last session ended, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// Lines of the gateway's log of this session that are in the audit log already.
+    #[serde(default)]
+    pub audited_lines: u64,
+}
+
+/// The journal of one sandbox: a record that is replaced atomically.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// The journal of a sandbox; nothing is read or written yet.
+    pub fn of(state: &Path, id: &SandboxId) -> Self {
+        let folder = id.folder(state);
+        Self { path: folder.join("journal.json"), folder }
+    }
+
+    /// The folder with journal and locks.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The record; none when the sandbox was never launched here or was taken down.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood.
+    pub fn read(&self) -> Result<Option<Record>, JournalError> {
+        let io = |source| JournalError::Io { path: self.path.clone(), source };
+        let file = match fs::File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(error)),
+        };
+        let mut text = Vec::new();
+        file.take(LIMIT).read_to_end(&mut text).map_err(io)?;
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|source| JournalError::Format { path: self.path.clone(), source })
+    }
+
+    /// Replaces the record, synced to the disk before it returns.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, record: &Record) -> Result<(), JournalError> {
+        let io = |source| JournalError::Io { path: self.path.clone(), source };
+        private_folder(&self.folder).map_err(io)?;
+        let json = serde_json::to_vec_pretty(record)
+            .map_err(|source| JournalError::Format { path: self.path.clone(), source })?;
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder).map_err(io)?;
+        file.write_all(&json).map_err(io)?;
+        file.as_file().sync_all().map_err(io)?;
+        file.persist(&self.path).map_err(|error| io(error.error))?;
+        fs::File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(io)
+    }
+
+    /// Changes the record that is there, if one is.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn update(&self, change: impl FnOnce(&mut Record)) -> Result<Option<Record>, JournalError> {
+        let io = |source| JournalError::Io { path: self.path.clone(), source };
+        // The supervisor and a command of the user may change it at the same time.
+        let lock = lock_file(&self.folder, "journal.lock").map_err(io)?;
+        lock.lock().map_err(io)?;
+        let Some(mut record) = self.read()? else { return Ok(None) };
+        change(&mut record);
+        self.write(&record)?;
+        Ok(Some(record))
+    }
+
+    /// Forgets the sandbox. The folder with its locks stays: a lock file that is removed while somebody waits for it
+    /// would lock nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove(&self) -> Result<(), JournalError> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(JournalError::Io { path: self.path.clone(), source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All sandboxes that have a record on this machine.
+    ///
+    /// # Errors
+    /// When the state folder cannot be read.
+    pub fn all(state: &Path) -> Result<Vec<Journal>, JournalError> {
+        let folder = state.join("sandboxes");
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(JournalError::Io { path: folder, source }),
+        };
+        let mut journals: Vec<Journal> = entries
+            .filter_map(Result::ok)
+            .map(|entry| Journal { path: entry.path().join("journal.json"), folder: entry.path() })
+            .filter(|journal| journal.path.exists())
+            .collect();
+        journals.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(journals)
+    }
+}

@@ -1,0 +1,680 @@
+//! Applies a plan: the steps of `up`, in an order in which every later step adds access and none removes it.
+//!
+//! Objects are journalled before they exist. Relay and gateway run first, then the policy, then the agent's container
+//! with nothing but the helper in it; only when the probe has held does it get credentials and the project.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::audit::AuditLog;
+use crate::audit::event::AuditEvent;
+use crate::credential::spec::Delivery;
+use crate::credential::{self, CredentialError, IssueContext, Issued};
+use crate::engine::container::{ContainerSpec, Mount, Network};
+use crate::engine::stream::{AttachedStream, Chunk};
+use crate::engine::{Engine, EngineError, ExecSpec};
+use crate::gateway::protocol::Action;
+use crate::image::{BuiltImage, ImageError};
+use crate::init::frame::{Finding, Outcome, ProbeRequest};
+use crate::project::CredentialName;
+use crate::project::manifest::Manifest;
+use crate::session::gateway_control::{GatewayControl, GatewayControlError, LineBuffer};
+use crate::session::identity::{
+    LABEL_OWNER, LABEL_PLAN, LABEL_PROJECT, LABEL_PROOF, LABEL_ROLE, LABEL_SANDBOX, LABEL_SESSION, MachineKey, Role,
+    SandboxId, SessionId, lock_file,
+};
+use crate::session::journal::{Journal, JournalError, JournalLease, JournalObject, ObjectKind, Phase, Record};
+use crate::session::launcher_image::{LauncherImage, LauncherImageError};
+use crate::session::plan::{
+    AGENT, EGRESS_NETWORK, HELPER, HELPER_FOLDER, HOME, PROXY, Plan, WORKSPACE, helper_volume,
+};
+use crate::session::stream_client::{SessionClient, SessionError};
+use crate::workspace::source::{self, SourceState};
+use crate::workspace::WorkspaceError;
+
+/// How long a session may take for one answer.
+const SESSION_PATIENCE: Duration = Duration::from_secs(120);
+/// How long relay and gateway may take until they listen.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+
+/// Why a sandbox could not be launched.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The engine failed.
+    #[error("have the engine start the sandbox")]
+    Engine(#[from] EngineError),
+    /// The journal failed.
+    #[error("journal the launch")]
+    Journal(#[from] JournalError),
+    /// The launcher's own image failed.
+    #[error("make the launcher's image")]
+    LauncherImage(#[from] LauncherImageError),
+    /// The agent's image failed.
+    #[error("build the agent's image")]
+    Image(#[from] ImageError),
+    /// A foreign image is not in the engine.
+    #[error("find the image {reference} in the engine")]
+    ImageAbsent {
+        /// The reference.
+        reference: String,
+    },
+    /// What the engine loaded is not what was sent.
+    #[error("find the image {expected} in the engine after it was loaded")]
+    ImageLost {
+        /// The expected id.
+        expected: String,
+    },
+    /// The gateway failed.
+    #[error("set up the gateway")]
+    Gateway(#[from] GatewayControlError),
+    /// The relay did not start.
+    #[error("start the relay, which said: {said}")]
+    Relay {
+        /// The last it printed, sanitised by who shows it.
+        said: String,
+    },
+    /// The session inside the agent's container failed.
+    #[error("set up the agent's container")]
+    Session(#[from] SessionError),
+    /// The confinement has a hole, so nothing was handed over.
+    #[error("prove the confinement: {}", broken(.findings))]
+    Probe {
+        /// All findings.
+        findings: Vec<Finding>,
+    },
+    /// A credential could not be issued.
+    #[error("issue the credential `{name}`")]
+    Credential {
+        /// Its name.
+        name: CredentialName,
+        /// The cause.
+        #[source]
+        source: CredentialError,
+    },
+    /// The credentials could not be made into files.
+    #[error("deliver the credentials")]
+    Deliver(#[source] CredentialError),
+    /// The audit log cannot be written.
+    #[error("record the launch in the audit log")]
+    Audit(#[from] crate::audit::AuditError),
+    /// The workspace failed.
+    #[error("hand the project over")]
+    Workspace(#[from] WorkspaceError),
+    /// The launcher's folders failed.
+    #[error("use the launcher's folder {path}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn broken(findings: &[Finding]) -> String {
+    let broken = findings.iter().filter(|finding| finding.outcome == Outcome::Broken);
+    broken.map(|finding| format!("{} ({})", finding.check, finding.detail)).collect::<Vec<_>>().join(", ")
+}
+
+/// The agent's image, wherever it comes from.
+pub enum AgentImage {
+    /// Built by the launcher from its lock; the archive is loaded when the engine lacks it.
+    Built(Box<BuiltImage>),
+    /// The engine has it under this id.
+    Present(String),
+}
+
+/// What a launch needs.
+pub struct LaunchInput<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// The launcher's state folder.
+    pub state: &'a Path,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The manifest that the plan was made of.
+    pub manifest: &'a Manifest,
+    /// The manifest's file.
+    pub manifest_path: &'a Path,
+    /// The launcher's own image.
+    pub launcher: &'a LauncherImage,
+    /// The agent's image.
+    pub image: AgentImage,
+    /// The developer's repository.
+    pub source: &'a SourceState,
+    /// The clone of an earlier session, when its volume is kept.
+    pub kept: Option<KeptClone>,
+    /// The key that signs labels.
+    pub key: &'a MachineKey,
+    /// `USER@HOST` of the developer.
+    pub owner: &'a str,
+    /// The developer's user name.
+    pub actor: &'a str,
+    /// How credentials are issued.
+    pub issue: IssueContext<'a>,
+    /// The audit log.
+    pub audit: &'a AuditLog,
+    /// Whether upstream failures are expected.
+    pub offline: bool,
+    /// Told of each step as it begins.
+    pub progress: &'a (dyn Fn(&'static str) + Sync),
+}
+
+/// A clone that an earlier session left in the workspace volume.
+#[derive(Debug, Clone)]
+pub struct KeptClone {
+    /// Its branch.
+    pub branch: String,
+    /// The developer's commit that it started from.
+    pub base: String,
+    /// The commit that the agent's branch started at.
+    pub start: String,
+}
+
+/// A session that is ready for its command.
+pub struct Launched {
+    /// What the journal holds now.
+    pub record: Record,
+    /// The session in the agent's container that probed and cloned; the first command runs on it.
+    pub client: ExecSession,
+    /// Findings of the probe that are worth a word.
+    pub warnings: Vec<String>,
+}
+
+/// A session program in the agent's container.
+pub type ExecSession = SessionClient<Box<dyn tokio::io::AsyncRead + Send + Unpin>, crate::engine::stream::StreamInput>;
+
+/// Makes an audit event of a sandbox.
+pub fn event(actor: &str, record: &Record, action: &str, outcome: &str, facts: &[(&str, &str)]) -> AuditEvent {
+    AuditEvent {
+        time: Timestamp::now(),
+        action: action.to_owned(),
+        actor: actor.to_owned(),
+        project: record.id.project.to_string(),
+        sandbox: Some(record.id.name.to_string()),
+        session: Some(record.session.as_str().to_owned()),
+        outcome: outcome.to_owned(),
+        facts: facts.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    }
+}
+
+/// The record that is journalled before the first object of a launch exists.
+///
+/// # Errors
+/// When the kernel gives no random bytes.
+pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
+    let plan = input.plan;
+    let container = |role: Role| JournalObject {
+        kind: ObjectKind::Container,
+        name: plan.id.object(role),
+        role: Some(role),
+        id: None,
+    };
+    let volume = |role: Role| JournalObject { kind: ObjectKind::Volume, ..container(role) };
+    let session = SessionId::random()
+        .map_err(|source| LaunchError::Folder { path: input.state.to_path_buf(), source })?;
+    Ok(Record {
+        version: 1,
+        id: plan.id.clone(),
+        session,
+        phase: Phase::Launching,
+        plan_hash: plan.plan_hash.clone(),
+        owner: input.owner.to_owned(),
+        manifest: input.manifest_path.to_path_buf(),
+        repository: input.manifest.workspace.source.clone(),
+        branch: input.kept.as_ref().map_or(&input.source.branch, |kept| &kept.branch).clone(),
+        base: input.kept.as_ref().map_or(&input.source.base, |kept| &kept.base).clone(),
+        start: input.kept.as_ref().map(|kept| kept.start.clone()).unwrap_or_default(),
+        engine: input.engine.info().endpoint.clone(),
+        image: plan.image.digest.to_string(),
+        policy: plan.network.clone(),
+        objects: vec![
+            container(Role::Agent),
+            container(Role::Gateway),
+            container(Role::Relay),
+            container(Role::Fill),
+            container(Role::Reader),
+            volume(Role::Workspace),
+            volume(Role::Home),
+            volume(Role::Secrets),
+            volume(Role::Channel),
+        ],
+        leases: BTreeMap::new(),
+        environment: BTreeMap::new(),
+        secret_environment: BTreeMap::new(),
+        started_at: Timestamp::now(),
+        ended: None,
+        audited_lines: 0,
+    })
+}
+
+/// Applies the plan. On an error, or when the future is dropped, the caller takes down what `record` names.
+///
+/// # Errors
+/// When any step fails.
+pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launched, LaunchError> {
+    let LaunchInput { engine, plan, .. } = &input;
+    let journal = Journal::of(input.state, &plan.id);
+    journal.write(record)?;
+    audit(&input, record, "session.launching", &[("plan", &plan.plan_hash), ("image", &record.image.clone())])?;
+
+    (input.progress)("preparing images");
+    let launcher_id = ensure_launcher(engine, input.state, input.launcher).await?;
+    let agent_id = ensure_agent_image(engine, &input.image, input.progress).await?;
+
+    let issuing = issue_all(&input);
+    let starting = start_containers(&input, record.clone(), &journal, &launcher_id, &agent_id);
+    // Issuers answer while the engine works. Nothing is delivered before the probe.
+    let (issued, started) = tokio::join!(issuing, starting);
+    let issued = match issued {
+        Ok(issued) => issued,
+        Err((partly, error)) => {
+            remember_leases(record, &input, &partly);
+            journal.write(record)?;
+            return Err(error);
+        }
+    };
+    remember_leases(record, &input, &issued);
+    let Started { objects, mut gateway, mut client } = match started {
+        Ok(started) => started,
+        Err(error) => {
+            journal.write(record)?;
+            return Err(error);
+        }
+    };
+    record.objects = objects;
+    journal.write(record)?;
+
+    (input.progress)("proving the confinement");
+    let warnings = probe(&input, record, &mut client).await?;
+
+    let delivered = deliver(&input, record, issued, &mut gateway).await?;
+    record.secret_environment = delivered.secret_environment;
+    record.environment = git_environment(&delivered.git_configuration);
+
+    (input.progress)("handing the project over");
+    record.start = hand_over(&input, record, &mut client).await?;
+    record.environment.insert("SANDBOX_SESSION".to_owned(), record.session.as_str().to_owned());
+    record.phase = Phase::Running;
+    journal.write(record)?;
+    audit(&input, record, "session.started", &[("branch", &record.branch.clone()), ("base", &record.base.clone())])?;
+    Ok(Launched { record: record.clone(), client, warnings })
+}
+
+fn audit(input: &LaunchInput<'_>, record: &Record, action: &str, facts: &[(&str, &str)]) -> Result<(), LaunchError> {
+    let event = event(input.actor, record, action, "ok", facts);
+    // What is not recorded does not happen: a session starts only with a log that can be written.
+    input.audit.append(&event)?;
+    Ok(())
+}
+
+async fn ensure_launcher(engine: &Engine, state: &Path, launcher: &LauncherImage) -> Result<String, LaunchError> {
+    for id in [&launcher.config, &launcher.manifest] {
+        if let Some(found) = engine.image(&id.to_string()).await? {
+            return Ok(found.id);
+        }
+    }
+    let failed = |source| LaunchError::Folder { path: state.to_path_buf(), source };
+    // Two launches at once would send the same archive twice.
+    let lock = lock_file(state, "launcher-image.lock").map_err(failed)?;
+    let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock))
+        .await
+        .map_err(|error| failed(std::io::Error::other(error)))?
+        .map_err(failed)?;
+    let archive = launcher.archive()?;
+    engine.load_image(tokio::fs::File::from_std(archive)).await?;
+    drop(lock);
+    for id in [&launcher.config, &launcher.manifest] {
+        if let Some(found) = engine.image(&id.to_string()).await? {
+            return Ok(found.id);
+        }
+    }
+    Err(LaunchError::ImageLost { expected: launcher.config.to_string() })
+}
+
+async fn ensure_agent_image(
+    engine: &Engine,
+    image: &AgentImage,
+    progress: &(dyn Fn(&'static str) + Sync),
+) -> Result<String, LaunchError> {
+    let built = match image {
+        AgentImage::Present(id) => return Ok(id.clone()),
+        AgentImage::Built(built) => built,
+    };
+    let ids = [built.config_digest.to_string(), built.manifest_digest.to_string()];
+    for id in &ids {
+        if let Some(found) = engine.image(id).await? {
+            return Ok(found.id);
+        }
+    }
+    progress("loading the agent's image");
+    engine.load_image(built.archive()).await?;
+    for id in &ids {
+        if let Some(found) = engine.image(id).await? {
+            return Ok(found.id);
+        }
+    }
+    Err(LaunchError::ImageLost { expected: ids[0].clone() })
+}
+
+struct Started {
+    objects: Vec<JournalObject>,
+    gateway: GatewayControl,
+    client: ExecSession,
+}
+
+async fn start_containers(
+    input: &LaunchInput<'_>,
+    record: Record,
+    journal: &Journal,
+    launcher_id: &str,
+    agent_id: &str,
+) -> Result<Started, LaunchError> {
+    let LaunchInput { engine, plan, .. } = input;
+    (input.progress)("creating containers");
+    let mut record = record;
+    let labels = |role: Role| labels(input, &record, role);
+    engine.ensure_network(EGRESS_NETWORK, &BTreeMap::new()).await?;
+    create_volumes(input, &record, true).await?;
+    let helper = helper_volume(&input.launcher.config);
+
+    let mut relay = plan.containers.relay.clone();
+    relay.image = launcher_id.to_owned();
+    relay.labels = labels(Role::Relay);
+    let mut gateway = plan.containers.gateway.clone();
+    gateway.image = launcher_id.to_owned();
+    gateway.labels = labels(Role::Gateway);
+    let mut agent = plan.containers.agent.clone();
+    agent.image = agent_id.to_owned();
+    agent.labels = labels(Role::Agent);
+    agent.mounts.push(Mount { volume: helper.clone(), target: HELPER_FOLDER.to_owned(), read_only: true, copy: false });
+    let fill = fill_container(input, &record, launcher_id, &helper);
+
+    // The engine fills a volume when a container that mounts it is created, so the fill container never runs. It goes
+    // first: no other container may mount the volumes before they are filled.
+    let fill_id = engine.create_container(&fill).await?;
+    let (relay_id, gateway_id) = tokio::try_join!(engine.create_container(&relay), engine.create_container(&gateway))?;
+    let agent_id = engine.create_container(&agent).await?;
+    for (role, id) in
+        [(Role::Fill, &fill_id), (Role::Relay, &relay_id), (Role::Gateway, &gateway_id), (Role::Agent, &agent_id)]
+    {
+        let named = record.objects.iter_mut().find(|object| object.name == plan.id.object(role));
+        if let Some(object) = named {
+            object.id = Some(id.clone());
+        }
+    }
+    journal.write(&record)?;
+
+    (input.progress)("starting relay and gateway");
+    let mut control = GatewayControl::attach(engine, &gateway_id).await?;
+    let relay_stream = engine.attach(&relay_id).await?;
+    let (relay_started, gateway_started) =
+        tokio::join!(engine.start_container(&relay_id), engine.start_container(&gateway_id));
+    relay_started?;
+    gateway_started?;
+    let (relay_ready, gateway_ready) = tokio::join!(wait_for_relay(relay_stream), control.ready(READY_LIMIT));
+    relay_ready?;
+    gateway_ready?;
+    control.carry_out(Action::Policy(plan.network.clone())).await?;
+
+    (input.progress)("starting the agent's container");
+    engine.start_container(&agent_id).await?;
+    let (client, removed) = tokio::join!(open_session(engine, &agent_id), engine.remove_container(&fill_id));
+    removed?;
+    Ok(Started { objects: record.objects, gateway: control, client: client? })
+}
+
+fn labels(input: &LaunchInput<'_>, record: &Record, role: Role) -> BTreeMap<String, String> {
+    let id: &SandboxId = &input.plan.id;
+    BTreeMap::from([
+        (LABEL_PROJECT.to_owned(), id.project.to_string()),
+        (LABEL_SANDBOX.to_owned(), id.name.to_string()),
+        (LABEL_SESSION.to_owned(), record.session.as_str().to_owned()),
+        (LABEL_ROLE.to_owned(), role.as_str().to_owned()),
+        (LABEL_PLAN.to_owned(), input.plan.plan_hash.clone()),
+        (LABEL_OWNER.to_owned(), input.owner.to_owned()),
+        (LABEL_PROOF.to_owned(), input.key.proof(&id.object(role), role)),
+    ])
+}
+
+async fn create_volumes(input: &LaunchInput<'_>, record: &Record, noswap: bool) -> Result<(), LaunchError> {
+    let roles = [Role::Workspace, Role::Home, Role::Secrets, Role::Channel];
+    let creations = roles.into_iter().zip(&input.plan.volumes).map(|(role, volume)| {
+        let mut volume = volume.clone();
+        volume.labels = labels(input, record, role);
+        if let Some(memory) = &mut volume.memory {
+            memory.noswap = noswap && kernel_has_noswap();
+        }
+        async move { input.engine.create_volume(&volume).await }
+    });
+    futures_util::future::try_join_all(creations).await?;
+    Ok(())
+}
+
+/// Whether this kernel's tmpfs knows `noswap` (Linux 6.4, tmpfs(5)). A remote engine may differ; then the mount fails
+/// and says so.
+fn kernel_has_noswap() -> bool {
+    let system = rustix::system::uname();
+    let release = system.release().to_string_lossy();
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (6, 4)
+}
+
+fn fill_container(input: &LaunchInput<'_>, record: &Record, launcher_id: &str, helper: &str) -> ContainerSpec {
+    let id = &input.plan.id;
+    let filled = |volume: String, target: &str| Mount { volume, target: target.to_owned(), read_only: false, copy: true };
+    ContainerSpec {
+        name: id.object(Role::Fill),
+        image: launcher_id.to_owned(),
+        labels: labels(input, record, Role::Fill),
+        network: Network::None,
+        dns: Vec::new(),
+        mounts: vec![
+            filled(id.object(Role::Workspace), WORKSPACE),
+            filled(id.object(Role::Home), HOME),
+            filled(helper.to_owned(), "/helper"),
+        ],
+        ..input.plan.containers.relay.clone()
+    }
+}
+
+async fn wait_for_relay(mut stream: AttachedStream) -> Result<(), LaunchError> {
+    let mut said = String::new();
+    let wait = async {
+        let mut lines = LineBuffer::default();
+        while let Some(chunk) = stream.output.next().await? {
+            match chunk {
+                Chunk::Out(bytes) => {
+                    for line in lines.push(&bytes) {
+                        if serde_json::from_slice::<crate::gateway::protocol::Event>(&line)
+                            .is_ok_and(|event| event == crate::gateway::protocol::Event::Ready)
+                        {
+                            return Ok(true);
+                        }
+                    }
+                }
+                Chunk::Err(bytes) if said.len() < 2000 => said.push_str(&String::from_utf8_lossy(&bytes)),
+                Chunk::Err(_) => {}
+            }
+        }
+        Ok::<bool, EngineError>(false)
+    };
+    match tokio::time::timeout(READY_LIMIT, wait).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) | Err(_) => Err(LaunchError::Relay { said }),
+        Ok(Err(error)) => Err(error.into()),
+    }
+}
+
+/// Starts a session program in a running container of the agent's.
+///
+/// # Errors
+/// When the engine refuses.
+pub async fn open_session(engine: &Engine, container: &str) -> Result<ExecSession, EngineError> {
+    let spec = ExecSpec {
+        command: vec![HELPER.to_owned(), "session".to_owned()],
+        user: AGENT,
+        environment: BTreeMap::new(),
+        working_directory: "/".to_owned(),
+        stdin: true,
+    };
+    let stream = engine.exec(container, &spec).await?;
+    let AttachedStream { input, output, .. } = stream;
+    let chunks = futures_util::stream::unfold(output, |mut output| async move {
+        loop {
+            match output.next().await {
+                Ok(None) => return None,
+                Ok(Some(Chunk::Out(bytes))) => return Some((Ok(bytes), output)),
+                Ok(Some(Chunk::Err(bytes))) => {
+                    tracing::debug!(said = %String::from_utf8_lossy(&bytes).escape_debug(), "the session program wrote to its standard error");
+                }
+                Err(error) => return Some((Err(std::io::Error::other(error)), output)),
+            }
+        }
+    });
+    let reader: Box<dyn tokio::io::AsyncRead + Send + Unpin> =
+        Box::new(tokio_util::io::StreamReader::new(Box::pin(chunks)));
+    Ok(SessionClient::new(reader, input, SESSION_PATIENCE))
+}
+
+type PartlyIssued = (BTreeMap<CredentialName, Issued>, LaunchError);
+
+async fn issue_all(input: &LaunchInput<'_>) -> Result<BTreeMap<CredentialName, Issued>, PartlyIssued> {
+    let issues = input.manifest.credentials.iter().map(|(name, spec)| async {
+        (name.clone(), credential::issue(name, spec, &input.issue).await)
+    });
+    let mut issued = BTreeMap::new();
+    let mut failed = None;
+    for (name, result) in futures_util::future::join_all(issues).await {
+        match result {
+            Ok(credential) => {
+                issued.insert(name, credential);
+            }
+            Err(source) => failed = failed.or(Some(LaunchError::Credential { name, source })),
+        }
+    }
+    match failed {
+        None => Ok(issued),
+        Some(error) => Err((issued, error)),
+    }
+}
+
+fn remember_leases(record: &mut Record, input: &LaunchInput<'_>, issued: &BTreeMap<CredentialName, Issued>) {
+    for (name, credential) in issued {
+        let Some(spec) = input.manifest.credentials.get(name) else { continue };
+        record.leases.insert(name.clone(), lease(spec.clone(), credential));
+    }
+}
+
+/// What the journal keeps of an issued credential.
+pub fn lease(spec: crate::credential::spec::CredentialSpec, issued: &Issued) -> JournalLease {
+    JournalLease {
+        spec,
+        handle: issued.handle.clone(),
+        fingerprint: issued.fingerprint.to_string(),
+        issued_at: issued.issued_at,
+        expires_at: issued.expires_at,
+    }
+}
+
+async fn probe(
+    input: &LaunchInput<'_>,
+    record: &Record,
+    client: &mut ExecSession,
+) -> Result<Vec<String>, LaunchError> {
+    let listed = input.plan.network.allow.iter().find_map(|rule| match &rule.host {
+        crate::network::name::HostPattern::Exact(name) => Some((name.to_string(), rule.port)),
+        _ => None,
+    });
+    let request = ProbeRequest {
+        proxy: PROXY.to_owned(),
+        listed,
+        unlisted: format!("{}.invalid", record.session.as_str()),
+        offline: input.offline,
+        writable: vec![WORKSPACE.to_owned(), HOME.to_owned(), "/tmp".to_owned()],
+    };
+    let findings = client.probe(request).await?;
+    if findings.iter().any(|finding| finding.outcome == Outcome::Broken) || findings.is_empty() {
+        return Err(LaunchError::Probe { findings });
+    }
+    audit(input, record, "session.probed", &[("checks", &findings.len().to_string())])?;
+    let warnings = findings.into_iter().filter(|finding| finding.outcome == Outcome::Warning);
+    Ok(warnings.map(|finding| format!("{}: {}", finding.check, finding.detail)).collect())
+}
+
+async fn deliver(
+    input: &LaunchInput<'_>,
+    record: &Record,
+    issued: BTreeMap<CredentialName, Issued>,
+    gateway: &mut GatewayControl,
+) -> Result<credential::Delivered, LaunchError> {
+    for issued in issued.values() {
+        let expires = issued.expires_at.map_or_else(|| "never by itself".to_owned(), |time| time.to_string());
+        let facts = [
+            ("credential", issued.name.as_str()),
+            ("provider", issued.provider),
+            ("fingerprint", &issued.fingerprint.to_string()),
+            ("expires_at", &expires),
+        ];
+        audit(input, record, "credential.issued", &facts)?;
+    }
+    let names: Vec<String> = issued.keys().map(ToString::to_string).collect();
+    let pairs: Vec<_> = issued
+        .into_iter()
+        .filter_map(|(name, issued)| input.manifest.credentials.get(&name).map(|spec| (spec, issued)))
+        .collect();
+    let mut delivered = credential::deliver(pairs).map_err(LaunchError::Deliver)?;
+    let files = std::mem::take(&mut delivered.files);
+    if !files.is_empty() {
+        gateway.carry_out(Action::Secrets(files)).await?;
+    }
+    for name in names {
+        audit(input, record, "credential.delivered", &[("credential", &name)])?;
+    }
+    Ok(delivered)
+}
+
+/// git's settings as environment variables (git-config(1), `GIT_CONFIG_COUNT`), so that they hold in every repository
+/// of the agent's container and leave no file behind.
+fn git_environment(settings: &[(String, String)]) -> BTreeMap<String, String> {
+    let mut environment = BTreeMap::new();
+    if settings.is_empty() {
+        return environment;
+    }
+    environment.insert("GIT_CONFIG_COUNT".to_owned(), settings.len().to_string());
+    for (index, (key, value)) in settings.iter().enumerate() {
+        environment.insert(format!("GIT_CONFIG_KEY_{index}"), key.clone());
+        environment.insert(format!("GIT_CONFIG_VALUE_{index}"), value.clone());
+    }
+    environment
+}
+
+async fn hand_over(
+    input: &LaunchInput<'_>,
+    record: &Record,
+    client: &mut ExecSession,
+) -> Result<String, LaunchError> {
+    let spec = &input.manifest.workspace;
+    let hosts: Vec<String> = (input.manifest.credentials.values())
+        .filter_map(|spec| match &spec.deliver {
+            Delivery::Git { host } => Some(host.to_string()),
+            _ => None,
+        })
+        .collect();
+    let id = &input.plan.id;
+    let session = record.session.as_str();
+    let request =
+        source::clone_request(WORKSPACE, input.source, &id.project, &id.name, session, &hosts, Vec::new());
+    if let Some(kept) = &input.kept {
+        client.clone_bundle(request, tokio::io::empty()).await?;
+        return Ok(kept.start.clone());
+    }
+    let mut bundle = source::open_bundle(&spec.source, spec, input.source).await?;
+    let head = client.clone_bundle(request, &mut bundle).await?;
+    bundle.finish().await?;
+    Ok(head.unwrap_or_default())
+}

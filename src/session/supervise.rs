@@ -1,0 +1,439 @@
+//! The supervisor: a background process of the developer's, one for each running sandbox.
+//!
+//! It rotates credentials, records what the gateway decides, mends a gateway that died, and ends the session when the
+//! last command has ended. Commands of the user hold a shared lock on `sessions.lock` while they run; the supervisor
+//! waits for the exclusive one, so that a crashed terminal counts as an end and nobody has to keep a list.
+//!
+//! It is always a process of its own, also for a foreground `up`: whoever started the sandbox may leave first.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+
+use crate::audit::AuditLog;
+use crate::credential::spec::Delivery;
+use crate::credential::{self, CredentialError, IssueContext};
+use crate::engine::stream::Chunk;
+use crate::engine::{Engine, EngineError};
+use crate::gateway::protocol::{Action, Decision, Event};
+use crate::project::CredentialName;
+use crate::session::gateway_control::{GatewayControl, GatewayControlError, LineBuffer};
+use crate::session::identity::{LABEL_SESSION, Role, lock_file};
+use crate::session::journal::{Journal, JournalError, Phase, Record};
+use crate::session::launch::{event, lease};
+use crate::session::teardown::{self, EndContext};
+
+/// How often requests for a rotation and due dates are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// The first pause after a failed rotation; it doubles up to [`RETRY_MOST`].
+const RETRY_FIRST: Duration = Duration::from_secs(5);
+/// The longest pause between two tries of a rotation.
+const RETRY_MOST: Duration = Duration::from_secs(300);
+/// How many events of the gateway are recorded before the journal remembers how far the log was read.
+const REMEMBER_EVERY: u64 = 64;
+
+/// Why a session could not be supervised.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// The journal failed.
+    #[error("use the journal")]
+    Journal(#[from] JournalError),
+    /// The engine failed.
+    #[error("watch the sandbox's containers")]
+    Engine(#[from] EngineError),
+    /// A lock failed.
+    #[error("use the sandbox's locks")]
+    Lock(#[source] std::io::Error),
+    /// Another supervisor is there already.
+    #[error("supervise a sandbox that has a supervisor already")]
+    Taken,
+    /// The sandbox does not run.
+    #[error("supervise a sandbox that does not run")]
+    NotRunning,
+}
+
+/// Why a credential was not rotated or withdrawn.
+#[derive(Debug, thiserror::Error)]
+enum RotateError {
+    #[error("find the credential among those that are out")]
+    NotOut,
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    #[error(transparent)]
+    Gateway(#[from] GatewayControlError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl RotateError {
+    /// The error and its causes on one line, for the audit log.
+    fn reason(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
+    }
+}
+
+/// What the supervisor needs.
+pub struct SuperviseInput<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// The launcher's state folder.
+    pub state: &'a Path,
+    /// The sandbox's journal.
+    pub journal: Journal,
+    /// The developer's user name.
+    pub actor: &'a str,
+    /// The audit log.
+    pub audit: &'a AuditLog,
+    /// How credentials are issued and revoked.
+    pub issue: IssueContext<'a>,
+}
+
+/// Takes the supervisor's lock.
+///
+/// # Errors
+/// When another supervisor holds it.
+pub fn claim(journal: &Journal) -> Result<File, SuperviseError> {
+    let lock = lock_file(journal.folder(), "supervisor.lock").map_err(SuperviseError::Lock)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(SuperviseError::Taken),
+        Err(std::fs::TryLockError::Error(error)) => Err(SuperviseError::Lock(error)),
+    }
+}
+
+/// Joins the commands of a sandbox: as long as the returned file lives, the supervisor does not end the session.
+/// Waits while an end is under way.
+///
+/// # Errors
+/// When the lock file cannot be used.
+pub async fn join(journal: &Journal) -> Result<File, SuperviseError> {
+    let lock = lock_file(journal.folder(), "sessions.lock").map_err(SuperviseError::Lock)?;
+    blocking(move || lock.lock_shared().map(|()| lock)).await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, SuperviseError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| SuperviseError::Lock(std::io::Error::other(error)))?
+        .map_err(SuperviseError::Lock)
+}
+
+/// Supervises until the last command has ended or the agent's container is gone, then ends the session.
+///
+/// # Errors
+/// When the session cannot be watched; what can be ended is ended all the same.
+pub async fn supervise(input: SuperviseInput<'_>) -> Result<(), SuperviseError> {
+    let record = input.journal.read()?.ok_or(SuperviseError::NotRunning)?;
+    if record.phase != Phase::Running {
+        return Err(SuperviseError::NotRunning);
+    }
+    let sessions = lock_file(input.journal.folder(), "sessions.lock").map_err(SuperviseError::Lock)?;
+    let last_command = tokio::task::spawn_blocking(move || sessions.lock().map(|()| sessions));
+    let (ended, _sessions) = tokio::select! {
+        locked = last_command => match locked {
+            Ok(Ok(sessions)) => ("the last command ended", Some(sessions)),
+            _ => ("the sandbox's lock failed", None),
+        },
+        reason = watch_containers(&input, &record) => (reason, None),
+        () = rotate_forever(&input) => ("rotation ended", None),
+        never = record_decisions(&input, &record) => match never {},
+        () = terminated() => ("the supervisor was asked to end", None),
+    };
+    finish(&input, ended).await
+}
+
+async fn terminated() {
+    let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    match signal {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn finish(input: &SuperviseInput<'_>, ended: &str) -> Result<(), SuperviseError> {
+    let Some(mut record) = input.journal.read()? else { return Ok(()) };
+    let ended = match input.engine.inspect_container(&record.id.object(Role::Agent)).await? {
+        Some(agent) if agent.oom_killed => "the agent was killed for memory",
+        _ => ended,
+    };
+    drain_decisions(input, &mut record).await;
+    if record.phase != Phase::Running {
+        // `sandbox down` ends it itself and waits for this process to leave.
+        input.journal.update(|now| now.audited_lines = record.audited_lines)?;
+        return Ok(());
+    }
+    let context = EndContext { state: input.state, actor: input.actor, audit: input.audit, issue: input.issue.clone() };
+    let complaints = teardown::stop(input.engine, &input.journal, &mut record, ended, &context).await;
+    for complaint in complaints {
+        tracing::error!(%complaint, "the session's end is not complete");
+    }
+    Ok(())
+}
+
+/// Watches for containers that die. Gives the reason for which the session has to end.
+async fn watch_containers(input: &SuperviseInput<'_>, record: &Record) -> &'static str {
+    let labels = vec![format!("{LABEL_SESSION}={}", record.session.as_str())];
+    loop {
+        let events = input.engine.events(&labels);
+        tokio::pin!(events);
+        while let Some(Ok(event)) = events.next().await {
+            if event.action == "oom" {
+                note(input, record, "session.oom", "failed", &[("container", &event.container)]);
+            }
+            if event.action != "die" {
+                continue;
+            }
+            match check_containers(input, record).await {
+                Ok(None) => {}
+                Ok(Some(reason)) => return reason,
+                Err(error) => tracing::warn!(%error, "a container that died could not be mended"),
+            }
+        }
+        // The engine went away or restarted; without it there is nothing to do but to look again.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if let Ok(Some(reason)) = check_containers(input, record).await {
+            return reason;
+        }
+    }
+}
+
+async fn check_containers(
+    input: &SuperviseInput<'_>,
+    record: &Record,
+) -> Result<Option<&'static str>, GatewayControlError> {
+    let runs = async |role: Role| -> Result<bool, EngineError> {
+        let found = input.engine.inspect_container(&record.id.object(role)).await?;
+        Ok(found.is_some_and(|container| container.status == crate::engine::ContainerStatus::Running))
+    };
+    if !runs(Role::Agent).await? {
+        return Ok(Some("the agent's container ended"));
+    }
+    if !runs(Role::Relay).await? {
+        // The agent's namespace went with the relay: nothing in it can be used any more.
+        return Ok(Some("the relay ended"));
+    }
+    if !runs(Role::Gateway).await? {
+        note(input, record, "gateway.died", "failed", &[]);
+        let name = record.id.object(Role::Gateway);
+        let mut control = GatewayControl::attach(input.engine, &name).await?;
+        input.engine.start_container(&name).await?;
+        control.ready(Duration::from_secs(20)).await?;
+        let policy = input.journal.read().ok().flatten().map(|record| record.policy).unwrap_or_default();
+        control.carry_out(Action::Policy(policy)).await?;
+        note(input, record, "gateway.restarted", "ok", &[]);
+    }
+    Ok(None)
+}
+
+fn note(input: &SuperviseInput<'_>, record: &Record, action: &str, outcome: &str, facts: &[(&str, &str)]) {
+    let event = event(input.actor, record, action, outcome, facts);
+    if let Err(error) = input.audit.append(&event) {
+        tracing::error!(%error, action, "an audit event was not written");
+    }
+}
+
+/// Follows the gateway's log and records every decision. The engine keeps the log, so nothing is lost while no
+/// supervisor lives, and the journal remembers how many lines are recorded.
+async fn record_decisions(input: &SuperviseInput<'_>, record: &Record) -> std::convert::Infallible {
+    let gateway = record.id.object(Role::Gateway);
+    let mut done = record.audited_lines;
+    loop {
+        let mut seen = 0;
+        let mut lines = LineBuffer::default();
+        let log = input.engine.logs(&gateway, true, None);
+        tokio::pin!(log);
+        while let Some(Ok(chunk)) = log.next().await {
+            let Chunk::Out(bytes) = chunk else { continue };
+            for line in lines.push(&bytes) {
+                seen += 1;
+                if seen <= done {
+                    continue;
+                }
+                done = seen;
+                record_line(input, record, &line);
+                if done % REMEMBER_EVERY == 0 {
+                    remember_lines(input, done);
+                }
+            }
+        }
+        remember_lines(input, done);
+        // The gateway stopped; its log goes on in the same place when it is started again.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+fn remember_lines(input: &SuperviseInput<'_>, done: u64) {
+    if let Err(error) = input.journal.update(|record| record.audited_lines = done) {
+        tracing::warn!(%error, "the journal was not updated");
+    }
+}
+
+/// Records what the gateway's log holds beyond what is recorded already; the last look before its container goes.
+async fn drain_decisions(input: &SuperviseInput<'_>, record: &mut Record) {
+    let gateway = record.id.object(Role::Gateway);
+    let mut seen = 0;
+    let mut lines = LineBuffer::default();
+    let log = input.engine.logs(&gateway, false, None);
+    tokio::pin!(log);
+    while let Some(Ok(chunk)) = log.next().await {
+        let Chunk::Out(bytes) = chunk else { continue };
+        for line in lines.push(&bytes) {
+            seen += 1;
+            if seen > record.audited_lines {
+                record_line(input, record, &line);
+                record.audited_lines = seen;
+            }
+        }
+    }
+}
+
+fn record_line(input: &SuperviseInput<'_>, record: &Record, line: &[u8]) {
+    let Ok(event) = serde_json::from_slice::<Event>(line) else { return };
+    match event {
+        Event::Decision(decision) => record_decision(input, record, &decision),
+        Event::SecretRead { name, count } => {
+            note(input, record, "credential.read", "ok", &[("file", &name), ("count", &count.to_string())]);
+        }
+        Event::Closed(closed) => {
+            let facts = [
+                ("connection", closed.connection.to_string()),
+                ("sent", closed.sent.to_string()),
+                ("received", closed.received.to_string()),
+            ];
+            let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            note(input, record, "network.closed", "ok", &facts);
+        }
+        Event::Ready | Event::Acknowledged { .. } => {}
+    }
+}
+
+fn record_decision(input: &SuperviseInput<'_>, record: &Record, decision: &Decision) {
+    let port = decision.port.to_string();
+    let connection = decision.connection.to_string();
+    let mut facts = vec![
+        ("connection", connection.as_str()),
+        ("host", &decision.host),
+        ("port", &port),
+        ("via", &decision.via),
+        ("reason", &decision.reason),
+    ];
+    for (name, value) in [("address", &decision.address), ("rule", &decision.rule), ("detail", &decision.detail)] {
+        if let Some(value) = value {
+            facts.push((name, value));
+        }
+    }
+    let (action, outcome) = if decision.allowed { ("network.allowed", "ok") } else { ("network.denied", "denied") };
+    note(input, record, action, outcome, &facts);
+}
+
+/// When a credential is to be renewed next.
+struct Due {
+    at: Timestamp,
+    pause: Duration,
+}
+
+/// Rotates what is due and what the user asked for.
+async fn rotate_forever(input: &SuperviseInput<'_>) {
+    let mut due: BTreeMap<CredentialName, Due> = BTreeMap::new();
+    loop {
+        let Ok(Some(record)) = input.journal.read() else {
+            tokio::time::sleep(TICK).await;
+            continue;
+        };
+        let now = Timestamp::now();
+        for (name, lease) in &record.leases {
+            let entry = credential::next_rotation(lease.issued_at, lease.expires_at, record.session.as_str());
+            if let Some(at) = entry {
+                due.entry(name.clone()).or_insert(Due { at, pause: RETRY_FIRST });
+            }
+        }
+        let asked = credential::rotation::take_requests(input.journal.folder()).unwrap_or_default();
+        let names: Vec<CredentialName> = record
+            .leases
+            .keys()
+            .filter(|name| asked.rotate.contains(*name) || due.get(*name).is_some_and(|due| due.at <= now))
+            .cloned()
+            .collect();
+        for name in asked.revoke.iter().filter(|name| record.leases.contains_key(*name)) {
+            due.remove(name);
+            let withdrawn = withdraw(input, &record, name).await;
+            let outcome = if withdrawn.is_ok() { "ok" } else { "failed" };
+            let reason = withdrawn.err().map_or_else(|| "asked for".to_owned(), |error| error.reason());
+            note(input, &record, "credential.revoked", outcome, &[("credential", name.as_str()), ("reason", &reason)]);
+        }
+        for name in names.into_iter().filter(|name| !asked.revoke.contains(name)) {
+            match rotate(input, &record, &name).await {
+                Ok(()) => {
+                    due.remove(&name);
+                }
+                Err(error) => {
+                    let reason = error.reason();
+                    let until = record.leases.get(&name).and_then(|lease| lease.expires_at);
+                    let until = until.map_or_else(|| "unlimited".to_owned(), |time| time.to_string());
+                    let facts = [("credential", name.as_str()), ("reason", &reason), ("valid_until", &until)];
+                    note(input, &record, "credential.rotation_failed", "failed", &facts);
+                    let pause = due.get(&name).map_or(RETRY_FIRST, |due| due.pause);
+                    due.insert(name, Due { at: now + pause, pause: (pause * 2).min(RETRY_MOST) });
+                }
+            }
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Issues every credential of the sandbox anew where it is `name`, and delivers all files in one swap.
+async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
+    let old = record.leases.get(name).ok_or(RotateError::NotOut)?;
+    let issued = credential::issue(name, &old.spec, &input.issue).await?;
+    let fingerprint = issued.fingerprint.to_string();
+    let renewed = lease(old.spec.clone(), &issued);
+    let files = credential::deliver(vec![(&old.spec, issued)])?.files;
+    let gateway = record.id.object(Role::Gateway);
+    let mut control = GatewayControl::attach(input.engine, &gateway).await?;
+    control.carry_out(Action::UpdateSecrets(files)).await?;
+    let changed = name.clone();
+    input.journal.update(|record| {
+        record.leases.insert(changed, renewed);
+    })?;
+    let facts = [("credential", name.as_str()), ("fingerprint", &fingerprint), ("previous", &old.fingerprint)];
+    note(input, record, "credential.rotated", "ok", &facts);
+    if old.handle.is_some() {
+        let revoked = credential::revoke(name, &old.spec, old.handle.as_deref(), &input.issue).await;
+        let outcome = if revoked.is_ok() { "ok" } else { "failed" };
+        note(input, record, "credential.revoked", outcome, &[("credential", name.as_str()), ("fingerprint", &old.fingerprint)]);
+    }
+    Ok(())
+}
+
+/// Takes a credential away from the running sandbox and revokes it at its issuer.
+async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
+    let lease = record.leases.get(name).ok_or(RotateError::NotOut)?;
+    let file = match &lease.spec.deliver {
+        Delivery::File { name } => name.clone(),
+        _ => name.to_string(),
+    };
+    let gateway = record.id.object(Role::Gateway);
+    let mut control = GatewayControl::attach(input.engine, &gateway).await?;
+    control.carry_out(Action::RemoveSecrets(vec![file])).await?;
+    credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;
+    let gone = name.clone();
+    input.journal.update(|record| {
+        record.leases.remove(&gone);
+    })?;
+    Ok(())
+}

@@ -1,0 +1,410 @@
+//! The review of commits before they land: plumbing only, so neither a text conversion nor an external diff ever runs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::WorkspaceError;
+use super::git::Git;
+use super::hazard;
+use crate::commands::printer::sanitise;
+
+/// A file above this many bytes is shown first.
+const LARGE: u64 = 5 << 20;
+/// Contents above this many bytes are not searched for deceptive characters.
+const SCAN_FILE: u64 = 1 << 20;
+/// All contents that are searched, together, in bytes.
+const SCAN_TOTAL: u64 = 64 << 20;
+/// The most commits that are listed.
+const COMMIT_LIMIT: usize = 1000;
+
+/// Paths whose hazard the user accepts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AcceptedRisks(pub BTreeSet<String>);
+
+/// What would come in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Review {
+    /// The commits that the base lacks, newest first, at most 1000 of them.
+    pub commits: Vec<CommitSummary>,
+    /// The paths that differ between base and head.
+    pub files: Vec<FileChange>,
+    /// What does not come in unless it is accepted path by path.
+    pub held_back: Vec<Remark>,
+    /// What to look at before anything else.
+    pub shown_first: Vec<Remark>,
+}
+
+/// One commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CommitSummary {
+    /// Object id.
+    pub id: String,
+    /// The author's name, sanitised.
+    pub author: String,
+    /// The first line of the message, sanitised.
+    pub subject: String,
+}
+
+/// One changed path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileChange {
+    /// The path, sanitised.
+    pub path: String,
+    /// `A`, `M`, `D` or `T` (another type).
+    pub status: char,
+    /// The new mode in octal, `000000` when deleted.
+    pub mode: String,
+    /// The new size in bytes; none when deleted or not a file.
+    pub size: Option<u64>,
+    /// Added lines; none for a binary file.
+    pub added: Option<u64>,
+    /// Removed lines; none for a binary file.
+    pub removed: Option<u64>,
+}
+
+/// A path and what is to be said about it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Remark {
+    /// The path, sanitised; what `--accept-risk` takes.
+    pub path: String,
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl Review {
+    /// What is held back and not accepted.
+    pub fn unaccepted(&self, accepted: &AcceptedRisks) -> Vec<&Remark> {
+        self.held_back.iter().filter(|remark| !accepted.0.contains(&remark.path)).collect()
+    }
+}
+
+/// One record of `diff-tree -r -z --raw`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawChange {
+    /// The mode before, six octal digits.
+    pub old_mode: String,
+    /// The mode after.
+    pub new_mode: String,
+    /// Object id after.
+    pub new_id: String,
+    /// `A`, `M`, `D`, `T`.
+    pub status: char,
+    /// The path's bytes.
+    pub path: Vec<u8>,
+}
+
+/// Parses `diff-tree -r -z --raw --no-renames --no-abbrev`: `:MODE MODE ID ID STATUS NUL PATH NUL`.
+pub fn parse_raw(output: &[u8]) -> Result<Vec<RawChange>, WorkspaceError> {
+    let wrong = || WorkspaceError::Output("diff-tree");
+    let mut changes = Vec::new();
+    let mut parts = output.split(|byte| *byte == 0);
+    loop {
+        let Some(head) = parts.next() else { return Err(wrong()) };
+        if head.is_empty() {
+            return if parts.next().is_none() { Ok(changes) } else { Err(wrong()) };
+        }
+        let head = std::str::from_utf8(head).map_err(|_| wrong())?.strip_prefix(':').ok_or_else(wrong)?;
+        let fields: Vec<&str> = head.split(' ').collect();
+        let [old_mode, new_mode, _, new_id, status] = fields[..] else { return Err(wrong()) };
+        let status = status.chars().next().filter(|status| "AMDT".contains(*status)).ok_or_else(wrong)?;
+        let path = parts.next().filter(|path| !path.is_empty()).ok_or_else(wrong)?.to_vec();
+        changes.push(RawChange {
+            old_mode: old_mode.to_owned(),
+            new_mode: new_mode.to_owned(),
+            new_id: new_id.to_owned(),
+            status,
+            path,
+        });
+    }
+}
+
+fn tree_diff(repository: &Path, base: &str, head: &str) -> Git {
+    Git::at(repository, "diff-tree")
+        .args(["-r", "-z", "--no-renames", "--no-abbrev", "--no-textconv", "--no-ext-diff", "--ignore-submodules=none"])
+        .arg("--end-of-options")
+        .args([base, head])
+}
+
+/// Reviews `base..head` in the quarantine.
+pub(super) fn review(repository: &Path, base: &str, head: &str) -> Result<Review, WorkspaceError> {
+    let raw = Git::at(repository, "diff-tree")
+        .args(["-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--ignore-submodules=none", base, head])
+        .output()?;
+    let changes = parse_raw(&raw)?;
+    let counts = line_counts(repository, base, head)?;
+    let regular = |change: &&RawChange| change.new_mode.starts_with("100") || change.new_mode == "120000";
+    let sizes = sizes(repository, changes.iter().filter(regular).map(|change| change.new_id.as_str()))?;
+    let contents = contents(repository, &changes, &sizes)?;
+
+    let mut review = Review { commits: commits(repository, base, head)?, ..Review::default() };
+    let mut held = BTreeSet::new();
+    let mut first = BTreeSet::new();
+    for change in &changes {
+        let raw_path = String::from_utf8_lossy(&change.path);
+        let path = display(&change.path);
+        let size = sizes.get(change.new_id.as_str()).copied().filter(|_| change.status != 'D');
+        let (added, removed) = counts.get(&change.path).copied().unwrap_or((None, None));
+        let hold = |reason| Remark { path: path.clone(), reason };
+        if let Some(reason) = hazard::held_back(&raw_path) {
+            held.insert(hold(reason));
+        }
+        if let Some(reason) = hazard::shown_first(&raw_path) {
+            first.insert(hold(reason));
+        }
+        if let Some(reason) = hazard::deceptive(&raw_path) {
+            first.insert(hold(reason));
+        }
+        if std::str::from_utf8(&change.path).is_err() || raw_path.chars().any(char::is_control) {
+            first.insert(hold("has a name that is no ordinary text"));
+        }
+        match change.new_mode.as_str() {
+            "160000" => {
+                held.insert(hold("is a submodule"));
+            }
+            "120000" => match contents.get(change.new_id.as_str()) {
+                Some(target) => {
+                    if let Some(reason) = hazard::link_hazard(&raw_path, &String::from_utf8_lossy(target)) {
+                        held.insert(hold(reason));
+                    }
+                }
+                None => {
+                    held.insert(hold("symbolic link with an oversized target"));
+                }
+            },
+            "100755" if change.old_mode != "100755" => {
+                first.insert(hold("is newly executable"));
+            }
+            _ => {}
+        }
+        if size.is_some_and(|size| size > LARGE) {
+            first.insert(hold("is large"));
+        }
+        if change.new_mode.starts_with("100") {
+            if added.is_none() && counts.contains_key(&change.path) {
+                first.insert(hold("is binary"));
+            } else if let Some(content) = contents.get(change.new_id.as_str()) {
+                if let Some(reason) = hazard::deceptive(&String::from_utf8_lossy(content)) {
+                    first.insert(hold(reason));
+                }
+            } else {
+                first.insert(hold("was too large to search for deceptive characters"));
+            }
+        }
+        review.files.push(FileChange {
+            path,
+            status: change.status,
+            mode: change.new_mode.clone(),
+            size,
+            added,
+            removed,
+        });
+    }
+    for folder in embedded_repositories(repository, head, &changes)? {
+        held.insert(Remark { path: display(&folder), reason: "is a git repository inside the tree" });
+    }
+    review.held_back = held.into_iter().collect();
+    review.shown_first = first.into_iter().collect();
+    Ok(review)
+}
+
+/// A path for people: one line, nothing hidden; bytes that are no UTF-8 as `\xNN`.
+fn display(path: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in path.utf8_chunks() {
+        text.push_str(&sanitise(chunk.valid()).replace('\n', "\\n").replace('\t', "\\t"));
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    if text.is_empty() { ".".to_owned() } else { text }
+}
+
+fn commits(repository: &Path, base: &str, head: &str) -> Result<Vec<CommitSummary>, WorkspaceError> {
+    let output = Git::at(repository, "log")
+        .args(["-z", "--no-decorate", "--no-notes", "--no-mailmap", "--encoding=UTF-8"])
+        .arg("--format=%H%x01%an%x01%s")
+        .arg(format!("--max-count={COMMIT_LIMIT}"))
+        .arg(format!("{base}..{head}"))
+        .output()?;
+    let text = String::from_utf8_lossy(&output);
+    Ok(text
+        .split('\0')
+        .filter_map(|entry| {
+            let mut fields = entry.splitn(3, '\u{1}');
+            let id = fields.next().filter(|id| !id.is_empty())?.to_owned();
+            let mut field = || sanitise(fields.next().unwrap_or_default()).replace('\n', " ");
+            Some(CommitSummary { id, author: field(), subject: field() })
+        })
+        .collect())
+}
+
+type Counts = HashMap<Vec<u8>, (Option<u64>, Option<u64>)>;
+
+fn line_counts(repository: &Path, base: &str, head: &str) -> Result<Counts, WorkspaceError> {
+    let output = Git::at(repository, "diff-tree")
+        .args(["-r", "-z", "--numstat", "--no-renames", "--no-textconv", "--no-ext-diff", base, head])
+        .output()?;
+    let wrong = || WorkspaceError::Output("diff-tree --numstat");
+    let mut counts = Counts::new();
+    for entry in output.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
+        let mut fields = entry.splitn(3, |byte| *byte == b'\t');
+        let mut number = || -> Result<Option<u64>, WorkspaceError> {
+            let text = fields.next().and_then(|field| std::str::from_utf8(field).ok()).ok_or_else(wrong)?;
+            if text == "-" { Ok(None) } else { text.parse().map(Some).map_err(|_| wrong()) }
+        };
+        let pair = (number()?, number()?);
+        counts.insert(fields.next().ok_or_else(wrong)?.to_vec(), pair);
+    }
+    Ok(counts)
+}
+
+fn sizes<'a>(repository: &Path, ids: impl Iterator<Item = &'a str>) -> Result<HashMap<String, u64>, WorkspaceError> {
+    let wanted: BTreeSet<&str> = ids.collect();
+    if wanted.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let output = Git::at(repository, "cat-file")
+        .arg("--batch-check=%(objectname) %(objectsize)")
+        .input(lines(wanted.iter().copied()))
+        .output()?;
+    let wrong = || WorkspaceError::Output("cat-file --batch-check");
+    String::from_utf8_lossy(&output)
+        .lines()
+        .map(|line| {
+            let (id, size) = line.split_once(' ').ok_or_else(wrong)?;
+            Ok((id.to_owned(), size.parse().map_err(|_| wrong())?))
+        })
+        .collect()
+}
+
+fn lines<'a>(ids: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    ids.flat_map(|id| [id, "\n"]).collect::<String>().into_bytes()
+}
+
+/// The contents of new blobs, links first, as far as the limits go.
+fn contents(
+    repository: &Path,
+    changes: &[RawChange],
+    sizes: &HashMap<String, u64>,
+) -> Result<HashMap<String, Vec<u8>>, WorkspaceError> {
+    let mut chosen = BTreeSet::new();
+    let mut total = 0;
+    let links = changes.iter().filter(|change| change.new_mode == "120000");
+    let files = changes.iter().filter(|change| change.new_mode.starts_with("100"));
+    for (change, limit) in links.map(|link| (link, 4096)).chain(files.map(|file| (file, SCAN_FILE))) {
+        let Some(size) = sizes.get(&change.new_id) else { continue };
+        if *size <= limit && total + size <= SCAN_TOTAL && chosen.insert(change.new_id.as_str()) {
+            total += size;
+        }
+    }
+    if chosen.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let output = Git::at(repository, "cat-file").arg("--batch").input(lines(chosen.into_iter())).output()?;
+    let wrong = || WorkspaceError::Output("cat-file --batch");
+    let mut contents = HashMap::new();
+    let mut rest = output.as_slice();
+    while !rest.is_empty() {
+        let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(wrong)?;
+        let head = std::str::from_utf8(&rest[..end]).map_err(|_| wrong())?;
+        let fields: Vec<&str> = head.split(' ').collect();
+        let [id, _, size] = fields[..] else { return Err(wrong()) };
+        let size: usize = size.parse().map_err(|_| wrong())?;
+        let content = rest.get(end + 1..end + 1 + size).ok_or_else(wrong)?;
+        contents.insert(id.to_owned(), content.to_vec());
+        rest = rest.get(end + size + 2..).ok_or_else(wrong)?;
+    }
+    Ok(contents)
+}
+
+/// Folders of the head that git would take for a bare repository: `HEAD`, `objects/` and `refs/` side by side.
+fn embedded_repositories(repository: &Path, head: &str, changes: &[RawChange]) -> Result<Vec<Vec<u8>>, WorkspaceError> {
+    let part = |component: &[u8]| match hazard::normalise(&String::from_utf8_lossy(component)).as_str() {
+        "head" => 1u8,
+        "objects" => 2,
+        "refs" => 4,
+        _ => 0,
+    };
+    let suspicious = changes
+        .iter()
+        .filter(|change| change.status != 'D')
+        .any(|change| change.path.split(|byte| *byte == b'/').any(|component| part(component) != 0));
+    if !suspicious {
+        return Ok(Vec::new());
+    }
+    let listing = Git::at(repository, "ls-tree").args(["-r", "-z", "--name-only", head]).output()?;
+    let mut found: BTreeMap<Vec<u8>, u8> = BTreeMap::new();
+    for path in listing.split(|byte| *byte == 0) {
+        let mut start = 0;
+        for component in path.split(|byte| *byte == b'/') {
+            let bit = part(component);
+            if bit != 0 {
+                *found.entry(path[..start.max(1) - 1].to_vec()).or_default() |= bit;
+            }
+            start += component.len() + 1;
+        }
+    }
+    Ok(found.into_iter().filter(|(_, bits)| *bits == 7).map(|(folder, _)| folder).collect())
+}
+
+/// How a difference is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiffStyle {
+    /// Changed lines by file.
+    Stat,
+    /// The whole patch.
+    Patch,
+    /// The paths alone.
+    Names,
+}
+
+/// The difference as text, sanitised.
+pub fn diff_text(repository: &Path, base: &str, head: &str, style: DiffStyle) -> Result<String, WorkspaceError> {
+    if style == DiffStyle::Names {
+        let output = tree_diff(repository, base, head);
+        let output = output.output()?;
+        return Ok(parse_raw(&output)?.iter().map(|change| display(&change.path) + "\n").collect());
+    }
+    let shape = if style == DiffStyle::Stat { "--stat=100" } else { "--patch" };
+    let output = Git::at(repository, "diff-tree")
+        .args(["-r", "--no-renames", "--no-textconv", "--no-ext-diff", "--no-color", "--ignore-submodules=none", shape])
+        .args([base, head])
+        .limit(64 << 20)
+        .output()?;
+    Ok(sanitise(&String::from_utf8_lossy(&output)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_a_record_with_an_odd_name() {
+        let id = "a".repeat(40);
+        let text = format!(":000000 100644 {} {id} A\0a\n\u{1b}b\0", "0".repeat(40));
+        let changes = parse_raw(text.as_bytes()).unwrap();
+        assert_eq!((changes.len(), changes[0].status, changes[0].path.as_slice()), (1, 'A', b"a\n\x1bb".as_slice()));
+        assert!(parse_raw(text.trim_end_matches('\0').trim_end_matches('b').as_bytes()).is_err());
+        assert_eq!(display(&changes[0].path), "a\\n\\u{1b}b");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            drop(parse_raw(&bytes));
+        }
+
+        #[test]
+        fn every_path_comes_through(path in prop::collection::vec(1u8..=255, 1..40)) {
+            let zero = "0".repeat(40);
+            let mut bytes = format!(":000000 120000 {zero} {zero} A\0").into_bytes();
+            bytes.extend(&path);
+            bytes.push(0);
+            prop_assert_eq!(&parse_raw(&bytes).unwrap()[0].path, &path);
+        }
+    }
+}
