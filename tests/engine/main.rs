@@ -171,6 +171,22 @@ async fn a_container_is_as_planned_before_and_after_its_start() {
 }
 
 #[tokio::test]
+async fn every_profile_gives_a_container_that_is_as_planned() {
+    let fixture = Fixture::new("profile").await;
+    for name in sandbox::profile::NAMES {
+        let profile = sandbox::profile::load(name).unwrap();
+        let mut agent = spec(&fixture, &["/inside", "greet"]);
+        agent.seccomp = Some(profile.seccomp_json);
+        agent.masked_paths = profile.masked_paths;
+        agent.readonly_paths = profile.readonly_paths;
+        let id = fixture.start(&agent).await;
+        assert_eq!(fixture.engine.wait_container(&id).await.unwrap(), 3, "{name}");
+        assert_eq!(fixture.engine.verify_container(&id, &agent).await.unwrap(), [""; 0], "{name}");
+        fixture.engine.remove_container(&id).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_taken_name_and_an_absent_image_are_told_apart() {
     let fixture = Fixture::new("names").await;
     let spec = spec(&fixture, &["/inside", "wait"]);
