@@ -21,7 +21,7 @@ use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec};
 use crate::credential::store::{Store, StoreError};
 use crate::credential::{CredentialError, IssueContext, env_file, issue, kind, rotation};
 use crate::project::manifest::Manifest;
-use crate::project::{CredentialName, ProjectName, SandboxName};
+use crate::project::{CredentialName, ProjectName, SandboxName, trust};
 use crate::session::journal::{Journal, Phase};
 
 /// The largest value that is read, in bytes.
@@ -203,7 +203,16 @@ fn record(context: &Context, manifest: &Manifest, action: &str, facts: &[(&str, 
 
 fn store_value(context: &Context, manifest: &Manifest, name: &CredentialName, value: &Secret) -> Result<(), Failure> {
     let (actor, _) = actor();
-    store(context, &manifest.root, &actor).write(&manifest.project, name, value).map_err(CredentialError::from)?;
+    let state = &context.folders.state;
+    let store = store(context, &manifest.root, &actor);
+    // The first value begins the list of recipients. Who approved the manifest and sets a value need not approve his
+    // own name; an existing list is never touched, so that nobody else's comes in by this.
+    let begins = !store.recipients.exists();
+    let approved = matches!(trust::status(state, manifest)?, trust::Trust::Approved(_));
+    store.write(&manifest.project, name, value).map_err(CredentialError::from)?;
+    if begins && approved {
+        trust::approve(state, manifest, trust::files(manifest)?, &actor)?;
+    }
     record(context, manifest, "credential.set", &[("credential", name.as_str()), ("provider", "store")])
 }
 
