@@ -581,6 +581,11 @@ pub fn lease(spec: crate::credential::spec::CredentialSpec, issued: &Issued) -> 
     }
 }
 
+/// The name that the probe asks for and that no policy lists: below `.invalid` (RFC 2606, section 2).
+pub fn probe_host(session: &str) -> String {
+    format!("{session}.invalid")
+}
+
 async fn probe(
     input: &LaunchInput<'_>,
     record: &Record,
@@ -593,7 +598,7 @@ async fn probe(
     let request = ProbeRequest {
         proxy: PROXY.to_owned(),
         listed,
-        unlisted: format!("{}.invalid", record.session.as_str()),
+        unlisted: probe_host(record.session.as_str()),
         offline: input.offline,
         writable: vec![WORKSPACE.to_owned(), HOME.to_owned(), "/tmp".to_owned()],
     };
