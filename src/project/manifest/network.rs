@@ -5,9 +5,9 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::reader::Reader;
 use crate::network::name::{HostNameError, HostPattern};
 use crate::network::policy::{AllowRule, Policy};
+use crate::project::reader::Reader;
 use crate::project::yaml::{Node, Value};
 
 /// Keys of `network`.
