@@ -150,7 +150,11 @@ fn declared<'a>(manifest: &'a Manifest, name: &CredentialName) -> Result<&'a Cre
 
 fn read_value(name: &CredentialName) -> Result<Secret, Failure> {
     let failed = |error| {
-        Failure::new("credential-input", &Refusal::Read(error), format!("pipe it in: `COMMAND | sandbox credential set {name}`"))
+        Failure::new(
+            "credential-input",
+            &Refusal::Read(error),
+            format!("pipe it in: `COMMAND | sandbox credential set {name}`"),
+        )
     };
     let mut value = if std::io::stdin().is_terminal() {
         let prompt = dialoguer::Password::new().with_prompt(format!("Value of {name} (not shown)"));
@@ -367,8 +371,20 @@ fn table(rows: &[Row]) -> String {
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["NAME", "PROVIDER", "DELIVERED AS", "SET", "EXPIRES", "FINGERPRINT", "OWNER", "IN USE BY", "STATUS"]);
-    let day = |time: Option<Timestamp>| time.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string());
+    table.set_header([
+        "NAME",
+        "PROVIDER",
+        "DELIVERED AS",
+        "SET",
+        "EXPIRES",
+        "FINGERPRINT",
+        "OWNER",
+        "IN USE BY",
+        "STATUS",
+    ]);
+    let day = |time: Option<Timestamp>| {
+        time.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string())
+    };
     for row in rows {
         table.add_row([
             row.name.to_string(),
@@ -425,7 +441,11 @@ async fn revoke(context: &Context, named: &Named) -> Result<u8, Failure> {
     declared(&manifest, &named.name)?;
     let journals = out(context, &manifest, &named.name)?;
     if journals.is_empty() {
-        return Err(Failure::new("credential-not-out", &Refusal::NotOut(named.name.clone()), "see `sandbox credential ls`"));
+        return Err(Failure::new(
+            "credential-not-out",
+            &Refusal::NotOut(named.name.clone()),
+            "see `sandbox credential ls`",
+        ));
     }
     for journal in journals.values() {
         rotation::request_revocation(journal.folder(), &named.name).map_err(|error| {
@@ -484,7 +504,8 @@ impl From<CredentialError> for Failure {
                 "issue another one for this project; or declare `shared_with: { projects: […], reason: … }`".to_owned()
             }
             CredentialError::Personal { .. } => {
-                "make a key for this project alone; or write `accept_personal: REASON`, which the report shows".to_owned()
+                "make a key for this project alone; or write `accept_personal: REASON`, which the report shows"
+                    .to_owned()
             }
             CredentialError::TooOld { .. } => "rotate it with `sandbox credential rotate`".to_owned(),
             CredentialError::Size(_) => "look at what the provider gives".to_owned(),

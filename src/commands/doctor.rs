@@ -60,17 +60,16 @@ pub async fn run(context: &Context, _args: &Args) -> Result<u8, Failure> {
         Ok(_) => Check::good("launcher", "the executable is static, so it can be used inside containers"),
         Err(error) => Check::with("launcher", Level::Problem, error.to_string(), "use a released binary"),
     });
-    for (name, folder) in
-        [("state folder", &context.folders.state), ("cache folder", &context.folders.cache), ("configuration", &context.folders.config)]
-    {
+    for (name, folder) in [
+        ("state folder", &context.folders.state),
+        ("cache folder", &context.folders.cache),
+        ("configuration", &context.folders.config),
+    ] {
         checks.push(match private_folder(folder) {
             Ok(()) => Check::good(name, folder.display().to_string()),
-            Err(error) => Check::with(
-                name,
-                Level::Problem,
-                format!("{}: {error}", folder.display()),
-                "make it writable for you",
-            ),
+            Err(error) => {
+                Check::with(name, Level::Problem, format!("{}: {error}", folder.display()), "make it writable for you")
+            }
         });
     }
     context.printer.result(&checks, || describe(&checks));
@@ -113,7 +112,9 @@ async fn check_engine(engine: &Engine, checks: &mut Vec<Check>) {
         });
     }
     match engine.system().await {
-        Err(error) => checks.push(Check::with("engine system", Level::Problem, error.to_string(), "restart the engine")),
+        Err(error) => {
+            checks.push(Check::with("engine system", Level::Problem, error.to_string(), "restart the engine"))
+        }
         Ok(system) => {
             let seccomp = system.security_options.iter().any(|option| option.starts_with("name=seccomp"));
             checks.push(if seccomp {
@@ -133,7 +134,12 @@ async fn check_engine(engine: &Engine, checks: &mut Vec<Check>) {
                 format!("{} ({store}), control groups {}, {mode}", system.storage_driver, system.cgroup_version),
             ));
             for warning in system.warnings {
-                checks.push(Check::with("engine warning", Level::Note, warning, "see whether a limit of yours needs it"));
+                checks.push(Check::with(
+                    "engine warning",
+                    Level::Note,
+                    warning,
+                    "see whether a limit of yours needs it",
+                ));
             }
         }
     }

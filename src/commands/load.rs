@@ -55,9 +55,8 @@ pub struct Loaded {
 /// # Errors
 /// When there is none, or it is refused.
 pub fn manifest(context: &Context, project: Option<&str>) -> Result<(PathBuf, Manifest), Failure> {
-    let current = std::env::current_dir().map_err(|error| {
-        Failure::new("current-folder", &error, "change to a folder that exists")
-    })?;
+    let current = std::env::current_dir()
+        .map_err(|error| Failure::new("current-folder", &error, "change to a folder that exists"))?;
     let path = project::locate(project, &current, &context.folders.state)?;
     let loaded = manifest::load(&path)?;
     Ok((path, loaded))

@@ -314,7 +314,15 @@ mod tests {
 
     #[test]
     fn refuses_answers_that_cannot_be_used() {
-        for output in ["", "\n", r#"{"value":5}"#, r#"{"kind":"ExecCredential"}"#, r#"{"AccessKeyId":"a"}"#, r#"{"value":"v","expires_at":"soon"}"#, r#"{"value":"abc","handle":"xabcx"}"#] {
+        for output in [
+            "",
+            "\n",
+            r#"{"value":5}"#,
+            r#"{"kind":"ExecCredential"}"#,
+            r#"{"AccessKeyId":"a"}"#,
+            r#"{"value":"v","expires_at":"soon"}"#,
+            r#"{"value":"abc","handle":"xabcx"}"#,
+        ] {
             assert!(parse(output.as_bytes()).is_err(), "{output}");
         }
     }

@@ -25,7 +25,8 @@ const PERSONAL: [(&str, &str); 12] = [
 pub fn personal(value: &Secret) -> Option<&'static str> {
     let words = value.expose().split(|byte| byte.is_ascii_whitespace() || b"=:\"',".contains(byte));
     for word in words {
-        let found = PERSONAL.iter().find(|(prefix, _)| word.len() >= prefix.len() + 8 && word.starts_with(prefix.as_bytes()));
+        let found =
+            PERSONAL.iter().find(|(prefix, _)| word.len() >= prefix.len() + 8 && word.starts_with(prefix.as_bytes()));
         if let Some((_, what)) = found {
             return Some(what);
         }

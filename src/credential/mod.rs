@@ -276,6 +276,5 @@ impl ProviderSpec {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

@@ -244,8 +244,7 @@ impl Store {
         if let Some(folder) = self.identity.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         }
-        let mut file =
-            File::options().create_new(true).write(true).mode(0o600).open(&self.identity).map_err(failed)?;
+        let mut file = File::options().create_new(true).write(true).mode(0o600).open(&self.identity).map_err(failed)?;
         let text = Zeroizing::new(format!(
             "# public key: {}\n{}\n",
             identity.to_public(),
@@ -282,7 +281,10 @@ impl Store {
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder).map_err(failed)?;
             }
-            let text = format!("# one recipient a line (an age or ssh public key), below the name of its owner\n# {}\n{own}\n", self.owner);
+            let text = format!(
+                "# one recipient a line (an age or ssh public key), below the name of its owner\n# {}\n{own}\n",
+                self.owner
+            );
             fs::write(path, text).map_err(failed)?;
         }
         let mut text = String::new();

@@ -132,8 +132,7 @@ async fn refuses_a_value_older_than_allowed() {
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let old = std::time::SystemTime::now() - Duration::from_secs(86_400 * 9);
     std::fs::File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
-    let mut declared =
-        spec(ProviderSpec::EnvFile { path: ".env.agent".into(), variable: "TOKEN".to_owned() });
+    let mut declared = spec(ProviderSpec::EnvFile { path: ".env.agent".into(), variable: "TOKEN".to_owned() });
     declared.max_age = Some(Duration::from_secs(86_400 * 10));
     let issued = issue(&name("token"), &declared, &context).await.unwrap();
     assert_eq!(issued.warnings.len(), 1);
@@ -261,8 +260,7 @@ fn delivers_files_helpers_and_variables() {
     };
     let file = spec(ProviderSpec::Store);
     let git = CredentialSpec { deliver: Delivery::Git { host: "github.com".parse().unwrap() }, ..file.clone() };
-    let variable =
-        CredentialSpec { deliver: Delivery::Environment { variable: "KEY".to_owned() }, ..file.clone() };
+    let variable = CredentialSpec { deliver: Delivery::Environment { variable: "KEY".to_owned() }, ..file.clone() };
     let delivered = deliver(vec![(&file, issued("a")), (&git, issued("b")), (&variable, issued("c"))]).unwrap();
     let names: Vec<&str> = delivered.files.iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["token", "b", "c"]);

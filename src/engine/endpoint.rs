@@ -54,7 +54,8 @@ pub fn discover(explicit: Option<&str>, environment: &EngineEnvironment) -> Resu
         return parse(address);
     }
     let config = environment.docker_config.clone().unwrap_or_else(|| environment.home.join(".docker"));
-    let context = environment.docker_context.clone().filter(|name| !name.is_empty()).or_else(|| current_context(&config));
+    let context =
+        environment.docker_context.clone().filter(|name| !name.is_empty()).or_else(|| current_context(&config));
     if let Some(name) = context.filter(|name| name != "default") {
         return of_context(&config, &name);
     }
@@ -65,9 +66,9 @@ pub fn discover(explicit: Option<&str>, environment: &EngineEnvironment) -> Resu
         .collect();
     match places.iter().find(|path| path.exists()) {
         Some(path) => Ok(Endpoint::Unix(path.clone())),
-        None => {
-            Err(EngineError::NoEngine { tried: places.iter().map(|path| format!("unix://{}", path.display())).collect() })
-        }
+        None => Err(EngineError::NoEngine {
+            tried: places.iter().map(|path| format!("unix://{}", path.display())).collect(),
+        }),
     }
 }
 

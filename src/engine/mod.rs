@@ -222,7 +222,8 @@ impl Engine {
         let spoken = docker.client_version();
         let api_version = format!("{}.{}", spoken.major_version, spoken.minor_version);
         let engine_version = version.version.unwrap_or_default();
-        let minimum = MINIMUM_API.split_once('.').and_then(|(_, minor)| minor.parse::<usize>().ok()).unwrap_or_default();
+        let minimum =
+            MINIMUM_API.split_once('.').and_then(|(_, minor)| minor.parse::<usize>().ok()).unwrap_or_default();
         if spoken.major_version < 1 || (spoken.major_version == 1 && spoken.minor_version < minimum) {
             return Err(EngineError::TooOld { version: engine_version, api: api_version, minimum: MINIMUM_API });
         }
@@ -272,7 +273,8 @@ impl Engine {
             .await?
             .ok_or_else(|| EngineError::NotFound { kind: "image", name: spec.image.clone() })?;
         let covered = |path: &String| {
-            spec.mounts.iter().any(|mount| mount.target == *path) || spec.tmpfs.iter().any(|tmpfs| tmpfs.target == *path)
+            spec.mounts.iter().any(|mount| mount.target == *path)
+                || spec.tmpfs.iter().any(|tmpfs| tmpfs.target == *path)
         };
         if let Some(path) = image.volumes.into_iter().find(|path| !covered(path)) {
             return Err(EngineError::ImageVolume { image: spec.image.clone(), path });
@@ -281,7 +283,8 @@ impl Engine {
         spec.image = image.id;
         let body = translate::create_body(&spec, &image.environment);
         let options = query::CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let created = limited("create a container", CALL_LIMIT, self.docker.create_container(Some(options), body)).await;
+        let created =
+            limited("create a container", CALL_LIMIT, self.docker.create_container(Some(options), body)).await;
         let created = created.map_err(|error| match error {
             EngineError::Refused { status: 409, .. } => EngineError::NameTaken { name: spec.name.clone() },
             other => other,
@@ -463,10 +466,7 @@ impl Engine {
             name: name.to_owned(),
             driver: Some("bridge".to_owned()),
             // Gateways of different sandboxes share this network and have nothing to say to each other.
-            options: Some(HashMap::from([(
-                "com.docker.network.bridge.enable_icc".to_owned(),
-                "false".to_owned(),
-            )])),
+            options: Some(HashMap::from([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())])),
             labels: Some(labels.clone().into_iter().collect()),
             ..NetworkCreateRequest::default()
         };
@@ -497,7 +497,8 @@ impl Engine {
         let body = body.filter_map(|piece| async { piece.ok() });
         let options = query::ImportImageOptionsBuilder::default().quiet(true).build();
         let load = async {
-            let answers = self.docker.import_image(options, bollard::body_try_stream(body.map(Ok::<_, std::io::Error>)), None);
+            let answers =
+                self.docker.import_image(options, bollard::body_try_stream(body.map(Ok::<_, std::io::Error>)), None);
             answers.try_for_each(|_| async { Ok(()) }).await
         };
         limited(CALL, LOAD_LIMIT, load).await
@@ -569,10 +570,8 @@ impl Engine {
     /// When the engine refuses.
     pub async fn attach(&self, container: &str) -> Result<AttachedStream, EngineError> {
         let container: String = container.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).collect();
-        let path = format!(
-            "/v{}/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1",
-            self.info.api_version
-        );
+        let path =
+            format!("/v{}/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1", self.info.api_version);
         stream::hijack(&self.endpoint, "attach to a container", &path, Vec::new(), None).await
     }
 
@@ -584,8 +583,7 @@ impl Engine {
         tail: Option<u64>,
     ) -> impl Stream<Item = Result<Chunk, EngineError>> + use<> {
         let tail = tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
-        let options =
-            query::LogsOptionsBuilder::default().follow(follow).stdout(true).stderr(true).tail(&tail).build();
+        let options = query::LogsOptionsBuilder::default().follow(follow).stdout(true).stderr(true).tail(&tail).build();
         let docker = self.docker.clone();
         let log = docker.logs(container, Some(options));
         log.map(|piece| match piece {

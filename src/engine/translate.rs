@@ -103,11 +103,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         nano_cpus: Some(limits.millicpus as i64 * 1_000_000),
         pids_limit: Some(i64::from(limits.pids)),
         // A core of one byte: a limit of nothing would still let a core handler behind a pipe run.
-        ulimits: Some(vec![
-            ulimit("nofile", limits.open_files),
-            ulimit("fsize", limits.file_size),
-            ulimit("core", 1),
-        ]),
+        ulimits: Some(vec![ulimit("nofile", limits.open_files), ulimit("fsize", limits.file_size), ulimit("core", 1)]),
         masked_paths: Some(spec.masked_paths.clone()),
         readonly_paths: Some(spec.readonly_paths.clone()),
         log_config: Some(HostConfigLogConfig { typ: Some("local".to_owned()), config: Some(log) }),
@@ -188,9 +184,8 @@ pub(super) fn differences(spec: &ContainerSpec, found: &ContainerInspectResponse
     // Engines list folders in memory among the mounts, or not.
     mounts.retain(|(target, _, _)| !spec.tmpfs.iter().any(|tmpfs| tmpfs.target == *target));
     mounts.sort();
-    let mut planned_mounts: Vec<(String, String, bool)> = (spec.mounts.iter())
-        .map(|mount| (mount.target.clone(), mount.volume.clone(), mount.read_only))
-        .collect();
+    let mut planned_mounts: Vec<(String, String, bool)> =
+        (spec.mounts.iter()).map(|mount| (mount.target.clone(), mount.volume.clone(), mount.read_only)).collect();
     planned_mounts.sort();
     expect("the set of mounts", mounts == planned_mounts);
     let config = found.config.as_ref();
@@ -208,7 +203,12 @@ mod tests {
     use super::super::container::{Limits, Mount, User};
     use super::*;
 
-    fn spec(network: Network, seccomp: Option<String>, volume: String, environment: BTreeMap<String, String>) -> ContainerSpec {
+    fn spec(
+        network: Network,
+        seccomp: Option<String>,
+        volume: String,
+        environment: BTreeMap<String, String>,
+    ) -> ContainerSpec {
         ContainerSpec {
             name: "x".to_owned(),
             image: "sha256:00".to_owned(),
@@ -283,10 +283,7 @@ mod tests {
                 noswap: true,
             }),
         });
-        assert_eq!(
-            body.driver_opts.unwrap()["o"],
-            "size=1024,mode=0750,uid=65532,gid=1000,nosuid,nodev,noexec,noswap"
-        );
+        assert_eq!(body.driver_opts.unwrap()["o"], "size=1024,mode=0750,uid=65532,gid=1000,nosuid,nodev,noexec,noswap");
     }
 
     #[test]

@@ -148,7 +148,11 @@ mod tests {
         let mut header = tar::Header::new_gnu();
         header.as_mut_bytes()[..name.len()].copy_from_slice(name);
         header.set_entry_type(kind);
-        (header.set_size(0), header.set_mode(0o644), header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+        header.set_size(0);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_cksum();
         let spill = Arc::new(tempfile::tempfile().unwrap());
         let mut bytes = header.as_bytes().to_vec();

@@ -417,7 +417,13 @@ async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialNa
     if old.handle.is_some() {
         let revoked = credential::revoke(name, &old.spec, old.handle.as_deref(), &input.issue).await;
         let outcome = if revoked.is_ok() { "ok" } else { "failed" };
-        note(input, record, "credential.revoked", outcome, &[("credential", name.as_str()), ("fingerprint", &old.fingerprint)]);
+        note(
+            input,
+            record,
+            "credential.revoked",
+            outcome,
+            &[("credential", name.as_str()), ("fingerprint", &old.fingerprint)],
+        );
     }
     Ok(())
 }
