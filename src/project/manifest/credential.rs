@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::reader::{Fields, Reader};
 use super::resolve::{deliverable, variable_name};
 use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, SharedWith};
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::quantity;
+use crate::project::reader::{Fields, Reader};
 use crate::project::yaml::{Node, Value};
 
 /// Keys of a credential.
