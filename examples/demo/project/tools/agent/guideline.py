@@ -108,15 +108,19 @@ def _proxy_refusal(url):
         urllib.request.urlopen(url, timeout=SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == 403:
-            return f"403: {_first_line(error.read(300))}"
+            return f"403: {_reason(error.read(2000))}"
         raise Reached(f"{url} answered {error.code}, and 403 was due") from error
     except OSError as error:
         raise Reached(f"{url} failed with {error}, and 403 was due") from error
     raise Reached(f"{url} answered")
 
 
-def _first_line(text):
-    line = text.decode(errors="replace").strip().split("\n")[0]
+def _reason(text):
+    """The proxy's reason: it answers with a JSON document whose `error` is for people."""
+    try:
+        line = str(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError):
+        line = text.decode(errors="replace").strip().split("\n")[0]
     return "".join(character for character in line if character.isprintable()) or "forbidden"
 
 
