@@ -14,9 +14,9 @@ use crate::network::policy::Policy;
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::yaml;
 
-mod credential;
-mod network;
-mod resolve;
+pub(in crate::project) mod credential;
+pub(in crate::project) mod network;
+pub(in crate::project) mod resolve;
 
 pub use crate::project::problem::{ManifestError, Problem};
 

@@ -8,6 +8,7 @@ pub mod preset;
 pub mod problem;
 pub mod quantity;
 pub(crate) mod reader;
+pub mod schema;
 pub mod trust;
 pub(crate) mod yaml;
 

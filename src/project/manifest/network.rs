@@ -12,9 +12,9 @@ use crate::project::reader::Reader;
 use crate::project::yaml::{Node, Value};
 
 /// Keys of `network`.
-pub(super) const NETWORK: &[&str] = &["allow"];
+pub(in crate::project) const NETWORK: &[&str] = &["allow"];
 /// Keys of a long entry; `rules` is known so that its refusal says more than "unknown key".
-const RULE: &[&str] = &["host", "port", "allow_private", "rules"];
+pub(in crate::project) const RULE: &[&str] = &["host", "port", "allow_private", "rules"];
 
 /// Entries that a list may have.
 const RULE_LIMIT: usize = 500;

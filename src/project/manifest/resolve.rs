@@ -14,7 +14,7 @@ use crate::project::yaml::{Node, Value};
 use crate::project::{preset, quantity};
 
 /// Keys of the file.
-pub(super) const ROOT: &[&str] = &[
+pub(in crate::project) const ROOT: &[&str] = &[
     "version",
     "project",
     "agent",
@@ -28,9 +28,9 @@ pub(super) const ROOT: &[&str] = &[
     "resources",
 ];
 /// Keys of `workspace`.
-pub(super) const WORKSPACE: &[&str] = &["source", "branch", "depth", "include_uncommitted"];
+pub(in crate::project) const WORKSPACE: &[&str] = &["source", "branch", "depth", "include_uncommitted"];
 /// Keys of `resources`.
-pub(super) const RESOURCES: &[&str] = &["cpus", "memory", "pids", "disk", "session"];
+pub(in crate::project) const RESOURCES: &[&str] = &["cpus", "memory", "pids", "disk", "session"];
 
 /// The manifest, or `None` with at least one problem in the reader.
 pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, text: &str) -> Option<Manifest> {
