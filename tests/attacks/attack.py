@@ -131,6 +131,7 @@ def fork_bomb():
         while len(children) < 3000:
             pid = os.fork()
             if pid == 0:
+                os.close(hold[1])
                 os.read(hold[0], 1)
                 os._exit(0)
             children.append(pid)
