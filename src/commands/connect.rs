@@ -1,74 +1,130 @@
-//! Finds the engine and connects to it; turns its failures into words with a remedy.
+//! The way of every verb to the engine, and what its errors mean to a person.
 
 use std::path::PathBuf;
 
-use crate::commands::{Context, Failure};
-use crate::engine::endpoint::discover;
-use crate::engine::{Engine, EngineEnvironment, EngineError};
+use super::{Context, Failure};
+use crate::engine::{self, EndpointProblem, Engine, EngineEnvironment, EngineError};
 
-/// What the environment says of the engine.
+/// What the environment says about the engine.
 pub fn engine_environment(context: &Context) -> EngineEnvironment {
-    let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let text = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     EngineEnvironment {
         docker_host: text("DOCKER_HOST"),
         docker_context: text("DOCKER_CONTEXT"),
         docker_config: text("DOCKER_CONFIG").map(PathBuf::from),
+        docker_tls_verify: text("DOCKER_TLS_VERIFY").is_some(),
         xdg_runtime_dir: text("XDG_RUNTIME_DIR").map(PathBuf::from),
         home: context.folders.home.clone(),
     }
 }
 
-/// Connects to the engine.
+/// Finds the engine and connects to it.
 ///
 /// # Errors
-/// When none answers, it is not permitted, or it is too old.
+///
+/// When there is none that can be used; the failure says what to do about it.
 pub async fn connect(context: &Context) -> Result<Engine, Failure> {
-    let endpoint = discover(context.engine.as_deref(), &engine_environment(context))?;
+    let endpoint = engine::discover(context.engine.as_deref(), &engine_environment(context))?;
     Ok(Engine::connect(endpoint).await?)
 }
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
-        let (code, next) = match &error {
-            EngineError::NoEngine { .. } => (
-                "engine-absent",
-                "install Docker Engine (on Debian: `apt-get install docker.io`) and start it (`systemctl start docker`, or `dockerd &`), or set DOCKER_HOST",
-            ),
-            EngineError::NotAnswering { .. } => (
-                "engine-not-answering",
-                "start it (`systemctl start docker`, or `dockerd &`), or correct DOCKER_HOST, the Docker context or `--engine`",
-            ),
-            EngineError::NotPermitted { .. } => (
-                "engine-not-permitted",
-                "use a rootless engine (`dockerd-rootless-setuptool.sh install`), or join the `docker` group, whose members have root's rights on this machine",
-            ),
-            EngineError::TooOld { .. } => ("engine-too-old", "upgrade to Docker Engine 20.10 or later"),
-            EngineError::Address { .. } => (
-                "engine-address",
-                "use `unix:///PATH` or `tcp://HOST:PORT`; for a remote engine forward its socket with `ssh -L /tmp/docker.sock:/var/run/docker.sock HOST`",
-            ),
-            EngineError::Context { .. } => {
-                ("engine-context", "look at `docker context ls` and choose one that exists with `docker context use`")
-            }
-            EngineError::NameTaken { .. } => {
-                ("name-taken", "look at `sandbox ps` and `docker ps -a`; `sandbox gc` removes what a crash left")
-            }
-            EngineError::NotFound { .. } => ("engine-object-absent", "run it again; `sandbox gc` cleans up first"),
-            EngineError::Warnings { .. } | EngineError::Differs { .. } => (
-                "engine-cannot-contain",
-                "the engine cannot give what the plan demands; `sandbox doctor` says what it lacks",
-            ),
-            EngineError::ImageVolume { .. } => {
-                ("image-volume", "build the image without VOLUME, since it would be writable without a limit")
-            }
-            EngineError::Timeout { .. } => ("engine-slow", "see whether `docker info` answers, and run it again"),
-            EngineError::Refused { .. } | EngineError::Transport { .. } => {
-                ("engine-refused", "read the engine's words above; `sandbox doctor` checks the engine")
-            }
-            EngineError::Stream(_) | EngineError::StreamFormat => {
-                ("engine-stream", "see whether the sandbox still runs with `sandbox status`, and run it again")
-            }
-        };
-        Failure::new(code, &error, next)
+        let (code, next) = advice(&error);
+        let mut failure = Failure::new(code, &error, next);
+        failure.what.insert_str(0, "cannot ");
+        failure
+    }
+}
+
+/// The code of an error of the engine and what to do about it.
+fn advice(error: &EngineError) -> (&'static str, String) {
+    use EngineError as E;
+    match error {
+        E::EndpointInvalid { source, .. } => ("engine-address", endpoint_advice(*source).into()),
+        E::ContextMissing { .. } => (
+            "engine-context",
+            "`docker context ls` shows the contexts that there are; choose one with `docker context use NAME`, or name \
+             the engine with `--engine ADDRESS`"
+                .into(),
+        ),
+        E::ConfigurationUnreadable { path, .. } | E::ConfigurationInvalid { path, .. } => (
+            "engine-configuration",
+            format!("mend {}, or go past it with `--engine ADDRESS`", path.display()),
+        ),
+        E::NotAnswering { .. } => (
+            "engine-not-answering",
+            "start the engine (`sudo systemctl start docker`, or `systemctl --user start docker` for a rootless one), \
+             install one (https://docs.docker.com/engine/install/), or name another with `--engine ADDRESS`"
+                .into(),
+        ),
+        E::NotPermitted { .. } => (
+            "engine-not-permitted",
+            "use a rootless engine (https://docs.docker.com/engine/security/rootless/), or join the group that owns the \
+             socket (`sudo usermod -aG docker $USER`, then log in again); that group is as good as root"
+                .into(),
+        ),
+        E::NotAnEngine { .. } => (
+            "engine-unknown",
+            "check the address: what answers there does not speak the Docker Engine API; `sandbox doctor` shows which \
+             address is used"
+                .into(),
+        ),
+        E::TooOld { .. } => {
+            ("engine-too-old", "install Docker Engine 20.10 or later (https://docs.docker.com/engine/install/)".into())
+        }
+        E::TooNew { .. } => ("engine-too-new", "install a newer `sandbox`".into()),
+        E::NameTaken { kind, .. } => (
+            "name-taken",
+            format!("`sandbox ps` shows whether it is one of yours; otherwise remove that {kind}, or use `--name`"),
+        ),
+        E::NotFound { .. } | E::NotRunning { .. } => (
+            "not-there",
+            "`sandbox status` shows what is there and `sandbox up` starts what is missing".into(),
+        ),
+        E::InUse { .. } => ("in-use", "end what uses it (`sandbox ps`, `sandbox down`) and try again".into()),
+        E::Warnings { .. } | E::LimitMissing { .. } => (
+            "limit-missing",
+            "`sandbox doctor` shows which limits this engine enforces; a rootless engine needs cgroup v2 with the cpu, \
+             memory and pids controllers delegated (https://docs.docker.com/engine/security/rootless/)"
+                .into(),
+        ),
+        E::Different { .. } => (
+            "container-different",
+            "the engine does not do what it was asked; update it, and report this with the output of `sandbox doctor`"
+                .into(),
+        ),
+        E::VolumeUncovered { .. } => (
+            "image-volume",
+            "build the image without that `VOLUME`: the folder would be writable and unbounded".into(),
+        ),
+        E::NameInvalid { .. } | E::Inexpressible { .. } => ("engine-request", "correct that value".into()),
+        E::Timeout { .. } => (
+            "engine-timeout",
+            "look whether the engine is busy or stuck (`docker ps`, `journalctl -u docker`) and try again".into(),
+        ),
+        E::Api { .. } | E::Transport { .. } | E::AnswerIncomplete { .. } | E::Framing(_) => (
+            "engine-call",
+            "look into the engine's own log (`journalctl -u docker`); `sandbox doctor` shows what is known about this \
+             version"
+                .into(),
+        ),
+    }
+}
+
+fn endpoint_advice(problem: EndpointProblem) -> &'static str {
+    match problem {
+        EndpointProblem::Ssh => {
+            "forward the socket, `ssh -nNT -L $HOME/.docker/remote.sock:/var/run/docker.sock USER@HOST`, and use \
+             `--engine unix://$HOME/.docker/remote.sock`, or make that a context: `docker context create NAME --docker \
+             host=unix://$HOME/.docker/remote.sock`"
+        }
+        EndpointProblem::Tls => {
+            "forward the engine over ssh, `ssh -nNT -L $HOME/.docker/remote.sock:/var/run/docker.sock USER@HOST`, and use \
+             `--engine unix://$HOME/.docker/remote.sock`"
+        }
+        EndpointProblem::Syntax | EndpointProblem::RelativePath | EndpointProblem::Scheme => {
+            "write the address as `unix:///var/run/docker.sock` or `tcp://127.0.0.1:2375`"
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::credential::spec::{CredentialSpec, ProviderSpec};
 use crate::credential::store::Store;
 use crate::credential::{CredentialError, IssueContext, VALUE_LIMIT, admit, env_file, rotation};
 use crate::project::manifest::Manifest;
-use crate::project::{CredentialName, ProjectName, SandboxName};
+use crate::project::{CredentialName, ProjectName, SandboxName, trust};
 use crate::session::journal::{Journal, Phase};
 
 mod advice;
@@ -83,8 +83,8 @@ struct Named {
 enum Refusal {
     #[error("take what stands after `credential` for a credential's name and a project")]
     Words,
-    #[error("find the credential `{0}` in the manifest")]
-    Undeclared(CredentialName),
+    #[error("find a credential of that name in the manifest")]
+    Undeclared,
     #[error("set `{name}`, which the provider {provider} issues")]
     NotStored { name: CredentialName, provider: &'static str },
     #[error("read the value")]
@@ -168,10 +168,15 @@ fn named(context: &Context, words: &Named) -> Result<(Manifest, CredentialName),
     Ok((manifest, name))
 }
 
+/// The declaration of a credential. The refusal lists what is declared in place of the name, which may be a value that
+/// was typed where the name belongs.
 fn declared<'a>(manifest: &'a Manifest, name: &CredentialName) -> Result<&'a CredentialSpec, Failure> {
     manifest.credentials.get(name).ok_or_else(|| {
-        let next = format!("declare it in sandbox.yaml:\n  credentials:\n    {name}: {{ provider: store }}");
-        Failure::new("credential-undeclared", &Refusal::Undeclared(name.clone()), next)
+        let names: Vec<&str> = manifest.credentials.keys().map(CredentialName::as_str).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let next =
+            format!("declared: {names}; add others to sandbox.yaml:\n  credentials:\n    NAME: {{ provider: store }}");
+        Failure::new("credential-undeclared", &Refusal::Undeclared, next)
     })
 }
 
@@ -230,9 +235,16 @@ fn store_value(
     fingerprint: &Fingerprint,
 ) -> Result<Vec<String>, Failure> {
     let (actor, _) = actor();
-    let readers =
+    let state = &context.folders.state;
+    let approved = matches!(trust::status(state, manifest)?, trust::Trust::Approved(_));
+    let written =
         store(context, &manifest.root, &actor).write(&manifest.project, name, value).map_err(CredentialError::from)?;
-    let readers: Vec<String> = readers.iter().map(|reader| sanitise(reader)).collect();
+    // The first value begins the list of recipients. Who approved the manifest and sets a value need not approve his
+    // own name; an existing list is never touched, so that nobody else's comes in by this.
+    if written.began && approved {
+        trust::approve(state, manifest, trust::files(manifest)?, &actor)?;
+    }
+    let readers: Vec<String> = written.readers.iter().map(|reader| sanitise(reader)).collect();
     let facts = [
         ("credential", name.as_str()),
         ("provider", "store"),

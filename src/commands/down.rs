@@ -73,7 +73,9 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     sandbox::report(context, complaints);
     if whole {
         let summary = serde_json::json!({"project": record.id.project, "name": record.id.name, "removed": true});
-        context.printer.result(&summary, || format!("{} is down: credentials withdrawn, containers and volumes removed", record.id));
+        context.printer.result(&summary, || {
+            format!("{} is down: credentials withdrawn, containers and volumes removed", record.id)
+        });
     }
     Ok(u8::from(!whole))
 }

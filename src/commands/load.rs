@@ -55,11 +55,12 @@ pub struct Loaded {
 /// # Errors
 /// When there is none, or it is refused.
 pub fn manifest(context: &Context, project: Option<&str>) -> Result<(PathBuf, Manifest), Failure> {
-    let current = std::env::current_dir().map_err(|error| {
-        Failure::new("current-folder", &error, "change to a folder that exists")
-    })?;
+    let current = std::env::current_dir()
+        .map_err(|error| Failure::new("current-folder", &error, "change to a folder that exists"))?;
     let path = project::locate(project, &current, &context.folders.state)?;
-    let loaded = manifest::load(&path)?;
+    let mut loaded = manifest::load(&path)?;
+    // From here on it is absolute: commands may run in any folder.
+    loaded.workspace.source = loaded.root.join(&loaded.workspace.source);
     Ok((path, loaded))
 }
 

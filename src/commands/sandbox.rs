@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::audit::AuditLog;
-use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key, sandbox_id};
 use crate::commands::credential::issue_context;
+use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key, sandbox_id};
 use crate::commands::{Context, Failure};
 use crate::engine::{ContainerStatus, Engine};
 use crate::init::frame::BundleRequest;
@@ -170,7 +170,8 @@ pub fn with_complaints(mut failure: Failure, complaints: &[Complaint]) -> Failur
 /// Removes the containers that a record names and that are ours.
 pub async fn remove_containers(engine: &Engine, key: &MachineKey, record: &Record) -> Vec<Complaint> {
     let containers = record.objects.iter().filter(|object| object.kind == ObjectKind::Container);
-    let removals = containers.map(|object| async move { (object, teardown::remove_container(engine, key, object).await) });
+    let removals =
+        containers.map(|object| async move { (object, teardown::remove_container(engine, key, object).await) });
     let removed = futures_util::future::join_all(removals).await;
     let failed = removed.into_iter().filter_map(|(object, result)| result.err().map(|error| (object, error)));
     failed.map(|(object, error)| format!("the container {} was not removed: {error}", object.name)).collect()

@@ -42,7 +42,9 @@ pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
 }
 
 fn nothing_new(context: &Context) {
-    context.printer.result(&serde_json::json!({"commits": [], "files": []}), || "the agent made no commit yet".to_owned());
+    context
+        .printer
+        .result(&serde_json::json!({"commits": [], "files": []}), || "the agent made no commit yet".to_owned());
 }
 
 fn target(project: Option<&ProjectName>, name: Option<&SandboxName>) -> Target {

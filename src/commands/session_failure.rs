@@ -53,10 +53,9 @@ impl From<JournalError> for Failure {
     fn from(error: JournalError) -> Self {
         let next = match &error {
             JournalError::Io { path, .. } => format!("make {} readable and writable for you", path.display()),
-            JournalError::Format { path, .. } => format!(
-                "it is of another version or damaged: move {} away and run `sandbox gc`",
-                path.display()
-            ),
+            JournalError::Format { path, .. } => {
+                format!("it is of another version or damaged: move {} away and run `sandbox gc`", path.display())
+            }
         };
         Failure::new("journal", &error, next)
     }
@@ -82,7 +81,11 @@ impl From<GatewayControlError> for Failure {
 
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
-        Failure::new("session", &error, "see how it is with `sandbox status`; a foreign image needs git and a user 1000")
+        Failure::new(
+            "session",
+            &error,
+            "see how it is with `sandbox status`; a foreign image needs git and a user 1000",
+        )
     }
 }
 

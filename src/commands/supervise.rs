@@ -4,8 +4,8 @@ use std::io::{Read as _, Write as _};
 
 use crate::audit::AuditLog;
 use crate::commands::connect::connect;
-use crate::commands::load::{Target, actor, manifest};
 use crate::commands::credential::issue_context;
+use crate::commands::load::{Target, actor, manifest};
 use crate::commands::{Context, Failure};
 use crate::init::frame::RunRequest;
 use crate::session::identity::{Role, SandboxId};

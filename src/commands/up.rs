@@ -84,7 +84,9 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     if args.detach {
         if !context.printer.json() {
             let verb = if joined { "runs already" } else { "runs in the background" };
-            context.printer.note(&format!("{} {verb}; follow it with `sandbox logs -f {}`", record.id, record.id.project));
+            context
+                .printer
+                .note(&format!("{} {verb}; follow it with `sandbox logs -f {}`", record.id, record.id.project));
         }
         return Ok(0);
     }
@@ -185,7 +187,8 @@ async fn start(
     let image = agent_image(context, args, loaded, engine, &progress).await?;
     let (actor, owner) = actor();
     let audit = AuditLog::open(state)?;
-    let issue = issue_context(context, &loaded.manifest.project, &loaded.manifest.root, &args.target.name, &actor, "up");
+    let issue =
+        issue_context(context, &loaded.manifest.project, &loaded.manifest.root, &args.target.name, &actor, "up");
     let report = |step: &'static str| progress.step(step);
     let input = LaunchInput {
         engine,
@@ -305,8 +308,7 @@ async fn clear(
     if record.phase != Phase::Stopped {
         sandbox::stop(context, engine, journal, &mut record, "the earlier session was cut off").await?;
     }
-    let clone_is_whole = !record.start.is_empty()
-        && found.volumes.contains(&crate::session::identity::Role::Workspace);
+    let clone_is_whole = !record.start.is_empty() && found.volumes.contains(&crate::session::identity::Role::Workspace);
     if args.fresh && clone_is_whole {
         let sandbox = Sandbox { state: found.clone(), record: record.clone() };
         sandbox::refuse_unpulled(context, engine, &sandbox, args.target.project.as_deref()).await?;

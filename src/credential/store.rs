@@ -147,6 +147,15 @@ pub struct Stored {
     pub owner: String,
 }
 
+/// What setting a value did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Whose keys open the value: names from the recipients file, untrusted text.
+    pub readers: Vec<String>,
+    /// Whether the recipients file was begun, with nobody but the user in it.
+    pub began: bool,
+}
+
 /// What is encrypted.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -206,16 +215,11 @@ impl Store {
         })
     }
 
-    /// Sets a value, and says whose keys open it. Its file is replaced at once, never half.
+    /// Sets a value. Its file is replaced at once, never half.
     ///
     /// # Errors
     /// When identity, recipients or file cannot be used, or the user himself could not open the value.
-    pub fn write(
-        &self,
-        project: &ProjectName,
-        name: &CredentialName,
-        value: &Secret,
-    ) -> Result<Vec<String>, StoreError> {
+    pub fn write(&self, project: &ProjectName, name: &CredentialName, value: &Secret) -> Result<Written, StoreError> {
         if value.len() > VALUE_LIMIT {
             return Err(StoreError::TooLarge(value.len()));
         }
@@ -226,7 +230,7 @@ impl Store {
         // The folder itself is the lock, so that no lock file lies in the user's repository.
         let lock = File::open(&self.folder).map_err(failed)?;
         lock.lock().map_err(failed)?;
-        let recipients = self.recipients()?;
+        let (recipients, began) = self.recipients()?;
         let now = Timestamp::now();
         let envelope = Envelope {
             version: VERSION,
@@ -249,7 +253,7 @@ impl Store {
         output.finish().map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(recipients.into_iter().map(|recipient| recipient.owner).collect())
+        Ok(Written { readers: recipients.into_iter().map(|recipient| recipient.owner).collect(), began })
     }
 
     /// Removes a value. Says whether there was one.

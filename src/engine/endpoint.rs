@@ -1,38 +1,47 @@
-//! Where the engine is: `--engine`, DOCKER_HOST, the current Docker context, or the usual sockets.
+//! Where the engine is, by the rules of the Docker command line.
+//!
+//! Reads files of its configuration and nothing else: the environment comes in as a value, and nothing is connected to.
 
 use std::fmt;
-use std::fs;
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
-use super::error::EngineError;
+use super::error::{EndpointProblem, EngineError};
 
-/// The largest file of a Docker context that is read, in bytes.
-const LIMIT: u64 = 1 << 20;
+/// The largest configuration file that is read, in bytes.
+const FILE_LIMIT: u64 = 1 << 20;
 
-/// What the environment says of the engine. Filled by `commands`, which alone reads the environment.
-#[derive(Debug, Clone, Default)]
+/// The port of an engine on plain TCP when the address names none.
+const DEFAULT_PORT: u16 = 2375;
+
+/// What the environment of the launcher says about the engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EngineEnvironment {
     /// `DOCKER_HOST`.
     pub docker_host: Option<String>,
     /// `DOCKER_CONTEXT`.
     pub docker_context: Option<String>,
-    /// `DOCKER_CONFIG`.
+    /// `DOCKER_CONFIG`: the folder in place of `~/.docker`.
     pub docker_config: Option<PathBuf>,
-    /// `XDG_RUNTIME_DIR`, where a rootless engine has its socket.
+    /// Whether `DOCKER_TLS_VERIFY` is set to anything, as the Docker command line reads it.
+    pub docker_tls_verify: bool,
+    /// `XDG_RUNTIME_DIR`.
     pub xdg_runtime_dir: Option<PathBuf>,
     /// The user's home.
     pub home: PathBuf,
 }
 
-/// The engine's address.
+/// The address of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// A unix socket.
     Unix(PathBuf),
-    /// Host and port, without TLS.
+    /// Plain TCP, as `host:port`.
     Tcp(String),
 }
 
@@ -45,123 +54,167 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Finds the engine's address.
+/// Finds the engine: `explicit`, then `DOCKER_HOST`, then `DOCKER_CONTEXT` or the current Docker context, then the usual
+/// sockets of a system-wide, a rootless and a desktop engine.
 ///
 /// # Errors
-/// When an address is given that cannot be used, or none is given and no usual socket exists.
+///
+/// When an address is not one, or the context that is asked for cannot be read. That nothing answers is found out later.
 pub fn discover(explicit: Option<&str>, environment: &EngineEnvironment) -> Result<Endpoint, EngineError> {
-    if let Some(address) = explicit.or(environment.docker_host.as_deref().filter(|host| !host.is_empty())) {
+    if let Some(address) = explicit {
         return parse(address);
     }
-    let config = environment.docker_config.clone().unwrap_or_else(|| environment.home.join(".docker"));
-    let context = environment.docker_context.clone().filter(|name| !name.is_empty()).or_else(|| current_context(&config));
-    if let Some(name) = context.filter(|name| name != "default") {
-        return of_context(&config, &name);
-    }
-    let runtime = environment.xdg_runtime_dir.iter().map(|folder| folder.join("docker.sock"));
-    let places: Vec<PathBuf> = std::iter::once(PathBuf::from("/var/run/docker.sock"))
-        .chain(runtime)
-        .chain([environment.home.join(".docker/run/docker.sock"), environment.home.join(".docker/desktop/docker.sock")])
-        .collect();
-    match places.iter().find(|path| path.exists()) {
-        Some(path) => Ok(Endpoint::Unix(path.clone())),
-        None => {
-            Err(EngineError::NoEngine { tried: places.iter().map(|path| format!("unix://{}", path.display())).collect() })
+    if let Some(address) = environment.docker_host.as_deref().filter(|address| !address.is_empty()) {
+        let endpoint = parse(address)?;
+        if environment.docker_tls_verify && matches!(endpoint, Endpoint::Tcp(_)) {
+            return Err(invalid(address, EndpointProblem::Tls));
         }
+        return Ok(endpoint);
+    }
+    let folder = environment.docker_config.clone().unwrap_or_else(|| environment.home.join(".docker"));
+    let context = match environment.docker_context.clone().filter(|name| !name.is_empty()) {
+        Some(name) => Some(name),
+        None => current_context(&folder)?,
+    };
+    match context {
+        Some(name) if name != "default" => read_context(&folder, &name),
+        _ => Ok(Endpoint::Unix(usual_socket(&usual_sockets(environment)))),
     }
 }
 
+/// Reads an address as Docker writes them.
 fn parse(address: &str) -> Result<Endpoint, EngineError> {
-    let wrong = || EngineError::Address { address: address.chars().take(200).collect() };
-    if let Some(path) = address.strip_prefix("unix://") {
-        return if path.starts_with('/') { Ok(Endpoint::Unix(PathBuf::from(path))) } else { Err(wrong()) };
+    if address.starts_with('/') {
+        return Ok(Endpoint::Unix(PathBuf::from(address)));
     }
-    let host = address.strip_prefix("tcp://").or_else(|| address.strip_prefix("http://")).ok_or_else(wrong)?;
-    let host = host.trim_end_matches('/');
-    let port = host.rsplit_once(':').and_then(|(name, port)| (!name.is_empty()).then_some(port));
-    match port.and_then(|port| port.parse::<u16>().ok()) {
-        Some(_) => Ok(Endpoint::Tcp(host.to_owned())),
-        None => Err(wrong()),
+    let Some((scheme, rest)) = address.split_once("://") else {
+        return Err(invalid(address, EndpointProblem::Syntax));
+    };
+    match scheme {
+        "unix" if rest.starts_with('/') => Ok(Endpoint::Unix(PathBuf::from(rest))),
+        "unix" => Err(invalid(address, EndpointProblem::RelativePath)),
+        "tcp" | "http" => parse_tcp(address, rest),
+        "ssh" => Err(invalid(address, EndpointProblem::Ssh)),
+        "https" => Err(invalid(address, EndpointProblem::Tls)),
+        _ => Err(invalid(address, EndpointProblem::Scheme)),
     }
 }
 
-fn read_json(path: &Path) -> std::io::Result<serde_json::Value> {
+/// Reads `host`, `host:port` or `[v6]:port`.
+fn parse_tcp(address: &str, rest: &str) -> Result<Endpoint, EngineError> {
+    let wrong = || invalid(address, EndpointProblem::Syntax);
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse::<u16>().map_err(|_| wrong())?),
+        _ => (authority, DEFAULT_PORT),
+    };
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let fits = match bracketed {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host.len() <= 253
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+        }
+    };
+    if !fits || port == 0 {
+        return Err(wrong());
+    }
+    Ok(Endpoint::Tcp(format!("{host}:{port}")))
+}
+
+fn invalid(address: &str, source: EndpointProblem) -> EngineError {
+    EngineError::EndpointInvalid { address: address.chars().take(300).collect(), source }
+}
+
+/// `config.json` of the Docker command line, as far as it matters here.
+#[derive(Deserialize)]
+struct Configuration {
+    #[serde(rename = "currentContext", default)]
+    current_context: String,
+}
+
+/// `meta.json` of a Docker context.
+#[derive(Deserialize)]
+struct ContextMetadata {
+    #[serde(rename = "Endpoints", default)]
+    endpoints: ContextEndpoints,
+}
+
+#[derive(Deserialize, Default)]
+struct ContextEndpoints {
+    docker: Option<ContextEndpoint>,
+}
+
+#[derive(Deserialize)]
+struct ContextEndpoint {
+    #[serde(rename = "Host", default)]
+    host: String,
+}
+
+fn current_context(folder: &Path) -> Result<Option<String>, EngineError> {
+    let configuration: Option<Configuration> = read_json(&folder.join("config.json"))?;
+    Ok(configuration.map(|configuration| configuration.current_context).filter(|name| !name.is_empty()))
+}
+
+/// Reads `contexts/meta/SHA256(name)/meta.json`; the digest also keeps a name from being a path.
+fn read_context(folder: &Path, name: &str) -> Result<Endpoint, EngineError> {
+    let identifier = hex::encode(Sha256::digest(name.as_bytes()));
+    let metadata: Option<ContextMetadata> =
+        read_json(&folder.join("contexts/meta").join(&identifier).join("meta.json"))?;
+    let host = metadata.and_then(|metadata| metadata.endpoints.docker).map(|endpoint| endpoint.host);
+    let Some(host) = host.filter(|host| !host.is_empty()) else {
+        return Err(EngineError::ContextMissing { name: name.chars().take(100).collect() });
+    };
+    let endpoint = parse(&host)?;
+    // Key material beside a context means that its engine is to be authenticated.
+    if matches!(endpoint, Endpoint::Tcp(_)) && folder.join("contexts/tls").join(&identifier).exists() {
+        return Err(invalid(&host, EndpointProblem::Tls));
+    }
+    Ok(endpoint)
+}
+
+/// Reads a bounded JSON file; an absent one is no error.
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, EngineError> {
+    let unreadable = |source| EngineError::ConfigurationUnreadable { path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(unreadable(error)),
+    };
     let mut text = Vec::new();
-    fs::File::open(path)?.take(LIMIT).read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
+    file.take(FILE_LIMIT + 1).read_to_end(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_LIMIT {
+        return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
+    }
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|source| EngineError::ConfigurationInvalid { path: path.to_owned(), source })
 }
 
-fn current_context(config: &Path) -> Option<String> {
-    read_json(&config.join("config.json")).ok()?.get("currentContext")?.as_str().map(str::to_owned)
+/// The sockets of a system-wide, a rootless and a desktop engine, in this order.
+fn usual_sockets(environment: &EngineEnvironment) -> Vec<PathBuf> {
+    let mut sockets = vec![PathBuf::from("/var/run/docker.sock")];
+    sockets.extend(environment.xdg_runtime_dir.as_ref().map(|folder| folder.join("docker.sock")));
+    sockets.push(environment.home.join(".docker/run/docker.sock"));
+    sockets
 }
 
-/// The address of a Docker context, which the client keeps in `contexts/meta/SHA256(name)/meta.json`.
-fn of_context(config: &Path, name: &str) -> Result<Endpoint, EngineError> {
-    let failed = |source| EngineError::Context { name: name.chars().take(100).collect(), source };
-    let folder = hex::encode(Sha256::digest(name.as_bytes()));
-    let meta = read_json(&config.join("contexts/meta").join(folder).join("meta.json")).map_err(failed)?;
-    let host = meta.pointer("/Endpoints/docker/Host").and_then(|host| host.as_str());
-    parse(host.ok_or_else(|| failed(std::io::Error::other("it names no Docker endpoint")))?)
+/// The first socket that this user may open; else the first that is there; else the first.
+///
+/// Somebody outside the `docker` group who runs a rootless engine beside a system-wide one means the rootless one.
+fn usual_socket(sockets: &[PathBuf]) -> PathBuf {
+    let usable = |path: &&PathBuf| rustix::fs::access(path.as_path(), rustix::fs::Access::WRITE_OK).is_ok();
+    sockets
+        .iter()
+        .find(usable)
+        .or_else(|| sockets.iter().find(|path| path.exists()))
+        .or_else(|| sockets.first())
+        .cloned()
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn environment(home: &Path) -> EngineEnvironment {
-        EngineEnvironment { home: home.to_path_buf(), ..EngineEnvironment::default() }
-    }
-
-    #[test]
-    fn the_option_wins_over_docker_host() {
-        let home = tempfile::tempdir().unwrap();
-        let mut environment = environment(home.path());
-        environment.docker_host = Some("tcp://127.0.0.1:2375".to_owned());
-        assert_eq!(discover(None, &environment).unwrap(), Endpoint::Tcp("127.0.0.1:2375".to_owned()));
-        assert_eq!(
-            discover(Some("unix:///run/other.sock"), &environment).unwrap(),
-            Endpoint::Unix(PathBuf::from("/run/other.sock"))
-        );
-    }
-
-    #[test]
-    fn reads_the_current_context() {
-        let home = tempfile::tempdir().unwrap();
-        let config = home.path().join(".docker");
-        let folder = config.join("contexts/meta").join(hex::encode(Sha256::digest(b"colima")));
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(config.join("config.json"), r#"{"currentContext":"colima"}"#).unwrap();
-        fs::write(
-            folder.join("meta.json"),
-            r#"{"Name":"colima","Endpoints":{"docker":{"Host":"unix:///run/colima.sock"}}}"#,
-        )
-        .unwrap();
-        let found = discover(None, &environment(home.path())).unwrap();
-        assert_eq!(found, Endpoint::Unix(PathBuf::from("/run/colima.sock")));
-        fs::remove_file(folder.join("meta.json")).unwrap();
-        assert!(matches!(discover(None, &environment(home.path())), Err(EngineError::Context { .. })));
-    }
-
-    #[test]
-    fn finds_a_rootless_socket() {
-        let home = tempfile::tempdir().unwrap();
-        fs::write(home.path().join("docker.sock"), "").unwrap();
-        let mut environment = environment(home.path());
-        environment.xdg_runtime_dir = Some(home.path().to_path_buf());
-        // A system-wide engine comes first where one is installed.
-        let expected = if Path::new("/var/run/docker.sock").exists() {
-            PathBuf::from("/var/run/docker.sock")
-        } else {
-            home.path().join("docker.sock")
-        };
-        assert_eq!(discover(None, &environment).unwrap(), Endpoint::Unix(expected));
-    }
-
-    #[test]
-    fn refuses_addresses_of_other_kinds() {
-        let environment = environment(Path::new("/nonexistent"));
-        for address in ["ssh://me@host", "unix://relative", "tcp://host", "npipe:////./pipe/docker", "", "tcp://:1"] {
-            assert!(matches!(discover(Some(address), &environment), Err(EngineError::Address { .. })), "{address}");
-        }
-    }
-}
+mod tests;

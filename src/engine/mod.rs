@@ -1,638 +1,363 @@
 //! The one module that talks to Docker: containers, volumes, networks, images, exec and attach streams.
 //!
 //! What a container may ask for is a [`container::ContainerSpec`], which has no field for a host path, a capability, a
-//! privilege or a host namespace. Every call has a time limit. The archive calls of the API are never used.
+//! privilege or a host namespace; `translate` adds the hardening, `verify` compares what the engine made of it. Every
+//! call has a time limit. The archive calls (`docker cp`) are never used: files travel on streams, see [`stream`].
 
-use std::collections::{BTreeMap, HashMap};
-use std::future::Future;
-use std::time::Duration;
-
-use bollard::Docker;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, NetworkCreateRequest};
-use bollard::query_parameters as query;
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
-use serde::Serialize;
-use tokio::io::AsyncRead;
+mod containers;
+mod error;
+mod event;
+mod exec;
+mod image;
+mod network;
+mod translate;
+mod transport;
+mod verify;
+mod volume;
 
 pub mod container;
 pub mod endpoint;
-pub mod error;
 pub mod stream;
-mod translate;
 
-pub use endpoint::{Endpoint, EngineEnvironment};
-pub use error::EngineError;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
-use container::{ContainerSpec, User, VolumeSpec};
-use stream::{AttachedStream, Chunk};
+use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
+use serde::{Deserialize, Serialize};
 
-/// The oldest API version that is enough: Engine 20.10.
-const MINIMUM_API: &str = "1.41";
-/// How long a call may take that only asks or changes little.
-const CALL_LIMIT: Duration = Duration::from_secs(30);
-/// How long loading an image may take.
-const LOAD_LIMIT: Duration = Duration::from_secs(600);
+pub use containers::{ContainerState, ContainerStatus};
+pub use endpoint::{Endpoint, EngineEnvironment, discover};
+pub use error::{EndpointProblem, EngineError, Kind, Refusal};
+pub use event::EngineEvent;
+pub use exec::ExecSpec;
+pub use image::ImageSummary;
+pub use stream::{AttachedStream, Chunk, StreamInput, StreamOutput};
+pub use volume::VolumeSummary;
 
-/// A connection to an engine.
-#[derive(Debug, Clone)]
-pub struct Engine {
-    docker: Docker,
-    endpoint: Endpoint,
-    info: EngineInfo,
-}
+use transport::Address;
 
-/// What an engine says of itself.
-#[derive(Debug, Clone, Serialize)]
+/// The oldest API that has all that is needed; Docker Engine 20.10 speaks it.
+pub const MINIMUM_API: &str = "1.41";
+const MINIMUM: ApiVersion = ApiVersion(1, 41);
+
+/// How long an ordinary call may take. Generous: an engine on a busy machine takes seconds to start a container.
+const CALL_LIMIT: Duration = Duration::from_secs(120);
+/// How long an image may take to load.
+const LOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// The client library's own limit, above all of ours, which are the ones that count.
+const CLIENT_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// What an engine says of itself at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EngineInfo {
-    /// Its version.
+    /// Version, such as `20.10.24`.
     pub version: String,
     /// The API version that is spoken with it.
     pub api_version: String,
-    /// Its processor architecture.
+    /// Its machine's architecture, in Go's words (`amd64`).
     pub architecture: String,
-    /// Version of its `runc`, when it tells.
+    /// Version of runc, when the engine tells.
     pub runc_version: Option<String>,
-    /// Its address.
+    /// Where it was found.
     pub endpoint: String,
 }
 
-/// What an engine says of its machine; asked for by `doctor` alone, since it takes long.
-#[derive(Debug, Clone, Serialize)]
+/// What an engine says of its machine and settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EngineSystem {
-    /// How it stores images.
+    /// Its own id.
+    pub id: String,
+    /// Storage driver, such as `overlay2`.
     pub storage_driver: String,
-    /// Whether images are kept by containerd, so that an image's id is its manifest's digest.
+    /// Whether images are kept by containerd, where an image's id is the digest of its manifest.
     pub containerd_store: bool,
     /// Whether it runs without root.
     pub rootless: bool,
-    /// Version of control groups.
+    /// `1` or `2`.
     pub cgroup_version: String,
-    /// Security options such as `name=seccomp,profile=default`.
+    /// Such as `name=seccomp,profile=default`.
     pub security_options: Vec<String>,
-    /// Its own warnings.
+    /// Its machine's kernel.
+    pub kernel_version: String,
+    /// What it warns of, such as limits that its kernel lacks.
     pub warnings: Vec<String>,
 }
 
-/// How a container is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ContainerStatus {
-    /// Made, never started.
-    Created,
-    /// Its program runs.
-    Running,
-    /// Its processes are frozen.
-    Paused,
-    /// It is being restarted.
-    Restarting,
-    /// It is being removed.
-    Removing,
-    /// Its program ended.
-    Exited,
-    /// It could not be removed.
-    Dead,
-    /// The engine does not tell.
-    Unknown,
+/// A connected engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
 }
 
-/// A container as the engine has it.
-#[derive(Debug, Clone, Serialize)]
-pub struct ContainerState {
-    /// Its id.
-    pub id: String,
-    /// Its name, without the leading slash.
-    pub name: String,
-    /// The id of its image.
-    pub image: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// How it is.
-    pub status: ContainerStatus,
-    /// How its program ended; only after it did.
-    pub exit_code: Option<i64>,
-    /// Whether the kernel ended it for memory; only after it ended.
-    pub oom_killed: bool,
+struct Inner {
+    client: Docker,
+    address: Address,
+    api: ApiVersion,
+    info: EngineInfo,
 }
 
-/// A volume as the engine has it.
-#[derive(Debug, Clone, Serialize)]
-pub struct VolumeSummary {
-    /// Its name.
-    pub name: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// The driver's options.
-    pub options: BTreeMap<String, String>,
-}
-
-/// An image as the engine has it.
-#[derive(Debug, Clone, Serialize)]
-pub struct ImageSummary {
-    /// Its id.
-    pub id: String,
-    /// Size in bytes.
-    pub size: u64,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Variables that it sets, as `NAME=value`.
-    pub environment: Vec<String>,
-    /// Paths that it declares as volumes.
-    pub volumes: Vec<String>,
-}
-
-/// A program to start in a running container. It never has a TTY: a terminal is made inside.
-#[derive(Debug, Clone)]
-pub struct ExecSpec {
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// Its user.
-    pub user: User,
-    /// Variables on top of the container's.
-    pub environment: BTreeMap<String, String>,
-    /// Its working directory.
-    pub working_directory: String,
-    /// Whether standard input is attached.
-    pub stdin: bool,
-}
-
-/// Something that happened to a container.
-#[derive(Debug, Clone)]
-pub struct EngineEvent {
-    /// The container's name.
-    pub container: String,
-    /// What happened: `start`, `die`, `oom`, …
-    pub action: String,
-}
-
-fn failed(call: &'static str, error: bollard::errors::Error) -> EngineError {
-    match error {
-        bollard::errors::Error::DockerResponseServerError { status_code, message } => {
-            EngineError::Refused { call, status: status_code, message }
-        }
-        other => EngineError::Transport { call, source: Box::new(other) },
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Engine").field("info", &self.inner.info).finish_non_exhaustive()
     }
-}
-
-async fn limited<T>(
-    call: &'static str,
-    limit: Duration,
-    work: impl Future<Output = Result<T, bollard::errors::Error>>,
-) -> Result<T, EngineError> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(result) => result.map_err(|error| failed(call, error)),
-        Err(_) => Err(EngineError::Timeout { call, limit }),
-    }
-}
-
-/// Turns the engine's "there is none" into none.
-fn absent<T>(result: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
-    match result {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Takes "there is none" as done.
-fn gone(result: Result<(), EngineError>) -> Result<(), EngineError> {
-    absent(result).map(|_| ())
-}
-
-fn filters(labels: &[String]) -> HashMap<String, Vec<String>> {
-    HashMap::from([("label".to_owned(), labels.to_vec())])
 }
 
 impl Engine {
-    /// Connects, agrees on an API version and refuses an engine that is too old.
+    /// Connects and agrees on the newest API version that both sides speak.
     ///
     /// # Errors
-    /// When the engine does not answer, is not permitted, or is too old.
+    ///
+    /// When nothing answers, the socket may not be opened, or there is no common API version from 1.41 on.
     pub async fn connect(endpoint: Endpoint) -> Result<Self, EngineError> {
-        const SECONDS: u64 = 600;
-        reach(&endpoint).await?;
-        let (address, version) = (endpoint.to_string(), bollard::API_DEFAULT_VERSION);
-        let docker = match &endpoint {
-            Endpoint::Unix(_) => Docker::connect_with_unix(&address, SECONDS, version),
-            Endpoint::Tcp(_) => Docker::connect_with_http(&address, SECONDS, version),
+        let address = transport::resolve(&endpoint).await?;
+        transport::probe(&endpoint, &address).await?;
+        let not_an_engine = |error| match error {
+            EngineError::Api { .. } | EngineError::Transport { .. } => {
+                EngineError::NotAnEngine { endpoint: endpoint.clone() }
+            }
+            other => other,
         };
-        let docker = docker.map_err(|error| failed("connect", error))?;
-        // The one question that is answered in any version of the API says which version the engine has.
-        let docker = limited("tell its version", CALL_LIMIT, docker.negotiate_version()).await?;
-        let version = limited("tell its version", CALL_LIMIT, docker.version()).await?;
-        let spoken = docker.client_version();
-        let api_version = format!("{}.{}", spoken.major_version, spoken.minor_version);
-        let engine_version = version.version.unwrap_or_default();
-        let minimum = MINIMUM_API.split_once('.').and_then(|(_, minor)| minor.parse::<usize>().ok()).unwrap_or_default();
-        if spoken.major_version < 1 || (spoken.major_version == 1 && spoken.minor_version < minimum) {
-            return Err(EngineError::TooOld { version: engine_version, api: api_version, minimum: MINIMUM_API });
-        }
-        let components = version.components.unwrap_or_default();
-        let runc = components.into_iter().find(|component| component.name == "runc").map(|component| component.version);
-        let info = EngineInfo {
-            version: engine_version,
-            api_version,
-            architecture: version.arch.unwrap_or_default(),
-            runc_version: runc,
-            endpoint: address,
-        };
-        Ok(Self { docker, endpoint, info })
+        // Without a version in the path, which is how every engine can be asked.
+        let version: VersionDocument =
+            transport::get_json(&address, "ask the engine for its version", "/version").await.map_err(not_an_engine)?;
+        let api = agree(&version)?;
+        let client = client(&address, api)?;
+        let info = describe(version, api, &endpoint);
+        Ok(Self { inner: Arc::new(Inner { client, address, api, info }) })
     }
 
-    /// What the engine says of itself.
+    /// What the engine said of itself when it was connected to.
     pub fn info(&self) -> &EngineInfo {
-        &self.info
+        &self.inner.info
     }
 
-    /// What the engine says of its machine.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
+    /// Asks the engine about its machine and settings. Not done when connecting, since it takes an engine with many
+    /// containers a while.
     pub async fn system(&self) -> Result<EngineSystem, EngineError> {
-        let info = limited("describe itself", CALL_LIMIT, self.docker.info()).await?;
-        let options = info.security_options.unwrap_or_default();
-        let status = info.driver_status.unwrap_or_default();
-        Ok(EngineSystem {
-            containerd_store: status.iter().flatten().any(|text| text.starts_with("io.containerd.snapshotter")),
-            storage_driver: info.driver.unwrap_or_default(),
-            rootless: options.iter().any(|option| option == "name=rootless"),
-            cgroup_version: info.cgroup_version.map(|version| version.to_string()).unwrap_or_default(),
-            security_options: options,
-            warnings: info.warnings.unwrap_or_default(),
-        })
+        let document: SystemDocument =
+            transport::get_json(&self.inner.address, "ask the engine about itself", &self.path("/info")).await?;
+        Ok(document.into())
     }
 
-    /// Creates a container and makes sure that it is what was asked for. Gives its id.
-    ///
-    /// # Errors
-    /// When the name is taken, the image is absent or declares volumes, or the engine made something else; then the
-    /// container is removed again.
-    pub async fn create_container(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
-        let image = self
-            .image(&spec.image)
-            .await?
-            .ok_or_else(|| EngineError::NotFound { kind: "image", name: spec.image.clone() })?;
-        let covered = |path: &String| {
-            spec.mounts.iter().any(|mount| mount.target == *path) || spec.tmpfs.iter().any(|tmpfs| tmpfs.target == *path)
-        };
-        if let Some(path) = image.volumes.into_iter().find(|path| !covered(path)) {
-            return Err(EngineError::ImageVolume { image: spec.image.clone(), path });
-        }
-        let mut spec = spec.clone();
-        spec.image = image.id;
-        let body = translate::create_body(&spec, &image.environment);
-        let options = query::CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let created = limited("create a container", CALL_LIMIT, self.docker.create_container(Some(options), body)).await;
-        let created = created.map_err(|error| match error {
-            EngineError::Refused { status: 409, .. } => EngineError::NameTaken { name: spec.name.clone() },
-            other => other,
-        })?;
-        let checked = match self.verify_container(&created.id, &spec).await {
-            Ok(differences) if !differences.is_empty() => {
-                Err(EngineError::Differs { name: spec.name.clone(), differences })
-            }
-            Ok(_) if !created.warnings.is_empty() => {
-                Err(EngineError::Warnings { name: spec.name.clone(), warnings: created.warnings.clone() })
-            }
-            Ok(_) => Ok(created.id.clone()),
-            Err(error) => Err(error),
-        };
-        if checked.is_err() {
-            self.remove_container(&created.id).await?;
-        }
-        checked
+    fn client(&self) -> &Docker {
+        &self.inner.client
     }
 
-    /// Starts a container.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn start_container(&self, id: &str) -> Result<(), EngineError> {
-        let options = None::<query::StartContainerOptions>;
-        limited("start a container", CALL_LIMIT, self.docker.start_container(id, options)).await
+    /// The path of a request that does not go through the client library.
+    fn path(&self, rest: &str) -> String {
+        format!("/v{}{rest}", self.inner.api)
     }
 
-    /// Asks a container's program to end, and kills it after `grace`.
-    ///
-    /// # Errors
-    /// When the engine refuses, or there is no such container.
-    pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), EngineError> {
-        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
-        let options = query::StopContainerOptionsBuilder::default().t(seconds).build();
-        let result =
-            limited("stop a container", CALL_LIMIT + grace, self.docker.stop_container(id, Some(options))).await;
-        match result {
-            Err(EngineError::Refused { status: 404, .. }) => {
-                Err(EngineError::NotFound { kind: "container", name: id.to_owned() })
-            }
-            // 304 says that it does not run any more.
-            Err(EngineError::Refused { status: 304, .. }) => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Sends a signal to a container's program. One that does not run needs none.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn kill_container(&self, id: &str, signal: &str) -> Result<(), EngineError> {
-        let options = query::KillContainerOptionsBuilder::default().signal(signal).build();
-        match limited("kill a container", CALL_LIMIT, self.docker.kill_container(id, Some(options))).await {
-            Err(EngineError::Refused { status: 404 | 409, .. }) => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Removes a container, running or not, with its anonymous volumes. An absent one is as good.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn remove_container(&self, id: &str) -> Result<(), EngineError> {
-        let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match limited("remove a container", CALL_LIMIT, self.docker.remove_container(id, Some(options))).await {
-            // 409 says that somebody else is removing it right now.
-            Err(EngineError::Refused { status: 409, .. }) => Ok(()),
-            other => gone(other),
-        }
-    }
-
-    async fn inspect(&self, name: &str) -> Result<Option<ContainerInspectResponse>, EngineError> {
-        let options = None::<query::InspectContainerOptions>;
-        absent(limited("inspect a container", CALL_LIMIT, self.docker.inspect_container(name, options)).await)
-    }
-
-    /// How a container is; none when there is none.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn inspect_container(&self, name: &str) -> Result<Option<ContainerState>, EngineError> {
-        let Some(found) = self.inspect(name).await? else { return Ok(None) };
-        let state = found.state.unwrap_or_default();
-        let ended = state.running == Some(false);
-        Ok(Some(ContainerState {
-            id: found.id.unwrap_or_default(),
-            name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
-            image: found.image.unwrap_or_default(),
-            labels: found.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect(),
-            status: match state.status {
-                Some(ContainerStateStatusEnum::CREATED) => ContainerStatus::Created,
-                Some(ContainerStateStatusEnum::RUNNING) => ContainerStatus::Running,
-                Some(ContainerStateStatusEnum::PAUSED) => ContainerStatus::Paused,
-                Some(ContainerStateStatusEnum::RESTARTING) => ContainerStatus::Restarting,
-                Some(ContainerStateStatusEnum::REMOVING) => ContainerStatus::Removing,
-                Some(ContainerStateStatusEnum::EXITED) => ContainerStatus::Exited,
-                Some(ContainerStateStatusEnum::DEAD) => ContainerStatus::Dead,
-                _ => ContainerStatus::Unknown,
-            },
-            exit_code: state.exit_code.filter(|_| ended),
-            oom_killed: ended && state.oom_killed == Some(true),
-        }))
-    }
-
-    /// What a container has that differs from what the specification demands.
-    ///
-    /// # Errors
-    /// When the engine refuses or there is no such container.
-    pub async fn verify_container(&self, id: &str, spec: &ContainerSpec) -> Result<Vec<String>, EngineError> {
-        match self.inspect(id).await? {
-            Some(found) => Ok(translate::differences(spec, &found)),
-            None => Err(EngineError::NotFound { kind: "container", name: id.to_owned() }),
-        }
-    }
-
-    /// All containers with these labels (`NAME` or `NAME=value`), running or not.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn containers(&self, labels: &[String]) -> Result<Vec<ContainerState>, EngineError> {
-        let options = query::ListContainersOptionsBuilder::default().all(true).filters(&filters(labels)).build();
-        let list = limited("list containers", CALL_LIMIT, self.docker.list_containers(Some(options))).await?;
-        let ids = list.into_iter().filter_map(|summary| summary.id);
-        let inspected = futures_util::future::join_all(ids.map(|id| async move { self.inspect_container(&id).await }));
-        // One that vanished between list and inspect is gone.
-        inspected.await.into_iter().filter_map(Result::transpose).collect()
-    }
-
-    /// Creates a volume; one that exists with that name is taken as it is.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn create_volume(&self, spec: &VolumeSpec) -> Result<(), EngineError> {
-        let body = translate::volume_body(spec);
-        limited("create a volume", CALL_LIMIT, self.docker.create_volume(body)).await.map(|_| ())
-    }
-
-    /// Removes a volume. An absent one is as good.
-    ///
-    /// # Errors
-    /// When the engine refuses, as it does while a container has it.
-    pub async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
-        let options = query::RemoveVolumeOptionsBuilder::default().force(true).build();
-        gone(limited("remove a volume", CALL_LIMIT, self.docker.remove_volume(name, Some(options))).await)
-    }
-
-    /// All volumes with these labels.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn volumes(&self, labels: &[String]) -> Result<Vec<VolumeSummary>, EngineError> {
-        let options = query::ListVolumesOptionsBuilder::default().filters(&filters(labels)).build();
-        let list = limited("list volumes", CALL_LIMIT, self.docker.list_volumes(Some(options))).await?;
-        Ok(list.volumes.unwrap_or_default().into_iter().map(volume_summary).collect())
-    }
-
-    /// One volume; none when there is none.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn inspect_volume(&self, name: &str) -> Result<Option<VolumeSummary>, EngineError> {
-        let found = absent(limited("inspect a volume", CALL_LIMIT, self.docker.inspect_volume(name)).await)?;
-        Ok(found.map(volume_summary))
-    }
-
-    /// Makes sure that a bridge network of this name exists.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn ensure_network(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<(), EngineError> {
-        let options = None::<query::InspectNetworkOptions>;
-        let found = limited("inspect a network", CALL_LIMIT, self.docker.inspect_network(name, options)).await;
-        if absent(found)?.is_some() {
-            return Ok(());
-        }
-        let request = NetworkCreateRequest {
-            name: name.to_owned(),
-            driver: Some("bridge".to_owned()),
-            // Gateways of different sandboxes share this network and have nothing to say to each other.
-            options: Some(HashMap::from([(
-                "com.docker.network.bridge.enable_icc".to_owned(),
-                "false".to_owned(),
-            )])),
-            labels: Some(labels.clone().into_iter().collect()),
-            ..NetworkCreateRequest::default()
-        };
-        match limited("create a network", CALL_LIMIT, self.docker.create_network(request)).await {
-            Ok(_) | Err(EngineError::Refused { status: 409, .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The engine's own address in a bridge network.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn network_gateway(&self, name: &str) -> Result<Option<std::net::IpAddr>, EngineError> {
-        let options = None::<query::InspectNetworkOptions>;
-        let found = limited("inspect a network", CALL_LIMIT, self.docker.inspect_network(name, options)).await?;
-        let configs = found.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-        Ok(configs.into_iter().find_map(|config| config.gateway?.parse().ok()))
-    }
-
-    /// Loads an image archive.
-    ///
-    /// # Errors
-    /// When the engine refuses the archive.
-    pub async fn load_image(&self, archive: impl AsyncRead + Send + Unpin + 'static) -> Result<(), EngineError> {
-        const CALL: &str = "load an image";
-        let body = tokio_util::io::ReaderStream::with_capacity(archive, 256 << 10);
-        let body = body.filter_map(|piece| async { piece.ok() });
-        let options = query::ImportImageOptionsBuilder::default().quiet(true).build();
-        let load = async {
-            let answers = self.docker.import_image(options, bollard::body_try_stream(body.map(Ok::<_, std::io::Error>)), None);
-            answers.try_for_each(|_| async { Ok(()) }).await
-        };
-        limited(CALL, LOAD_LIMIT, load).await
-    }
-
-    /// An image by id or reference; none when the engine lacks it.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn image(&self, reference: &str) -> Result<Option<ImageSummary>, EngineError> {
-        let found = absent(limited("inspect an image", CALL_LIMIT, self.docker.inspect_image(reference)).await)?;
-        Ok(found.map(|image| {
-            let config = image.config.unwrap_or_default();
-            ImageSummary {
-                id: image.id.unwrap_or_default(),
-                size: image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
-                labels: config.labels.unwrap_or_default().into_iter().collect(),
-                environment: config.env.unwrap_or_default(),
-                volumes: config.volumes.unwrap_or_default(),
-            }
-        }))
-    }
-
-    /// Removes an image. An absent one is as good.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn remove_image(&self, id: &str) -> Result<(), EngineError> {
-        let options = None::<query::RemoveImageOptions>;
-        let removal = self.docker.remove_image(id, options, None);
-        gone(limited("remove an image", CALL_LIMIT, removal).await.map(|_| ()))
-    }
-
-    /// Starts a program in a running container, with its streams.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn exec(&self, container: &str, spec: &ExecSpec) -> Result<AttachedStream, EngineError> {
-        let config = bollard::exec::CreateExecOptions {
-            attach_stdin: Some(spec.stdin),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            tty: Some(false),
-            env: Some(spec.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
-            cmd: Some(spec.command.clone()),
-            user: Some(format!("{}:{}", spec.user.uid, spec.user.gid)),
-            working_dir: Some(spec.working_directory.clone()),
-            privileged: Some(false),
-            ..bollard::exec::CreateExecOptions::<String>::default()
-        };
-        let created = limited("prepare a command", CALL_LIMIT, self.docker.create_exec(container, config)).await?;
-        let path = format!("/v{}/exec/{}/start", self.info.api_version, created.id);
-        let body = br#"{"Detach":false,"Tty":false}"#.to_vec();
-        stream::hijack(&self.endpoint, "start a command", &path, body, Some(created.id)).await
-    }
-
-    /// How an exec ended; none while it runs.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn exec_exit_code(&self, exec_id: &str) -> Result<Option<i64>, EngineError> {
-        let found = limited("inspect a command", CALL_LIMIT, self.docker.inspect_exec(exec_id)).await?;
-        Ok(found.exit_code.filter(|_| found.running == Some(false)))
-    }
-
-    /// Attaches to a container's streams from now on; also before it starts.
-    ///
-    /// # Errors
-    /// When the engine refuses.
-    pub async fn attach(&self, container: &str) -> Result<AttachedStream, EngineError> {
-        let container: String = container.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).collect();
-        let path = format!(
-            "/v{}/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1",
-            self.info.api_version
-        );
-        stream::hijack(&self.endpoint, "attach to a container", &path, Vec::new(), None).await
-    }
-
-    /// The container's log: what its first process printed.
-    pub fn logs(
+    /// Makes a call within its limit.
+    async fn call<T>(
         &self,
-        container: &str,
-        follow: bool,
-        tail: Option<u64>,
-    ) -> impl Stream<Item = Result<Chunk, EngineError>> + use<> {
-        let tail = tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
-        let options =
-            query::LogsOptionsBuilder::default().follow(follow).stdout(true).stderr(true).tail(&tail).build();
-        let docker = self.docker.clone();
-        let log = docker.logs(container, Some(options));
-        log.map(|piece| match piece {
-            Ok(bollard::container::LogOutput::StdErr { message }) => Ok(Chunk::Err(message)),
-            Ok(other) => Ok(Chunk::Out(other.into_bytes())),
-            Err(error) => Err(failed("read a log", error)),
-        })
-    }
-
-    /// What happens to the containers with these labels, from now on.
-    pub fn events(&self, labels: &[String]) -> impl Stream<Item = Result<EngineEvent, EngineError>> + use<> {
-        let mut filters = filters(labels);
-        filters.insert("type".to_owned(), vec!["container".to_owned()]);
-        let options = query::EventsOptionsBuilder::default().filters(&filters).build();
-        self.docker.clone().events(Some(options)).map(|event| {
-            let event = event.map_err(|error| failed("watch for events", error))?;
-            let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
-            Ok(EngineEvent {
-                container: attributes.get("name").cloned().unwrap_or_default(),
-                action: event.action.unwrap_or_default(),
-            })
-        })
+        call: &'static str,
+        limit: Duration,
+        request: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T, EngineError> {
+        transport::within(call, limit, request).await?.map_err(|error| EngineError::from_client(call, error))
     }
 }
 
-fn volume_summary(volume: bollard::models::Volume) -> VolumeSummary {
-    VolumeSummary {
-        name: volume.name,
-        labels: volume.labels.into_iter().collect(),
-        options: volume.options.into_iter().collect(),
+/// A version of the Engine API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct ApiVersion(u32, u32);
+
+impl std::fmt::Display for ApiVersion {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}.{}", self.0, self.1)
     }
 }
 
-/// Opens the socket once, to tell "no engine" from "not permitted" before a library turns both into the same error.
-async fn reach(endpoint: &Endpoint) -> Result<(), EngineError> {
-    let opened = match endpoint {
-        Endpoint::Unix(path) => tokio::net::UnixStream::connect(path).await.map(|_| ()),
-        Endpoint::Tcp(address) => {
-            let connect = tokio::net::TcpStream::connect(address);
-            match tokio::time::timeout(Duration::from_secs(5), connect).await {
-                Ok(connected) => connected.map(|_| ()),
-                Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
-            }
+impl ApiVersion {
+    fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.split_once('.')?;
+        Some(Self(major.parse().ok()?, minor.parse().ok()?))
+    }
+}
+
+/// `GET /version`, as far as it matters here.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct VersionDocument {
+    version: String,
+    api_version: String,
+    #[serde(default)]
+    arch: String,
+    #[serde(rename = "MinAPIVersion", default)]
+    min_api_version: String,
+    #[serde(default)]
+    components: Vec<ComponentDocument>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ComponentDocument {
+    name: String,
+    version: String,
+}
+
+/// `GET /info`, as far as it matters here.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct SystemDocument {
+    #[serde(rename = "ID")]
+    id: String,
+    driver: String,
+    driver_status: Option<Vec<Vec<String>>>,
+    kernel_version: String,
+    cgroup_version: String,
+    security_options: Option<Vec<String>>,
+    warnings: Option<Vec<String>>,
+}
+
+/// The newest API version that both sides speak.
+fn agree(version: &VersionDocument) -> Result<ApiVersion, EngineError> {
+    let newest = ApiVersion::parse(&version.api_version).unwrap_or(ApiVersion(0, 0));
+    if newest < MINIMUM {
+        return Err(EngineError::TooOld {
+            version: version.version.clone(),
+            api: version.api_version.clone(),
+            minimum: MINIMUM_API,
+        });
+    }
+    let ClientVersion { major_version, minor_version } = *API_DEFAULT_VERSION;
+    let ours = ApiVersion(
+        u32::try_from(major_version).unwrap_or(MINIMUM.0),
+        u32::try_from(minor_version).unwrap_or(MINIMUM.1),
+    );
+    if ApiVersion::parse(&version.min_api_version).is_some_and(|oldest| oldest > ours) {
+        return Err(EngineError::TooNew {
+            version: version.version.clone(),
+            api: version.min_api_version.clone(),
+            maximum: ours.to_string(),
+        });
+    }
+    Ok(newest.min(ours))
+}
+
+fn describe(version: VersionDocument, api: ApiVersion, endpoint: &Endpoint) -> EngineInfo {
+    let runc = version.components.into_iter().find(|component| component.name == "runc");
+    EngineInfo {
+        version: version.version,
+        api_version: api.to_string(),
+        architecture: version.arch,
+        runc_version: runc.map(|component| component.version),
+        endpoint: endpoint.to_string(),
+    }
+}
+
+impl From<SystemDocument> for EngineSystem {
+    fn from(document: SystemDocument) -> Self {
+        let security_options = document.security_options.unwrap_or_default();
+        let containerd_store = document.driver_status.iter().flatten().any(|pair| {
+            matches!(pair.as_slice(), [name, value] if name == "driver-type" && value.starts_with("io.containerd.snapshotter"))
+        });
+        Self {
+            id: document.id,
+            storage_driver: document.driver,
+            containerd_store,
+            rootless: security_options.iter().any(|option| option == "name=rootless"),
+            // Engines that do not tell know version 1 only.
+            cgroup_version: if document.cgroup_version.is_empty() { "1".into() } else { document.cgroup_version },
+            security_options,
+            kernel_version: document.kernel_version,
+            warnings: document.warnings.unwrap_or_default(),
         }
+    }
+}
+
+/// The client library, made to name the API version in every request: by itself it leaves the version out, and an engine
+/// then answers in its newest.
+fn client(address: &Address, api: ApiVersion) -> Result<Docker, EngineError> {
+    let limit = CLIENT_LIMIT.as_secs();
+    let client = match address {
+        Address::Unix(path) => Docker::connect_with_unix(&path.to_string_lossy(), limit, API_DEFAULT_VERSION),
+        Address::Tcp(address) => Docker::connect_with_http(&address.to_string(), limit, API_DEFAULT_VERSION),
     };
-    opened.map_err(|source| match source.kind() {
-        std::io::ErrorKind::PermissionDenied => EngineError::NotPermitted { endpoint: endpoint.to_string() },
-        _ => EngineError::NotAnswering { endpoint: endpoint.to_string(), source },
-    })
+    let client = client.map_err(|error| EngineError::from_client("prepare the connection", error))?;
+    Ok(client.with_request_modifier(move |request| with_version(request, api)))
+}
+
+fn with_version(mut request: BollardRequest, api: ApiVersion) -> BollardRequest {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let mut parts = request.uri().clone().into_parts();
+    // What was a path stays one with a prefix; should that ever fail, the engine answers in its newest version.
+    if let Ok(prefixed) = format!("/v{api}{path}").parse() {
+        parts.path_and_query = Some(prefixed);
+        if let Ok(uri) = http::Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+/// The filter for labels, `key=value` or `key`.
+fn label_filter(labels: &[String]) -> Option<HashMap<String, Vec<String>>> {
+    (!labels.is_empty()).then(|| HashMap::from([("label".to_owned(), labels.to_vec())]))
+}
+
+/// Refuses what the engine never takes as a name or id, so that it can stand in the path of a request.
+fn check_name(kind: Kind, name: &str) -> Result<(), EngineError> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let fits = name.len() <= 255
+        && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && name.bytes().all(known);
+    if fits { Ok(()) } else { Err(EngineError::NameInvalid { kind, name: name.chars().take(100).collect() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(api: &str, minimum: &str) -> VersionDocument {
+        VersionDocument {
+            version: "1.2.3".into(),
+            api_version: api.into(),
+            arch: "amd64".into(),
+            min_api_version: minimum.into(),
+            components: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn agrees_on_the_newest_version_that_both_speak() {
+        assert_eq!(agree(&version("1.41", "1.12")).unwrap(), MINIMUM);
+        assert!(agree(&version("1.999", "1.44")).unwrap() > MINIMUM);
+        assert!(agree(&version("1.999", "1.44")).unwrap() < ApiVersion(1, 999));
+    }
+
+    #[test]
+    fn refuses_an_engine_that_is_too_old_or_has_left_us_behind() {
+        assert!(matches!(agree(&version("1.40", "1.12")), Err(EngineError::TooOld { minimum: "1.41", .. })));
+        assert!(matches!(agree(&version("nonsense", "")), Err(EngineError::TooOld { .. })));
+        assert!(matches!(agree(&version("1.999", "1.998")), Err(EngineError::TooNew { .. })));
+    }
+
+    #[test]
+    fn a_version_compares_by_number_and_not_by_text() {
+        assert!(ApiVersion::parse("1.9").unwrap() < ApiVersion::parse("1.41").unwrap());
+    }
+
+    #[test]
+    fn a_name_cannot_leave_its_place_in_a_path() {
+        for name in ["", "..", "a/b", "a?force=1", "a b", "-a", "a%2f", &"a".repeat(256)] {
+            assert!(check_name(Kind::Container, name).is_err(), "{name}");
+        }
+        assert!(check_name(Kind::Container, "sandbox-demo.two-agent").is_ok());
+    }
+
+    #[test]
+    fn the_description_tells_a_rootless_engine_with_the_containerd_store() {
+        let system: SystemDocument = serde_json::from_str(
+            r#"{"ID":"X","Driver":"overlayfs","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]],
+                "CgroupVersion":"2","SecurityOptions":["name=seccomp,profile=builtin","name=rootless"],"Warnings":null}"#,
+        )
+        .unwrap();
+        let system = EngineSystem::from(system);
+        assert!(system.rootless && system.containerd_store);
+        assert_eq!(system.cgroup_version, "2");
+    }
 }

@@ -1,122 +1,49 @@
-//! Attach and exec streams: our own hijack of the connection, and the engine's framing of standard output and error.
+//! The streams of a container or an exec, on a connection that the engine has given up HTTP on.
 //!
-//! A client library that guesses from the first byte whether a stream is framed can be frozen by a program's output, so
-//! streams here are never those of a TTY and always framed (Docker Engine API, "Attach to a container", stream format).
+//! The connection is taken over here rather than in the client library, which guesses from the first byte whether a
+//! stream is framed: a program that prints `\x01\0\0\0\xff\xff\xff\xff` could make it buffer without bound. Nothing of
+//! ours has a TTY, so every stream is framed, and a frame is handed on in pieces as they come, whatever length it claims.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Full};
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadHalf, WriteHalf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 
-use super::endpoint::Endpoint;
-use super::error::EngineError;
+use super::error::{EngineError, Refusal};
 
-/// How long the engine may take to open a stream.
-const OPEN_LIMIT: Duration = Duration::from_secs(30);
-/// The most that is read at once, in bytes. A frame that is larger comes in pieces.
-const PIECE: usize = 64 << 10;
-/// The largest error body that is read, in bytes.
-const ERROR_LIMIT: usize = 64 << 10;
+/// How much is read at once, in bytes.
+const READ_SIZE: usize = 32 << 10;
+/// Length of a frame's head, in bytes.
+const HEAD: usize = 8;
 
-/// A piece of output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Chunk {
-    /// Of standard output.
-    Out(Bytes),
-    /// Of standard error.
-    Err(Bytes),
-}
-
-/// An open stream to a container or exec.
+/// The streams of a container or an exec.
+#[derive(Debug)]
 pub struct AttachedStream {
-    /// The exec's id, when it is one.
+    /// The exec's id, for [`super::Engine::exec_exit_code`]; absent for a container.
     pub exec_id: Option<String>,
     /// Standard input.
     pub input: StreamInput,
-    /// Standard output and error.
+    /// Standard output and standard error.
     pub output: StreamOutput,
 }
 
-/// Standard input. Shutting it down half-closes the connection, which the program sees as end of file.
+impl AttachedStream {
+    pub(super) fn new(exec_id: Option<String>, connection: TokioIo<Upgraded>) -> Self {
+        let (reader, writer) = tokio::io::split(connection);
+        Self { exec_id, input: StreamInput(writer), output: StreamOutput::new(Source::Connection(reader)) }
+    }
+}
+
+/// Standard input. Shutting it down closes the input of an exec and leaves its output open; a container's input stays
+/// open for whoever attaches next. Dropping it closes nothing until the output is dropped too.
+#[derive(Debug)]
 pub struct StreamInput(WriteHalf<TokioIo<Upgraded>>);
-
-/// Standard output and error.
-pub struct StreamOutput {
-    reader: ReadHalf<TokioIo<Upgraded>>,
-    demultiplexer: Demultiplexer,
-}
-
-/// Takes the engine's frames apart: one byte of stream, three of nothing, four of length (big endian), payload.
-#[derive(Debug, Default)]
-pub struct Demultiplexer {
-    buffer: BytesMut,
-    current: Option<(u8, usize)>,
-}
-
-impl Demultiplexer {
-    /// Adds bytes of the connection.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// The next piece of output that is complete enough to hand on; frames are handed on in pieces, so that a frame's
-    /// announced length never decides how much is buffered.
-    ///
-    /// # Errors
-    /// When the stream is not framed.
-    pub fn next_chunk(&mut self) -> Result<Option<Chunk>, EngineError> {
-        loop {
-            if let Some((stream, left)) = self.current {
-                if left == 0 {
-                    self.current = None;
-                    continue;
-                }
-                if self.buffer.is_empty() {
-                    return Ok(None);
-                }
-                let piece = self.buffer.split_to(left.min(self.buffer.len())).freeze();
-                self.current = Some((stream, left - piece.len()));
-                return Ok(Some(if stream == 2 { Chunk::Err(piece) } else { Chunk::Out(piece) }));
-            }
-            if self.buffer.len() < 8 {
-                return Ok(None);
-            }
-            let stream = self.buffer[0];
-            if stream > 2 || self.buffer[1..4] != [0, 0, 0] {
-                return Err(EngineError::StreamFormat);
-            }
-            self.buffer.advance(4);
-            let length = self.buffer.get_u32() as usize;
-            self.current = Some((stream, length));
-        }
-    }
-}
-
-impl StreamOutput {
-    /// The next piece of output; none when the program ended. May be dropped and called again.
-    ///
-    /// # Errors
-    /// When the connection breaks or is not framed.
-    pub async fn next(&mut self) -> Result<Option<Chunk>, EngineError> {
-        loop {
-            if let Some(chunk) = self.demultiplexer.next_chunk()? {
-                return Ok(Some(chunk));
-            }
-            self.demultiplexer.buffer.reserve(PIECE);
-            let read = self.reader.read_buf(&mut self.demultiplexer.buffer).await.map_err(EngineError::Stream)?;
-            if read == 0 {
-                return Ok(None);
-            }
-        }
-    }
-}
 
 impl AsyncWrite for StreamInput {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
@@ -132,119 +59,170 @@ impl AsyncWrite for StreamInput {
     }
 }
 
-trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A piece of output; where one ends means nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chunk {
+    /// Of standard output.
+    Out(Bytes),
+    /// Of standard error.
+    Err(Bytes),
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+/// Standard output and standard error, live or from the engine's log.
+#[derive(Debug)]
+pub struct StreamOutput {
+    source: Source,
+    demultiplexer: Demultiplexer,
+}
 
-/// Opens a hijacked stream: a POST that asks for an upgrade to `tcp` and is answered by 101 (or 200 of older engines).
-pub(super) async fn hijack(
-    endpoint: &Endpoint,
-    call: &'static str,
-    path: &str,
-    body: Vec<u8>,
-    exec_id: Option<String>,
-) -> Result<AttachedStream, EngineError> {
-    let open = async {
-        let unreachable = |source| EngineError::NotAnswering { endpoint: endpoint.to_string(), source };
-        let connection: Box<dyn Connection> = match endpoint {
-            Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(unreachable)?),
-            Endpoint::Tcp(address) => Box::new(TcpStream::connect(address).await.map_err(unreachable)?),
-        };
-        let transport = |source: hyper::Error| EngineError::Transport { call, source: Box::new(source) };
-        let (mut sender, driver) =
-            hyper::client::conn::http1::handshake(TokioIo::new(connection)).await.map_err(transport)?;
-        tokio::spawn(driver.with_upgrades());
-        let request = hyper::Request::post(path)
-            .header("Host", "docker")
-            .header("Connection", "Upgrade")
-            .header("Upgrade", "tcp")
-            .header("Content-Type", "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|source| EngineError::Transport { call, source: Box::new(source) })?;
-        let response = sender.send_request(request).await.map_err(transport)?;
-        let status = response.status();
-        if status != hyper::StatusCode::SWITCHING_PROTOCOLS {
-            let body = http_body_util::Limited::new(response.into_body(), ERROR_LIMIT).collect().await;
-            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-            let message = serde_json::from_slice::<serde_json::Value>(&body)
-                .ok()
-                .and_then(|value| value.get("message").and_then(|text| text.as_str()).map(str::to_owned))
-                .unwrap_or_else(|| status.to_string());
-            return Err(EngineError::Refused { call, status: status.as_u16(), message });
+#[derive(Debug)]
+enum Source {
+    Connection(ReadHalf<TokioIo<Upgraded>>),
+    Body(Incoming),
+}
+
+impl StreamOutput {
+    fn new(source: Source) -> Self {
+        Self { source, demultiplexer: Demultiplexer::default() }
+    }
+
+    /// The output in the body of an answer, such as a log.
+    pub(super) fn of_body(body: Incoming) -> Self {
+        Self::new(Source::Body(body))
+    }
+
+    /// The next piece, or nothing at the end. May be cancelled without losing any.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, the framing is wrong, or the engine reports a failure in the stream.
+    pub async fn next(&mut self) -> Result<Option<Chunk>, EngineError> {
+        const CALL: &str = "read the output of a container";
+        let broken = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Transport { call: CALL, source };
+        loop {
+            if let Some(piece) = self.demultiplexer.next()? {
+                return match piece {
+                    Piece::Output(chunk) => Ok(Some(chunk)),
+                    Piece::Failure(text) => Err(EngineError::Api {
+                        call: CALL,
+                        status: 0,
+                        source: Refusal::new(&String::from_utf8_lossy(&text)),
+                    }),
+                };
+            }
+            let more = match &mut self.source {
+                Source::Connection(reader) => {
+                    let buffer = &mut self.demultiplexer.buffer;
+                    buffer.reserve(READ_SIZE);
+                    reader.read_buf(buffer).await.map_err(|source| broken(Box::new(source)))? > 0
+                }
+                Source::Body(body) => match body.frame().await {
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            self.demultiplexer.buffer.extend_from_slice(&data);
+                        }
+                        true
+                    }
+                    Some(Err(source)) => return Err(broken(Box::new(source))),
+                    None => false,
+                },
+            };
+            if !more {
+                self.demultiplexer.finish()?;
+                return Ok(None);
+            }
         }
-        let upgraded = hyper::upgrade::on(response).await.map_err(transport)?;
-        let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
-        Ok(AttachedStream {
-            exec_id,
-            input: StreamInput(writer),
-            output: StreamOutput { reader, demultiplexer: Demultiplexer::default() },
-        })
-    };
-    tokio::time::timeout(OPEN_LIMIT, open).await.unwrap_or(Err(EngineError::Timeout { call, limit: OPEN_LIMIT }))
+    }
+}
+
+/// Why a stream is not framed as the Engine API says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FramingError {
+    /// No such stream, or bytes that must be zero are not.
+    #[error("a frame begins with the bytes {0:02x?}, which no engine sends")]
+    Head([u8; 4]),
+    /// The stream ended inside a frame.
+    #[error("the stream ended inside a frame, {0} bytes early")]
+    Truncated(usize),
+}
+
+/// Takes frames apart: one byte of stream, three zero bytes, four bytes of length (big endian), the payload
+/// (Docker Engine API, "Attach to a container", "Stream format").
+#[derive(Debug, Default)]
+struct Demultiplexer {
+    buffer: BytesMut,
+    /// The stream and what is still to come of the current frame.
+    current: Option<(Stream, usize)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Output,
+    Error,
+    /// The engine's own failures.
+    System,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Piece {
+    Output(Chunk),
+    Failure(Bytes),
+}
+
+impl Demultiplexer {
+    /// What the buffer holds of the current frame, as one piece; nothing when more bytes are needed.
+    fn next(&mut self) -> Result<Option<Piece>, FramingError> {
+        loop {
+            let (stream, left) = match self.current {
+                Some(current) => current,
+                None => match self.head()? {
+                    Some(current) => current,
+                    None => return Ok(None),
+                },
+            };
+            if left == 0 {
+                self.current = None;
+                continue;
+            }
+            if self.buffer.is_empty() {
+                self.current = Some((stream, left));
+                return Ok(None);
+            }
+            let length = left.min(self.buffer.len());
+            let bytes = self.buffer.split_to(length).freeze();
+            self.current = Some((stream, left - length)).filter(|_| left > length);
+            return Ok(Some(match stream {
+                Stream::Output => Piece::Output(Chunk::Out(bytes)),
+                Stream::Error => Piece::Output(Chunk::Err(bytes)),
+                Stream::System => Piece::Failure(bytes),
+            }));
+        }
+    }
+
+    fn head(&mut self) -> Result<Option<(Stream, usize)>, FramingError> {
+        let Some(&[kind, a, b, c, l0, l1, l2, l3]) = self.buffer.first_chunk::<HEAD>() else {
+            return Ok(None);
+        };
+        let stream = match [kind, a, b, c] {
+            // 0 is the echo of an input, which an engine writes to the output.
+            [0 | 1, 0, 0, 0] => Stream::Output,
+            [2, 0, 0, 0] => Stream::Error,
+            [3, 0, 0, 0] => Stream::System,
+            wrong => return Err(FramingError::Head(wrong)),
+        };
+        self.buffer.advance(HEAD);
+        Ok(Some((stream, u32::from_be_bytes([l0, l1, l2, l3]) as usize)))
+    }
+
+    /// Whether the stream may end here.
+    fn finish(&self) -> Result<(), FramingError> {
+        match self.current {
+            Some((_, left)) => Err(FramingError::Truncated(left)),
+            None if self.buffer.is_empty() => Ok(()),
+            None => Err(FramingError::Truncated(HEAD.saturating_sub(self.buffer.len()))),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(stream: u8, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![stream, 0, 0, 0];
-        bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes());
-        bytes.extend_from_slice(payload);
-        bytes
-    }
-
-    #[test]
-    fn output_that_looks_like_a_frame_is_only_output() {
-        let mut demultiplexer = Demultiplexer::default();
-        demultiplexer.push(&frame(1, b"\x01\0\0\0\xff\xff\xff\xff"));
-        demultiplexer.push(&frame(2, b"after"));
-        assert_eq!(
-            demultiplexer.next_chunk().unwrap(),
-            Some(Chunk::Out(Bytes::from_static(b"\x01\0\0\0\xff\xff\xff\xff")))
-        );
-        assert_eq!(demultiplexer.next_chunk().unwrap(), Some(Chunk::Err(Bytes::from_static(b"after"))));
-        assert_eq!(demultiplexer.next_chunk().unwrap(), None);
-    }
-
-    #[test]
-    fn a_frame_may_come_byte_by_byte() {
-        let mut demultiplexer = Demultiplexer::default();
-        let mut output = Vec::new();
-        for byte in frame(1, b"hello") {
-            demultiplexer.push(&[byte]);
-            while let Some(Chunk::Out(piece)) = demultiplexer.next_chunk().unwrap() {
-                output.extend_from_slice(&piece);
-            }
-        }
-        assert_eq!(output, b"hello");
-    }
-
-    #[test]
-    fn a_frame_that_announces_four_gigabytes_buffers_nothing_of_that_size() {
-        let mut demultiplexer = Demultiplexer::default();
-        demultiplexer.push(b"\x01\0\0\0\xff\xff\xff\xffab");
-        assert_eq!(demultiplexer.next_chunk().unwrap(), Some(Chunk::Out(Bytes::from_static(b"ab"))));
-        assert!(demultiplexer.buffer.capacity() < PIECE);
-    }
-
-    #[test]
-    fn refuses_a_stream_that_is_not_framed() {
-        let mut demultiplexer = Demultiplexer::default();
-        demultiplexer.push(b"hello world");
-        assert!(matches!(demultiplexer.next_chunk(), Err(EngineError::StreamFormat)));
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn never_panics_and_never_makes_bytes_up(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            let mut demultiplexer = Demultiplexer::default();
-            demultiplexer.push(&bytes);
-            let mut total = 0;
-            while let Ok(Some(Chunk::Out(piece) | Chunk::Err(piece))) = demultiplexer.next_chunk() {
-                total += piece.len();
-            }
-            proptest::prop_assert!(total <= bytes.len());
-        }
-    }
-}
+mod tests;

@@ -268,7 +268,7 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
             None
         }
         Action::Secrets(files) => changed(folder.replace(&files), folder, reads),
-        Action::UpdateSecrets(files) => changed(folder.update(files), folder, reads),
+        Action::UpdateSecrets(files) => changed(folder.update(&files), folder, reads),
         Action::RemoveSecrets(names) => changed(folder.remove(&names), folder, reads),
     };
     Event::Acknowledged { id: command.id, error }

@@ -10,7 +10,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::credential::secret::Secret;
 use crate::gateway::protocol::SecretFile;
 
 /// The link to the current folder.
@@ -74,7 +73,7 @@ impl SecretFolder {
     pub fn open(root: &Path) -> Result<Self, SecretsError> {
         let current = fs::read_link(root.join(CURRENT)).ok().and_then(|target| Some(target.to_str()?.to_owned()));
         let mut folder = Self { root: root.to_owned(), current, number: 0 };
-        let numbers = folder.entries()?.into_iter().filter_map(|name| name.strip_prefix(SET)?.parse().ok());
+        let numbers = list(root)?.into_iter().filter_map(|name| name.strip_prefix(SET)?.parse().ok());
         folder.number = numbers.max().unwrap_or(0);
         Ok(folder)
     }
@@ -86,64 +85,64 @@ impl SecretFolder {
 
     /// Makes the files the current set, all at once. Without files, every set is removed at once.
     pub fn replace(&mut self, files: &[SecretFile]) -> Result<(), SecretsError> {
-        let names = check_names(files)?;
+        self.install(files, &[])?;
+        if files.is_empty() { self.remove_sets_except(self.current.as_deref()) } else { Ok(()) }
+    }
+
+    /// Makes a set current that has these files and, of the set before, those that are not among them.
+    pub fn update(&mut self, files: &[SecretFile]) -> Result<(), SecretsError> {
+        let mut kept = self.current_names()?;
+        kept.retain(|old| files.iter().all(|new| &new.name != old));
+        self.install(files, &kept)
+    }
+
+    /// Makes a set current without these files. They are gone at once, also from the sets before.
+    pub fn remove(&mut self, names: &[String]) -> Result<(), SecretsError> {
+        let mut kept = self.current_names()?;
+        kept.retain(|old| !names.contains(old));
+        self.install(&[], &kept)?;
+        self.remove_sets_except(self.current.as_deref())
+    }
+
+    /// Makes a set of new files and of files kept from the current one, and then the current one of it.
+    fn install(&mut self, files: &[SecretFile], kept: &[String]) -> Result<(), SecretsError> {
+        let names = check_names(files, kept)?;
         self.remove_sets_except(self.current.as_deref())?;
         self.check_room(files)?;
         let number = self.number + 1;
         let set = format!("{SET}{number}");
-        if let Err(error) = self.write_set(&set, files).and_then(|()| self.point(CURRENT, &set)) {
+        let written = self.write_set(&set, files).and_then(|()| self.keep(&set, kept));
+        if let Err(error) = written.and_then(|()| self.point(CURRENT, &set)) {
             // Half a set must not stay: the error is what counts, and the next change removes what is left.
             let _ = fs::remove_dir_all(self.root.join(&set));
             return Err(error);
         }
         self.number = number;
         self.current = Some(set);
-        self.link_names(&names)?;
-        if files.is_empty() { self.remove_sets_except(self.current.as_deref()) } else { Ok(()) }
+        self.link_names(&names)
     }
 
-    /// Makes a set current that has these files and, of the set before, those that are not among them.
-    pub fn update(&mut self, files: Vec<SecretFile>) -> Result<(), SecretsError> {
-        let mut all = self.read_current()?;
-        all.retain(|old| files.iter().all(|new| new.name != old.name));
-        all.extend(files);
-        self.replace(&all)
-    }
-
-    /// Makes a set current without these files. They are gone at once, also from the sets before.
-    pub fn remove(&mut self, names: &[String]) -> Result<(), SecretsError> {
-        let mut all = self.read_current()?;
-        all.retain(|file| !names.contains(&file.name));
-        self.replace(&all)?;
-        self.remove_sets_except(self.current.as_deref())
-    }
-
-    /// The files of the current set.
-    fn read_current(&self) -> Result<Vec<SecretFile>, SecretsError> {
-        let Some(folder) = self.current() else { return Ok(Vec::new()) };
-        let entries = fs::read_dir(&folder).map_err(|source| file("list", &folder, source))?;
-        let mut files = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|source| file("list", &folder, source))?;
-            let path = entry.path();
-            let content = fs::read(&path).map_err(|source| file("read", &path, source))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            files.push(SecretFile { name, content: Secret::new(content) });
+    /// The names of the files in the current set.
+    fn current_names(&self) -> Result<Vec<String>, SecretsError> {
+        match self.current() {
+            None => Ok(Vec::new()),
+            Some(folder) => list(&folder),
         }
-        Ok(files)
     }
 
-    fn entries(&self) -> Result<Vec<String>, SecretsError> {
-        let list = || -> io::Result<Vec<String>> {
-            fs::read_dir(&self.root)?
-                .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
-                .collect()
-        };
-        list().map_err(|source| file("list", &self.root, source))
+    /// Takes files of the current set into a new one. They are linked and not copied: opening one would look like a
+    /// read by the agent.
+    fn keep(&self, set: &str, names: &[String]) -> Result<(), SecretsError> {
+        let Some(current) = self.current() else { return Ok(()) };
+        for name in names {
+            let path = self.root.join(set).join(name);
+            fs::hard_link(current.join(name), &path).map_err(|source| file("link", &path, source))?;
+        }
+        Ok(())
     }
 
     fn remove_sets_except(&self, kept: Option<&str>) -> Result<(), SecretsError> {
-        for name in self.entries()? {
+        for name in list(&self.root)? {
             let path = self.root.join(&name);
             if name.starts_with(SET) && name != NEXT && Some(name.as_str()) != kept {
                 fs::remove_dir_all(&path).map_err(|source| file("remove", &path, source))?;
@@ -196,7 +195,8 @@ impl SecretFolder {
 
     /// Makes the names outside the sets those of the current one. Only what is missing or gone is touched.
     fn link_names(&self, names: &BTreeSet<&str>) -> Result<(), SecretsError> {
-        let present: BTreeSet<String> = self.entries()?.into_iter().filter(|name| !name.starts_with(CURRENT)).collect();
+        let present: BTreeSet<String> =
+            list(&self.root)?.into_iter().filter(|name| !name.starts_with(CURRENT)).collect();
         for name in &present {
             if !names.contains(name.as_str()) {
                 let path = self.root.join(name);
@@ -212,12 +212,13 @@ impl SecretFolder {
     }
 }
 
-fn check_names(files: &[SecretFile]) -> Result<BTreeSet<&str>, SecretsError> {
-    if files.len() > FILE_LIMIT {
-        return Err(SecretsError::TooMany(files.len()));
+/// All names of a set, each of them once and plain.
+fn check_names<'a>(files: &'a [SecretFile], kept: &'a [String]) -> Result<BTreeSet<&'a str>, SecretsError> {
+    if files.len() + kept.len() > FILE_LIMIT {
+        return Err(SecretsError::TooMany(files.len() + kept.len()));
     }
     let mut names = BTreeSet::new();
-    for SecretFile { name, .. } in files {
+    for name in files.iter().map(|file| &file.name).chain(kept) {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || name.len() > NAME_LIMIT || name.starts_with('.') || !name.bytes().all(plain) {
             return Err(SecretsError::Name(name.clone()));
@@ -227,6 +228,14 @@ fn check_names(files: &[SecretFile]) -> Result<BTreeSet<&str>, SecretsError> {
         }
     }
     Ok(names)
+}
+
+/// The names in a folder.
+fn list(folder: &Path) -> Result<Vec<String>, SecretsError> {
+    let names = || -> io::Result<Vec<String>> {
+        fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
+    };
+    names().map_err(|source| file("list", folder, source))
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), SecretsError> {

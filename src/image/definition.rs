@@ -104,8 +104,8 @@ pub fn load(name: &str, project_root: Option<&Path>) -> Result<Loaded, ImageErro
         }
     };
     let lock = lock.filter(|lock| !lock.trim().is_empty());
-    let definition: Definition =
-        serde_yaml::from_str(&text).map_err(|source| ImageError::Definition { name: name.to_owned(), source })?;
+    let definition: Definition = serde_yaml::from_str(&text)
+        .map_err(|source| ImageError::Definition { name: name.to_owned(), source: source.into() })?;
     check(name, &definition)?;
     Ok(Loaded { name: name.to_owned(), definition, digest: Digest::of(text.as_bytes()), lock, built_in })
 }
@@ -187,4 +187,45 @@ fn check(name: &str, definition: &Definition) -> Result<(), ImageError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn project(name: &str, text: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("images").join(name)).unwrap();
+        std::fs::write(folder.path().join("images").join(name).join("image.yaml"), text).unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_projects_definition_wins_over_the_built_in_one() {
+        let folder = project("agent", "version: 1\nbase: base\n");
+        assert!(!load("agent", Some(folder.path())).unwrap().built_in);
+        assert!(load("agent", None).unwrap().built_in);
+    }
+
+    #[test]
+    fn refuses_names_and_paths_that_leave_their_folder() {
+        assert!(matches!(load("../agent", None), Err(ImageError::UnknownImage(_))));
+        for text in [
+            "version: 1\nfiles: {/etc/../a: x}\n",
+            "version: 1\nfiles: {etc/a: x}\n",
+            "version: 1\nnpm: [{package: '@a/../b', version: 1.0.0, bin: {a: a}}]\n",
+            "version: 1\nnpm: [{package: b, version: 1/0, bin: {a: a}}]\n",
+            "version: 1\nnpm: [{package: b, version: 1.0.0, bin: {a: ../a}}]\n",
+            "version: 2\n",
+        ] {
+            let folder = project("x", text);
+            assert!(matches!(load("x", Some(folder.path())), Err(ImageError::DefinitionValue { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_bases_that_go_round() {
+        let folder = project("x", "version: 1\nbase: x\n");
+        assert!(matches!(chain("x", Some(folder.path())), Err(ImageError::BaseCycle(_))));
+    }
 }

@@ -31,7 +31,7 @@ pub enum ImageError {
         name: String,
         /// What the parser says.
         #[source]
-        source: serde_yaml::Error,
+        source: Box<serde_yaml::Error>,
     },
     /// A value of the definition is wrong.
     #[error("`{value}` in the definition of the image `{name}` is not a {expected}")]
@@ -86,7 +86,7 @@ pub enum ImageError {
         suite: String,
         /// What the last key says.
         #[source]
-        source: Option<pgp::errors::Error>,
+        source: Option<Box<pgp::errors::Error>>,
     },
     /// The keyring is absent or wrong.
     #[error("the keyring `{path}` cannot be used")]
@@ -95,7 +95,7 @@ pub enum ImageError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: pgp::errors::Error,
+        source: Box<pgp::errors::Error>,
     },
     /// The release file is too old or from the future.
     #[error("the release file of {suite} is valid from {from} until {until} only")]

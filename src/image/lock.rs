@@ -150,3 +150,33 @@ pub fn locks(chain: &[Loaded]) -> Result<Vec<Lock>, ImageError> {
 pub fn environment(chain: &[Loaded]) -> BTreeMap<String, String> {
     chain.iter().flat_map(|loaded| loaded.definition.env.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::definition;
+
+    #[test]
+    fn the_built_in_locks_belong_to_their_definitions_and_are_written_as_we_write_them() {
+        for name in definition::names(None) {
+            let chain = definition::chain(&name, None).unwrap();
+            let locks = locks(&chain).unwrap();
+            assert_eq!(locks.last().unwrap().text().unwrap(), chain.last().unwrap().lock.clone().unwrap());
+        }
+    }
+
+    #[test]
+    fn refuses_a_lock_after_a_change_of_its_definition_its_base_or_itself() {
+        let mut chain = definition::chain("agent", None).unwrap();
+        chain[1].digest = Digest::of(b"changed");
+        assert!(matches!(locks(&chain), Err(ImageError::Stale { what: "definition", .. })));
+        let mut chain = definition::chain("agent", None).unwrap();
+        chain[0].lock = chain[0].lock.as_ref().map(|text| text.replacen("\"size\": ", "\"size\": 1", 1));
+        assert!(matches!(locks(&chain), Err(ImageError::Stale { what: "base", .. })));
+        let mut chain = definition::chain("agent", None).unwrap();
+        chain[1].lock = chain[1].lock.as_ref().map(|text| text.replacen("sha256:", "md5:", 1));
+        assert!(matches!(locks(&chain), Err(ImageError::Lock { .. })));
+        chain[1].lock = None;
+        assert!(matches!(locks(&chain), Err(ImageError::Unlocked(_))));
+    }
+}

@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey};
+use pgp::packet::Signature;
+use pgp::types::{KeyDetails as _, Timestamp};
 
 use super::error::ImageError;
 use super::reference::Digest;
@@ -20,21 +22,31 @@ pub struct Release {
 
 /// Verifies an InRelease against a keyring of binary OpenPGP keys, and its dates against `now` (Unix seconds).
 pub fn verify(suite: &str, text: &str, keyring: &Path, architecture: &str, now: u64) -> Result<Release, ImageError> {
-    let broken = |source| ImageError::Keyring { path: keyring.to_owned(), source };
-    let unsigned = |source| ImageError::Signature { suite: suite.to_owned(), source };
+    let broken = |source| ImageError::Keyring { path: keyring.to_owned(), source: Box::new(source) };
+    let unsigned = |source: Option<pgp::errors::Error>| ImageError::Signature {
+        suite: suite.to_owned(),
+        source: source.map(Box::new),
+    };
     let (message, _) = CleartextSignedMessage::from_string(text).map_err(|error| unsigned(Some(error)))?;
     let keys = SignedPublicKey::from_file_many(keyring).map_err(broken)?;
     let mut last = None;
     let mut good = false;
     for key in keys {
         let key = key.map_err(broken)?;
-        let mut attempts = vec![message.verify(&key).map(drop)];
+        let mut attempts = Vec::new();
+        // Only the key itself limits its life, not those who certified its names.
+        let own = key.fingerprint();
+        let certifications = key.details.users.iter().flat_map(|user| &user.signatures);
+        let certifications = certifications.filter(|signature| signature.issuer_fingerprint().contains(&&own));
+        if lives(key.primary_key.created_at(), certifications, now) {
+            attempts.push(message.verify(&key).map(drop));
+        }
         // Debian signs with subkeys, which count only when the primary key vouches for them. Names on the key are not
         // looked at: that the key is in the keyring is what makes it Debian's.
         for subkey in &key.public_subkeys {
             let signs = subkey.signatures.iter().any(|binding| binding.key_flags().sign());
-            let bound = subkey.verify_bindings(&key.primary_key);
-            if signs {
+            if signs && lives(subkey.key.created_at(), subkey.signatures.iter(), now) {
+                let bound = subkey.verify_bindings(&key.primary_key);
                 attempts.push(bound.and_then(|()| message.verify(subkey).map(drop)));
             }
         }
@@ -52,6 +64,15 @@ pub fn verify(suite: &str, text: &str, keyring: &Path, architecture: &str, now: 
         return Err(unsigned(last));
     }
     read(suite, &message.signed_text(), architecture, now)
+}
+
+/// Whether a key has not expired at `now`, by the signatures that may limit its life (RFC 9580, section 5.2.3.13).
+fn lives<'a>(created: Timestamp, mut signatures: impl Iterator<Item = &'a Signature>, now: u64) -> bool {
+    let created = u64::from(created.as_secs());
+    signatures.any(|signature| {
+        let life = signature.key_expiration_time().map(|life| u64::from(life.as_secs()));
+        life.is_none_or(|life| life == 0 || created + life > now)
+    })
 }
 
 fn read(suite: &str, text: &str, architecture: &str, now: u64) -> Result<Release, ImageError> {
@@ -105,8 +126,18 @@ mod tests {
     }
 
     #[test]
-    fn refuses_text_without_a_signature() {
-        let keyring = Path::new("/nonexistent");
-        assert!(matches!(verify("bookworm", TEXT, keyring, "amd64", 0), Err(ImageError::Signature { .. })));
+    fn accepts_a_subkeys_signature_and_refuses_other_keys_and_other_text() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/image/testdata"));
+        let signed = include_str!("testdata/InRelease");
+        let check = |text: &str, keyring: &str| verify("bookworm", text, &folder.join(keyring), "amd64", 1_747_500_000);
+        assert_eq!(check(signed, "good.gpg").unwrap().packages_size, 12);
+        assert!(matches!(check(signed, "other.gpg"), Err(ImageError::Signature { .. })));
+        let altered = signed.replace(" 12 main", " 13 main");
+        assert!(matches!(check(&altered, "good.gpg"), Err(ImageError::Signature { .. })));
+        let keyring = folder.join("good.gpg");
+        // In 2050 the key has expired, which is found before the text's own dates are looked at.
+        let late = verify("bookworm", signed, &keyring, "amd64", 2_524_608_000);
+        assert!(matches!(late, Err(ImageError::Signature { .. })));
+        assert!(matches!(check(TEXT, "good.gpg"), Err(ImageError::Signature { .. })));
     }
 }

@@ -30,7 +30,7 @@ pub fn deb(path: &Path, name: &str, spill: &Arc<File>) -> Result<Unpacked, Packa
         if let Some(kind) = member_name.strip_prefix("control.tar") {
             control = Some(control_files(decoder(kind, member)?)?);
         } else if let Some(kind) = member_name.strip_prefix("data.tar") {
-            entries = Some(tar_entries(decoder(kind, member)?, "", name, spill)?);
+            entries = Some(tar_entries(decoder(kind, member)?, true, name, spill)?);
         }
     }
     Ok(Unpacked {
@@ -43,12 +43,11 @@ pub fn deb(path: &Path, name: &str, spill: &Arc<File>) -> Result<Unpacked, Packa
 pub fn npm(path: &Path, prefix: &str, name: &str, spill: &Arc<File>) -> Result<Vec<(String, Entry)>, PackageProblem> {
     let reader = flate2::read::GzDecoder::new(BufReader::new(File::open(path)?));
     let mut entries = Vec::new();
-    for (path, mut entry) in tar_entries(reader, "", name, spill)? {
+    for (path, mut entry) in tar_entries(reader, false, name, spill)? {
         if matches!(entry.kind, Kind::HardLink(_)) {
             return Err(PackageProblem::Kind(path));
         }
         if let Some((_, rest)) = path.split_once('/') {
-            (entry.uid, entry.gid) = (0, 0);
             entry.mode = if entry.mode & 0o100 != 0 { 0o755 } else { 0o644 };
             entries.push((format!("{prefix}/{rest}"), entry));
         }
@@ -87,7 +86,7 @@ fn control_files(reader: impl Read) -> Result<Vec<(String, Vec<u8>)>, PackagePro
 
 fn tar_entries(
     reader: impl Read,
-    prefix: &str,
+    owners: bool,
     package: &str,
     spill: &Arc<File>,
 ) -> Result<Vec<(String, Entry)>, PackageProblem> {
@@ -103,7 +102,7 @@ fn tar_entries(
             String::from_utf8(bytes.to_vec())
                 .map_err(|_| PackageProblem::Path(String::from_utf8_lossy(bytes).into_owned()))
         };
-        let path = prefix.to_owned() + &clean(&text(&entry.path_bytes())?)?;
+        let path = clean(&text(&entry.path_bytes())?)?;
         let header = entry.header().clone();
         let link = entry.link_name_bytes().map(|link| link.into_owned()).unwrap_or_default();
         let kind = match header.entry_type() {
@@ -122,13 +121,15 @@ fn tar_entries(
             tar::EntryType::XGlobalHeader => continue,
             _ => return Err(PackageProblem::Kind(path)),
         };
+        // npm leaves the fields empty, which is no number.
+        let (uid, gid) = if owners { (header.uid()?, header.gid()?) } else { (0, 0) };
         entries.push((
             path,
             Entry {
                 kind,
                 mode: header.mode()? & 0o7777,
-                uid: header.uid()?,
-                gid: header.gid()?,
+                uid,
+                gid,
                 time: header.mtime()?,
                 package: Some(package.clone()),
                 below: false,
@@ -147,12 +148,16 @@ mod tests {
         let mut header = tar::Header::new_gnu();
         header.as_mut_bytes()[..name.len()].copy_from_slice(name);
         header.set_entry_type(kind);
-        (header.set_size(0), header.set_mode(0o644), header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+        header.set_size(0);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_cksum();
         let spill = Arc::new(tempfile::tempfile().unwrap());
         let mut bytes = header.as_bytes().to_vec();
         bytes.extend([0; 1024]);
-        tar_entries(&bytes[..], "", "p", &spill)
+        tar_entries(&bytes[..], true, "p", &spill)
     }
 
     #[test]

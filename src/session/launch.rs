@@ -28,12 +28,10 @@ use crate::session::identity::{
 };
 use crate::session::journal::{Journal, JournalError, JournalLease, JournalObject, ObjectKind, Phase, Record};
 use crate::session::launcher_image::{LauncherImage, LauncherImageError};
-use crate::session::plan::{
-    AGENT, EGRESS_NETWORK, HELPER, HELPER_FOLDER, HOME, PROXY, Plan, WORKSPACE, helper_volume,
-};
+use crate::session::plan::{AGENT, EGRESS_NETWORK, HELPER, HELPER_FOLDER, HOME, PROXY, Plan, WORKSPACE, helper_volume};
 use crate::session::stream_client::{SessionClient, SessionError};
-use crate::workspace::source::{self, SourceState};
 use crate::workspace::WorkspaceError;
+use crate::workspace::source::{self, SourceState};
 
 /// How long a session may take for one answer.
 const SESSION_PATIENCE: Duration = Duration::from_secs(120);
@@ -214,8 +212,8 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         id: None,
     };
     let volume = |role: Role| JournalObject { kind: ObjectKind::Volume, ..container(role) };
-    let session = SessionId::random()
-        .map_err(|source| LaunchError::Folder { path: input.state.to_path_buf(), source })?;
+    let session =
+        SessionId::random().map_err(|source| LaunchError::Folder { path: input.state.to_path_buf(), source })?;
     Ok(Record {
         version: 1,
         id: plan.id.clone(),
@@ -459,14 +457,16 @@ async fn create_volumes(input: &LaunchInput<'_>, record: &Record, noswap: bool) 
 fn kernel_has_noswap() -> bool {
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy();
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let mut numbers =
+        release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     version >= (6, 4)
 }
 
 fn fill_container(input: &LaunchInput<'_>, record: &Record, launcher_id: &str, helper: &str) -> ContainerSpec {
     let id = &input.plan.id;
-    let filled = |volume: String, target: &str| Mount { volume, target: target.to_owned(), read_only: false, copy: true };
+    let filled =
+        |volume: String, target: &str| Mount { volume, target: target.to_owned(), read_only: false, copy: true };
     ContainerSpec {
         name: id.object(Role::Fill),
         image: launcher_id.to_owned(),
@@ -544,9 +544,11 @@ pub async fn open_session(engine: &Engine, container: &str) -> Result<ExecSessio
 type PartlyIssued = (BTreeMap<CredentialName, Issued>, LaunchError);
 
 async fn issue_all(input: &LaunchInput<'_>) -> Result<BTreeMap<CredentialName, Issued>, PartlyIssued> {
-    let issues = input.manifest.credentials.iter().map(|(name, spec)| async {
-        (name.clone(), credential::issue(name, spec, &input.issue).await)
-    });
+    let issues = input
+        .manifest
+        .credentials
+        .iter()
+        .map(|(name, spec)| async { (name.clone(), credential::issue(name, spec, &input.issue).await) });
     let mut issued = BTreeMap::new();
     let mut failed = None;
     for (name, result) in futures_util::future::join_all(issues).await {
@@ -581,11 +583,12 @@ pub fn lease(spec: crate::credential::spec::CredentialSpec, issued: &Issued) -> 
     }
 }
 
-async fn probe(
-    input: &LaunchInput<'_>,
-    record: &Record,
-    client: &mut ExecSession,
-) -> Result<Vec<String>, LaunchError> {
+/// The name that the probe asks for and that no policy lists: below `.invalid` (RFC 2606, section 2).
+pub fn probe_host(session: &str) -> String {
+    format!("{session}.invalid")
+}
+
+async fn probe(input: &LaunchInput<'_>, record: &Record, client: &mut ExecSession) -> Result<Vec<String>, LaunchError> {
     let listed = input.plan.network.allow.iter().find_map(|rule| match &rule.host {
         crate::network::name::HostPattern::Exact(name) => Some((name.to_string(), rule.port)),
         _ => None,
@@ -593,7 +596,7 @@ async fn probe(
     let request = ProbeRequest {
         proxy: PROXY.to_owned(),
         listed,
-        unlisted: format!("{}.invalid", record.session.as_str()),
+        unlisted: probe_host(record.session.as_str()),
         offline: input.offline,
         writable: vec![WORKSPACE.to_owned(), HOME.to_owned(), "/tmp".to_owned()],
     };
@@ -653,11 +656,7 @@ fn git_environment(settings: &[(String, String)]) -> BTreeMap<String, String> {
     environment
 }
 
-async fn hand_over(
-    input: &LaunchInput<'_>,
-    record: &Record,
-    client: &mut ExecSession,
-) -> Result<String, LaunchError> {
+async fn hand_over(input: &LaunchInput<'_>, record: &Record, client: &mut ExecSession) -> Result<String, LaunchError> {
     let spec = &input.manifest.workspace;
     let hosts: Vec<String> = (input.manifest.credentials.values())
         .filter_map(|spec| match &spec.deliver {
@@ -667,8 +666,7 @@ async fn hand_over(
         .collect();
     let id = &input.plan.id;
     let session = record.session.as_str();
-    let request =
-        source::clone_request(WORKSPACE, input.source, &id.project, &id.name, session, &hosts, Vec::new());
+    let request = source::clone_request(WORKSPACE, input.source, &id.project, &id.name, session, &hosts, Vec::new());
     if let Some(kept) = &input.kept {
         client.clone_bundle(request, tokio::io::empty()).await?;
         return Ok(kept.start.clone());

@@ -9,9 +9,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::credential::spec::{CredentialSpec, Delivery};
-use crate::engine::container::{
-    ContainerSpec, Limits, MemoryVolume, Mount, Network, Tmpfs, User, VolumeSpec,
-};
+use crate::engine::container::{ContainerSpec, Limits, MemoryVolume, Mount, Network, Tmpfs, User, VolumeSpec};
 use crate::image::reference::Digest;
 use crate::network::policy::Policy;
 use crate::profile::Profile;
@@ -185,7 +183,8 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
             ));
         }
         if let Some(reason) = &spec.accept_personal {
-            weakened.push(format!("credential `{credential}` may be a person's own or an organisation-wide one: {reason}"));
+            weakened
+                .push(format!("credential `{credential}` may be a person's own or an organisation-wide one: {reason}"));
         }
     }
     let disk = manifest.resources.disk.unwrap_or(profile.disk);
@@ -293,7 +292,11 @@ fn plumbing(id: &SandboxId, role: Role, launcher: &Digest) -> ContainerSpec {
 
 fn relay_container(id: &SandboxId, launcher: &Digest) -> ContainerSpec {
     // Without an explicit resolver the engine copies the host's resolv.conf.
-    ContainerSpec { dns: vec!["127.0.0.53".to_owned()], hostname: Some(id.project.to_string()), ..plumbing(id, Role::Relay, launcher) }
+    ContainerSpec {
+        dns: vec!["127.0.0.53".to_owned()],
+        hostname: Some(id.project.to_string()),
+        ..plumbing(id, Role::Relay, launcher)
+    }
 }
 
 fn gateway_container(id: &SandboxId, launcher: &Digest) -> ContainerSpec {
@@ -420,13 +423,7 @@ pub fn reader_container(plan_agent: &ContainerSpec, id: &SandboxId) -> Container
     for mount in &mut reader.mounts {
         mount.read_only = true;
     }
-    reader.tmpfs.push(Tmpfs {
-        target: HOME.to_owned(),
-        size: MEBIBYTE,
-        mode: 0o700,
-        exec: false,
-        owner: AGENT,
-    });
+    reader.tmpfs.push(Tmpfs { target: HOME.to_owned(), size: MEBIBYTE, mode: 0o700, exec: false, owner: AGENT });
     reader
 }
 

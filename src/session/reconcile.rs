@@ -8,9 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::engine::{ContainerState, ContainerStatus, Engine, EngineError};
-use crate::session::identity::{
-    LABEL_OWNER, LABEL_PROJECT, LABEL_SANDBOX, MachineKey, Role, SandboxId, lock_file,
-};
+use crate::session::identity::{LABEL_OWNER, LABEL_PROJECT, LABEL_SANDBOX, MachineKey, Role, SandboxId, lock_file};
 use crate::session::journal::{Journal, JournalError, ObjectKind, Phase, Record};
 
 /// Why the state of a sandbox could not be found out.
@@ -158,7 +156,11 @@ fn condition(state: &SandboxState, busy: bool) -> Condition {
 ///
 /// # Errors
 /// As [`reconcile`].
-pub async fn reconcile_all(engine: &Engine, state: &Path, key: &MachineKey) -> Result<Vec<SandboxState>, ReconcileError> {
+pub async fn reconcile_all(
+    engine: &Engine,
+    state: &Path,
+    key: &MachineKey,
+) -> Result<Vec<SandboxState>, ReconcileError> {
     let labels = vec![LABEL_PROJECT.to_owned()];
     let (containers, volumes) = tokio::try_join!(engine.containers(&labels), engine.volumes(&labels))?;
     let mut ids = BTreeSet::new();

@@ -6,6 +6,7 @@
 //!
 //! It is always a process of its own, also for a foreground `up`: whoever started the sandbox may leave first.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -140,6 +141,7 @@ pub async fn supervise(input: SuperviseInput<'_>) -> Result<(), SuperviseError> 
     if record.phase != Phase::Running {
         return Err(SuperviseError::NotRunning);
     }
+    let audited = Cell::new(record.audited_lines);
     let sessions = lock_file(input.journal.folder(), "sessions.lock").map_err(SuperviseError::Lock)?;
     let last_command = tokio::task::spawn_blocking(move || sessions.lock().map(|()| sessions));
     let (ended, _sessions) = tokio::select! {
@@ -149,10 +151,10 @@ pub async fn supervise(input: SuperviseInput<'_>) -> Result<(), SuperviseError> 
         },
         reason = watch_containers(&input, &record) => (reason, None),
         () = rotate_forever(&input) => ("rotation ended", None),
-        never = record_decisions(&input, &record) => match never {},
+        never = record_decisions(&input, &record, &audited) => match never {},
         () = terminated() => ("the supervisor was asked to end", None),
     };
-    finish(&input, ended).await
+    finish(&input, ended, audited.get()).await
 }
 
 async fn terminated() {
@@ -165,8 +167,9 @@ async fn terminated() {
     }
 }
 
-async fn finish(input: &SuperviseInput<'_>, ended: &str) -> Result<(), SuperviseError> {
+async fn finish(input: &SuperviseInput<'_>, ended: &str, audited: u64) -> Result<(), SuperviseError> {
     let Some(mut record) = input.journal.read()? else { return Ok(()) };
+    record.audited_lines = record.audited_lines.max(audited);
     let ended = match input.engine.inspect_container(&record.id.object(Role::Agent)).await? {
         Some(agent) if agent.oom_killed => "the agent was killed for memory",
         _ => ended,
@@ -249,9 +252,8 @@ fn note(input: &SuperviseInput<'_>, record: &Record, action: &str, outcome: &str
 
 /// Follows the gateway's log and records every decision. The engine keeps the log, so nothing is lost while no
 /// supervisor lives, and the journal remembers how many lines are recorded.
-async fn record_decisions(input: &SuperviseInput<'_>, record: &Record) -> std::convert::Infallible {
+async fn record_decisions(input: &SuperviseInput<'_>, record: &Record, done: &Cell<u64>) -> std::convert::Infallible {
     let gateway = record.id.object(Role::Gateway);
-    let mut done = record.audited_lines;
     loop {
         let mut seen = 0;
         let mut lines = LineBuffer::default();
@@ -261,17 +263,17 @@ async fn record_decisions(input: &SuperviseInput<'_>, record: &Record) -> std::c
             let Chunk::Out(bytes) = chunk else { continue };
             for line in lines.push(&bytes) {
                 seen += 1;
-                if seen <= done {
+                if seen <= done.get() {
                     continue;
                 }
-                done = seen;
+                done.set(seen);
                 record_line(input, record, &line);
-                if done % REMEMBER_EVERY == 0 {
-                    remember_lines(input, done);
+                if seen % REMEMBER_EVERY == 0 {
+                    remember_lines(input, seen);
                 }
             }
         }
-        remember_lines(input, done);
+        remember_lines(input, done.get());
         // The gateway stopped; its log goes on in the same place when it is started again.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -415,7 +417,13 @@ async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialNa
     if old.handle.is_some() {
         let revoked = credential::revoke(name, &old.spec, old.handle.as_deref(), &input.issue).await;
         let outcome = if revoked.is_ok() { "ok" } else { "failed" };
-        note(input, record, "credential.revoked", outcome, &[("credential", name.as_str()), ("fingerprint", &old.fingerprint)]);
+        note(
+            input,
+            record,
+            "credential.revoked",
+            outcome,
+            &[("credential", name.as_str()), ("fingerprint", &old.fingerprint)],
+        );
     }
     Ok(())
 }

@@ -84,10 +84,11 @@ pub async fn remove(engine: &Engine, key: &MachineKey, journal: &Journal, record
             complaints.push(format!("the volume {} was not removed: {error}", object.name));
         }
     }
-    if complaints.is_empty() && record.leases.is_empty() {
-        if let Err(error) = journal.remove() {
-            complaints.push(error.to_string());
-        }
+    if complaints.is_empty()
+        && record.leases.is_empty()
+        && let Err(error) = journal.remove()
+    {
+        complaints.push(error.to_string());
     }
     complaints
 }
@@ -154,7 +155,8 @@ async fn revoke(record: &mut Record, context: &EndContext<'_>, complaints: &mut 
                 "ok"
             }
             Err(error) => {
-                let until = lease.expires_at.map_or_else(|| "until it is rotated".to_owned(), |time| format!("until {time}"));
+                let until =
+                    lease.expires_at.map_or_else(|| "until it is rotated".to_owned(), |time| format!("until {time}"));
                 complaints.push(format!("the credential {name} was not revoked and lives {until}: {error}"));
                 facts.push(("reason", error.to_string()));
                 // It stays in the journal, so that `gc` or the next `down` tries again.

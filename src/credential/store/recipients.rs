@@ -19,10 +19,12 @@ pub(super) struct Recipient {
 
 impl Store {
     /// Everybody who can open new values; the file is begun with the user himself, who is always among them.
-    pub(super) fn recipients(&self) -> Result<Vec<Recipient>, StoreError> {
+    /// Says whether it was begun just now.
+    pub(super) fn recipients(&self) -> Result<(Vec<Recipient>, bool), StoreError> {
         let path = &self.recipients;
         let failed = |source| StoreError::Io { path: path.clone(), source };
         let own = self.public_keys()?;
+        let mut began = false;
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -31,7 +33,7 @@ impl Store {
                     self.owner,
                     own.join("\n")
                 );
-                create(path, text.as_bytes()).map_err(failed)?;
+                began = create(path, text.as_bytes()).map_err(failed)?;
                 File::open(path).map_err(failed)?
             }
             Err(error) => return Err(failed(error)),
@@ -43,7 +45,7 @@ impl Store {
             let public = own.into_iter().next().unwrap_or_default();
             return Err(StoreError::NotListed { path: path.clone(), public });
         }
-        Ok(recipients)
+        Ok((recipients, began))
     }
 }
 

@@ -68,13 +68,16 @@ proptest! {
 fn no_file_holds_the_value_and_the_key_is_the_users_alone() {
     let root = tempfile::tempdir().unwrap();
     let store = store(root.path());
-    store.write(&project("one"), &name("token"), &secret("canary-5f1e-canary")).unwrap();
+    let first = store.write(&project("one"), &name("token"), &secret("canary-5f1e-canary")).unwrap();
+    assert!(first.began);
     let file = store.path(&project("one"), &name("token"));
     for path in [&file, &store.recipients, &store.identity] {
         let text = fs::read(path).unwrap();
         assert!(!text.windows(18).any(|window| window == b"canary-5f1e-canary"), "{path:?}");
     }
     assert_eq!((mode(&store.identity), mode(&file)), (0o600, 0o600));
+    let again = store.write(&project("one"), &name("token"), &secret("canary-5f1e-canary")).unwrap();
+    assert_eq!(again, Written { readers: vec!["ada".to_owned()], began: false });
     let beside: Vec<_> =
         fs::read_dir(file.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(beside, ["token.age"]);
@@ -108,7 +111,7 @@ fn says_that_the_identity_is_lost_and_that_another_does_not_fit() {
     let mut text = fs::read_to_string(&store.recipients).unwrap();
     text.push_str(&format!("# ada, new key\n{public}\n"));
     fs::write(&store.recipients, text).unwrap();
-    assert_eq!(store.write(&one, &name("token"), &secret("other")).unwrap(), ["ada", "ada, new key"]);
+    assert_eq!(store.write(&one, &name("token"), &secret("other")).unwrap().readers, ["ada", "ada, new key"]);
     assert!(store.read(&one, &name("token")).unwrap().value.equals(&secret("other")));
 }
 

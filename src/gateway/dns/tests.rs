@@ -54,9 +54,7 @@ fn other_types_of_a_listed_name_have_no_data() {
 
 #[test]
 fn every_other_name_does_not_exist() {
-    for name in
-        ["unlisted.example.", "a.listed.example.", "example.", ".", "1.0.0.127.in-addr.arpa.", "a\\000b.example."]
-    {
+    for name in ["unlisted.example.", "a.listed.example.", "example.", ".", "1.0.0.127.in-addr.arpa."] {
         assert_eq!(ask(name, RecordType::A).metadata.response_code, ResponseCode::NXDomain, "{name}");
     }
     assert_eq!(ask("full.example.", RecordType::A).metadata.response_code, ResponseCode::ServFail);

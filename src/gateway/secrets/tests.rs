@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
+use crate::credential::secret::Secret;
 
 fn secret(name: &str, content: &str) -> SecretFile {
     SecretFile { name: name.to_owned(), content: Secret::new(content.as_bytes().to_vec()) }
@@ -37,7 +38,7 @@ fn a_new_set_replaces_all_files_and_the_one_before_last_is_gone() {
     }
     assert!(!root.path().join("a").exists());
     assert_eq!(fs::read_to_string(root.path().join("b")).unwrap(), "3");
-    let sets = folder.entries().unwrap().into_iter().filter(|name| name.starts_with(SET)).count();
+    let sets = list(&folder.root).unwrap().into_iter().filter(|name| name.starts_with(SET)).count();
     assert_eq!(sets, 2);
 }
 
@@ -48,7 +49,7 @@ fn an_empty_list_leaves_no_byte_of_any_set() {
     folder.replace(&[secret("a", "2")]).unwrap();
     folder.replace(&[]).unwrap();
     assert!(!root.path().join("a").exists());
-    let sets: Vec<_> = folder.entries().unwrap().into_iter().filter(|name| name.starts_with(SET)).collect();
+    let sets: Vec<_> = list(&folder.root).unwrap().into_iter().filter(|name| name.starts_with(SET)).collect();
     assert_eq!(sets.len(), 1);
     assert_eq!(fs::read_dir(folder.current().unwrap()).unwrap().count(), 0);
 }
@@ -115,7 +116,7 @@ fn no_read_fails_while_the_files_are_rotated() {
 fn an_update_keeps_the_other_files_and_a_removal_leaves_no_copy() {
     let (root, mut folder) = folder();
     folder.replace(&[secret("a", "1"), secret("b", "2")]).unwrap();
-    folder.update(vec![secret("b", "3"), secret("c", "4")]).unwrap();
+    folder.update(&[secret("b", "3"), secret("c", "4")]).unwrap();
     let read = |name: &str| fs::read_to_string(root.path().join(name)).unwrap();
     assert_eq!((read("a"), read("b"), read("c")), ("1".to_owned(), "3".to_owned(), "4".to_owned()));
     folder.remove(&["b".to_owned()]).unwrap();

@@ -6,6 +6,7 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::reader::Reader;
+use crate::network::address::special_use;
 use crate::network::name::{HostNameError, HostPattern};
 use crate::network::policy::{AllowRule, Policy};
 use crate::project::yaml::{Node, Value};
@@ -35,7 +36,7 @@ pub(super) fn policy(reader: &mut Reader, node: Option<&Node>, path: &Path) -> P
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     for item in items {
         let mut rule = match &item.value {
-            Value::Text(_) => host(reader, item, false).map(|host| AllowRule {
+            Value::Text(_) => host(reader, item, &[]).map(|host| AllowRule {
                 host,
                 port: 443,
                 allow_private: Vec::new(),
@@ -85,7 +86,7 @@ fn long(reader: &mut Reader, item: &Node) -> Option<AllowRule> {
         reader.report(fields.place, "an entry of `network.allow` has no `host`", "write `host: NAME`");
         return None;
     };
-    let host = host(reader, node, !allow_private.is_empty())?;
+    let host = host(reader, node, &allow_private)?;
     Some(AllowRule { host, port, allow_private, origin: None })
 }
 
@@ -104,7 +105,7 @@ fn never(network: &IpNet) -> bool {
     !private || metadata.iter().filter_map(|text| text.parse::<IpAddr>().ok()).any(|address| network.contains(&address))
 }
 
-fn host(reader: &mut Reader, node: &Node, private: bool) -> Option<HostPattern> {
+fn host(reader: &mut Reader, node: &Node, private: &[IpNet]) -> Option<HostPattern> {
     let text = reader.text(node, "a host", "a host name such as api.example.com")?;
     if let Some((name, rest)) = text.split_once(':')
         && !name.is_empty()
@@ -120,14 +121,22 @@ fn host(reader: &mut Reader, node: &Node, private: bool) -> Option<HostPattern> 
         return None;
     }
     match text.parse::<HostPattern>() {
+        Ok(HostPattern::Address(address))
+            if special_use(address).is_some() && !private.iter().any(|range| range.contains(&address)) =>
+        {
+            let message = format!("`{address}` is a private or otherwise special address");
+            let remedy = format!(
+                "if it is meant, write {{ host: {address}, port: PORT, allow_private: {address}/{} }}",
+                if address.is_ipv4() { 32 } else { 128 }
+            );
+            reader.report(node.place, message, remedy);
+            None
+        }
         Ok(pattern) => Some(pattern),
         Err(error) => {
             let remedy = match &error {
-                HostNameError::Address(_) if private => {
-                    "give the address a name in the DNS and write that; `allow_private` then permits its address"
-                }
                 HostNameError::Address(_) => {
-                    "write a host name; one that resolves to a private address also needs `allow_private: NETWORK`"
+                    "write a host name, or the address as four decimal numbers; a private one also needs `allow_private`"
                 }
                 HostNameError::TooWide(_) => "name the hosts, or the domain that you own: `*.example.com`",
                 _ => "write a host name such as api.example.com, or `*.example.com` for all below it",

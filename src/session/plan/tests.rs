@@ -63,7 +63,9 @@ fn the_hash_follows_what_is_allowed_and_not_how_it_is_written() {
     let hash = planned(MANIFEST, "default").plan_hash;
     assert_eq!(hash, planned(&format!("# a comment moves every line\n{MANIFEST}"), "default").plan_hash);
     assert_eq!(hash, planned(&MANIFEST.replace("[make, test]", "[make]"), "default").plan_hash);
-    for (from, to) in [("api.example.com", "api.example.net"), ("pids: 100", "pids: 101"), ("store", "exec\n    command: [x]")] {
+    for (from, to) in
+        [("api.example.com", "api.example.net"), ("pids: 100", "pids: 101"), ("store", "exec\n    command: [x]")]
+    {
         assert_ne!(hash, planned(&MANIFEST.replacen(from, to, 1), "default").plan_hash, "{to}");
     }
     assert_ne!(hash, planned(MANIFEST, "debug").plan_hash);

@@ -1,0 +1,133 @@
+//! Keeps README, SECURITY, ARCHITECTURE and CONTRIBUTING true: the commands they show exist with the options they show,
+//! the make targets and files they name are there, and the manifests they print are what `sandbox` reads.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+const DOCUMENTS: &[&str] =
+    &["README.md", "SECURITY.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "examples/demo/README.md"];
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The fenced blocks of a document in one of these languages.
+fn blocks(document: &str, languages: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open: Option<Vec<&str>> = None;
+    for line in document.lines() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(language), None) => open = Some(vec![language]),
+            (Some(_), Some(lines)) => {
+                if languages.contains(&lines[0].trim()) {
+                    found.push(lines[1..].join("\n"));
+                }
+                open = None;
+            }
+            (None, Some(lines)) => lines.push(line),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block is not closed");
+    found
+}
+
+/// The words of each `sandbox …` command that a document shows, in blocks and between backticks.
+fn shown_commands() -> BTreeSet<Vec<String>> {
+    let mut found = BTreeSet::new();
+    for document in DOCUMENTS {
+        let text = read(document);
+        let lines = blocks(&text, &["console"]).join("\n");
+        let in_blocks =
+            lines.lines().filter_map(|line| line.trim_start().strip_prefix("$ sandbox ").map(str::to_owned));
+        let prose = text.split("```").step_by(2).collect::<Vec<_>>().join("\n");
+        let in_prose = prose.split('`').skip(1).step_by(2).filter_map(|piece| piece.strip_prefix("sandbox "));
+        for command in in_blocks.chain(in_prose.map(str::to_owned)) {
+            for single in command.split(" && sandbox ") {
+                let plain = single.split('#').next().unwrap();
+                found.insert(plain.split_whitespace().map(str::to_owned).collect());
+            }
+        }
+    }
+    assert!(found.len() >= 10, "only {} commands are shown", found.len());
+    found
+}
+
+fn help(words: &[&str]) -> Option<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_sandbox")).args(words).arg("--help").output().unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn every_command_that_is_shown_exists_with_its_options() {
+    let general = help(&[]).unwrap();
+    let nested = ["credential", "image", "audit"];
+    for command in shown_commands() {
+        let own: Vec<&str> = command.iter().map(String::as_str).take_while(|word| *word != "--").collect();
+        let Some(verb) = own.first() else { continue };
+        if verb.starts_with('-') {
+            assert!(general.contains(verb), "`sandbox {verb}` is shown and not known");
+            continue;
+        }
+        let count = if nested.contains(verb) && own.len() > 1 { 2 } else { 1 };
+        let shown = command.join(" ");
+        let Some(help) = help(&own[..count]) else { panic!("`sandbox {shown}` is shown, and there is no such verb") };
+        for option in own.iter().filter(|word| word.starts_with('-')) {
+            let option = option.split('=').next().unwrap();
+            assert!(help.contains(option), "`sandbox {shown}` is shown, and `{option}` is not an option of it");
+        }
+    }
+}
+
+#[test]
+fn a_verb_that_does_not_exist_would_be_noticed() {
+    assert!(help(&["no-such-verb"]).is_none());
+    assert!(help(&["credential", "no-such-verb"]).is_none());
+}
+
+#[test]
+fn every_make_target_that_is_shown_exists() {
+    let makefile = read("Makefile");
+    let mut seen = 0;
+    for document in DOCUMENTS {
+        for piece in read(document).split("make ").skip(1) {
+            let target: String = piece.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+            let before = ["demo", "test", "test-full", "bench", "engine", "packages", "lint", "build"];
+            if before.contains(&target.as_str()) {
+                assert!(makefile.contains(&format!("\n{target}:")), "{document} names `make {target}`");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 3);
+}
+
+#[test]
+fn every_linked_file_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in DOCUMENTS {
+        let folder = root.join(document).parent().unwrap().to_owned();
+        for piece in read(document).split("](").skip(1) {
+            let link = piece.split(')').next().unwrap();
+            if !link.starts_with("http") && !link.starts_with('#') {
+                assert!(folder.join(link.split('#').next().unwrap()).exists(), "{document} links to {link}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_manifest_that_is_shown_is_one() {
+    let mut texts = vec![read("examples/demo/project/sandbox.yaml")];
+    texts.extend(blocks(&read("README.md"), &["yaml"]));
+    assert!(texts.len() >= 2);
+    for text in texts {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sandbox.yaml");
+        std::fs::write(&path, &text).unwrap();
+        let result = sandbox::project::manifest::load(&path);
+        assert!(result.is_ok(), "{text}\n{:?}", result.err());
+    }
+}

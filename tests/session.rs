@@ -1,0 +1,299 @@
+//! The life of a sandbox on a real engine: start, join, streams, exit codes, crash, rotation, down.
+
+mod support;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Home, Project};
+
+const PLAIN: &str = "image: agent\ncommand: [bash, -l]\n";
+
+fn text(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).into_owned()
+}
+
+/// Waits until something holds, and says what did not.
+fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < limit, "{what} did not happen within {limit:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn up_runs_the_command_and_passes_its_streams_and_exit_code() {
+    let home = Home::new();
+    let project = Project::new(&home, "streams", PLAIN);
+    let output = home
+        .sandbox()
+        .args(["up", project.name(), "--", "bash", "-c", "cat; echo oops >&2; exit 7"])
+        .write_stdin("hello\n")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "hello\n");
+    assert!(text(&output.stderr).contains("oops"));
+    let absent = home.sandbox().args(["up", project.name(), "--", "no-such-program"]).output().unwrap();
+    assert_eq!(absent.status.code(), Some(127), "{}", text(&absent.stderr));
+    let denied = home.sandbox().args(["up", project.name(), "--", "/etc/passwd"]).output().unwrap();
+    assert_eq!(denied.status.code(), Some(126), "{}", text(&denied.stderr));
+    let usage = home.sandbox().args(["up", "--no-such-option"]).output().unwrap();
+    assert_eq!(usage.status.code(), Some(125));
+    let killed = home.sandbox().args(["up", project.name(), "--", "bash", "-c", "kill -TERM $$"]).output().unwrap();
+    assert_eq!(killed.status.code(), Some(143), "{}", text(&killed.stderr));
+}
+
+#[test]
+fn a_second_up_joins_the_running_sandbox() {
+    let home = Home::new();
+    let project = Project::new(&home, "join", PLAIN);
+    let up = home.sandbox().args(["up", project.name(), "--detach", "--", "sleep", "300"]).output().unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    let session = || {
+        text(
+            &home
+                .sandbox()
+                .args(["exec", project.name(), "--", "printenv", "SANDBOX_SESSION"])
+                .output()
+                .unwrap()
+                .stdout,
+        )
+    };
+    let first = session();
+    assert_eq!(first.trim().len(), 16);
+    let joined = home.sandbox().args(["up", project.name(), "--", "printenv", "SANDBOX_SESSION"]).output().unwrap();
+    assert_eq!(text(&joined.stdout), first, "{}", text(&joined.stderr));
+    let ps: serde_json::Value =
+        serde_json::from_slice(&home.sandbox().args(["ps", "--format", "json"]).output().unwrap().stdout).unwrap();
+    let rows: Vec<_> = ps.as_array().unwrap().iter().filter(|row| row["project"] == project.name()).collect();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0]["condition"], "running");
+}
+
+#[test]
+fn the_session_ends_with_its_last_command_and_the_clone_stays() {
+    let home = Home::new();
+    let project = Project::new(&home, "ends", PLAIN);
+    let up = home
+        .sandbox()
+        .args(["up", project.name(), "--", "bash", "-c", "echo kept > file && git add file && git commit -qm kept"])
+        .output()
+        .unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    let status: serde_json::Value = serde_json::from_slice(
+        &home.sandbox().args(["status", project.name(), "--format", "json"]).output().unwrap().stdout,
+    )
+    .unwrap();
+    assert_eq!(status["condition"], "stopped");
+    assert_eq!(status["credentials"].as_array().unwrap().len(), 0);
+    let again = home.sandbox().args(["up", project.name(), "--", "cat", "file"]).output().unwrap();
+    assert_eq!(text(&again.stdout), "kept\n", "{}", text(&again.stderr));
+    let refused = home.sandbox().args(["down", project.name()]).output().unwrap();
+    assert!(!refused.status.success());
+    assert!(text(&refused.stderr).contains("sandbox pull"), "{}", text(&refused.stderr));
+    let diff = home.sandbox().args(["diff", project.name()]).output().unwrap();
+    assert!(text(&diff.stdout).contains("file"), "{} {}", text(&diff.stdout), text(&diff.stderr));
+    let pull = home.sandbox().args(["pull", project.name()]).output().unwrap();
+    assert!(pull.status.success(), "{}{}", text(&pull.stdout), text(&pull.stderr));
+    let log = Command::new("git")
+        .args(["log", "--format=%an %s", &format!("refs/sandbox/{}/main", project.name())])
+        .current_dir(project.path())
+        .output()
+        .unwrap();
+    assert!(text(&log.stdout).contains(&format!("{}-agent[bot] kept", project.name())), "{}", text(&log.stdout));
+    let down = home.sandbox().args(["down", project.name()]).output().unwrap();
+    assert!(down.status.success(), "{}", text(&down.stderr));
+    assert_eq!(support::objects(project.name()), Vec::<String>::new());
+}
+
+#[test]
+fn a_rotated_value_reaches_the_running_agent_and_is_nowhere_else() {
+    let home = Home::new();
+    let manifest = format!("{PLAIN}credentials:\n  token: {{ provider: store }}\n");
+    let project = Project::new(&home, "rotate", &manifest);
+    let (old, new) = ("canary-7d1f9a52-old-value", "canary-90be11c4-new-value");
+    let set = home.sandbox().args(["credential", "set", "token", project.name()]).write_stdin(old).output().unwrap();
+    assert!(set.status.success(), "{}", text(&set.stderr));
+    let argument = home.sandbox().args(["credential", "set", "token", project.name(), old]).output().unwrap();
+    assert_eq!(argument.status.code(), Some(2), "a value is never an argument");
+    let up = home
+        .sandbox()
+        .env("SANDBOX_LOG", "trace")
+        .args(["up", project.name(), "--detach", "--", "sleep", "300"])
+        .output()
+        .unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    assert!(!text(&up.stderr).contains(old), "the log at the finest level holds the value");
+    let read = || {
+        text(&home.sandbox().args(["exec", project.name(), "--", "cat", "/run/secrets/token"]).output().unwrap().stdout)
+    };
+    assert_eq!(read(), old);
+    let rotated =
+        home.sandbox().args(["credential", "rotate", "token", project.name()]).write_stdin(new).output().unwrap();
+    assert!(rotated.status.success(), "{}", text(&rotated.stderr));
+    eventually("the new value's arrival", Duration::from_secs(5), || read() == new);
+    let environment = text(&home.sandbox().args(["exec", project.name(), "--", "env"]).output().unwrap().stdout);
+    assert!(!environment.contains(new));
+    support::assert_no_canary(&home, project.name(), &[old, new]);
+    let down = home.sandbox().args(["down", project.name()]).output().unwrap();
+    assert!(down.status.success(), "{}", text(&down.stderr));
+    support::assert_no_canary(&home, project.name(), &[old, new]);
+    let verified = home.sandbox().args(["audit", "verify"]).output().unwrap();
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
+    let log = text(&home.sandbox().args(["audit", "log", "--format", "json"]).output().unwrap().stdout);
+    for action in [
+        "credential.set",
+        "session.launching",
+        "session.probed",
+        "credential.issued",
+        "credential.delivered",
+        "session.started",
+        "credential.rotated",
+        "credential.revoked",
+        "session.stopped",
+        "session.removed",
+    ] {
+        assert!(log.contains(action), "{action} is not in the audit log");
+    }
+}
+
+#[test]
+fn a_launcher_that_is_killed_leaves_nothing_that_the_next_command_does_not_mend() {
+    let home = Home::new();
+    let project = Project::new(&home, "killed", PLAIN);
+    // The image and the launcher's image are there after this, so that the pauses below fall into the launch itself.
+    let warm = home.sandbox().args(["up", project.name(), "--", "true"]).output().unwrap();
+    assert!(warm.status.success(), "{}", text(&warm.stderr));
+    assert!(home.sandbox().args(["down", project.name()]).output().unwrap().status.success());
+    for pause in [50, 150, 300, 450, 600, 800, 1000] {
+        let mut up = home.command();
+        let mut child = up
+            .args(["up", project.name(), "--", "sleep", "60"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mended = home.sandbox().args(["up", project.name(), "--", "echo", "mended"]).output().unwrap();
+        assert_eq!(text(&mended.stdout), "mended\n", "after {pause} ms: {}", text(&mended.stderr));
+        let down = home.sandbox().args(["down", project.name()]).output().unwrap();
+        assert!(down.status.success(), "after {pause} ms: {}", text(&down.stderr));
+        assert_eq!(support::objects(project.name()), Vec::<String>::new(), "after {pause} ms");
+    }
+}
+
+#[test]
+fn gc_removes_what_a_crash_left_and_keeps_what_is_stopped() {
+    let home = Home::new();
+    let project = Project::new(&home, "gc", PLAIN);
+    let mut up = home.command();
+    let mut child = up
+        .args(["up", project.name(), "--", "sleep", "60"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the first container", Duration::from_secs(60), || {
+        support::objects(project.name()).iter().any(|name| name.contains("relay"))
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let gc = home.sandbox().args(["gc"]).output().unwrap();
+    assert!(gc.status.success(), "{}", text(&gc.stderr));
+    assert_eq!(support::objects(project.name()), Vec::<String>::new(), "{}", text(&gc.stdout));
+    let stopped = Project::new(&home, "kept", PLAIN);
+    assert!(home.sandbox().args(["up", stopped.name(), "--", "true"]).output().unwrap().status.success());
+    assert!(home.sandbox().args(["gc"]).output().unwrap().status.success());
+    assert!(support::objects(stopped.name()).iter().any(|name| name.ends_with("-workspace")));
+}
+
+#[test]
+fn standard_input_is_half_closed_and_large_output_arrives_whole() {
+    let home = Home::new();
+    let project = Project::new(&home, "large", PLAIN);
+    let mut child = home
+        .command()
+        .args(["up", project.name(), "--", "sha256sum"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        for _ in 0..320 {
+            stdin.write_all(&[0x5a; 65536]).unwrap();
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    use sha2::Digest as _;
+    let expected = hex::encode(sha2::Sha256::digest(vec![0x5a; 320 * 65536]));
+    assert!(text(&output.stdout).starts_with(&expected));
+    let tricky = home
+        .sandbox()
+        .args(["up", project.name(), "--", "printf", "\\001\\000\\000\\000\\377\\377\\377\\377"])
+        .output()
+        .unwrap();
+    assert_eq!(tricky.stdout, b"\x01\0\0\0\xff\xff\xff\xff");
+}
+
+#[test]
+fn a_detached_command_is_followed_by_its_log() {
+    let home = Home::new();
+    let project = Project::new(&home, "detach", PLAIN);
+    let up = home
+        .sandbox()
+        .args(["up", project.name(), "--detach", "--", "bash", "-c", "echo first; sleep 2; echo last"])
+        .output()
+        .unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    let logs = home.sandbox().args(["logs", "-f", project.name()]).timeout(Duration::from_secs(60)).output().unwrap();
+    let log = text(&logs.stdout);
+    assert!(log.contains("first") && log.contains("last"), "{log}");
+    eventually("the end of the session", Duration::from_secs(30), || {
+        let status = home.sandbox().args(["status", project.name(), "--format", "json"]).output().unwrap();
+        text(&status.stdout).contains("\"stopped\"")
+    });
+}
+
+#[test]
+fn an_untrusted_or_changed_manifest_is_not_run() {
+    let home = Home::new();
+    let project = Project::new(&home, "trust", PLAIN);
+    let manifest = project.path().join("sandbox.yaml");
+    let mut changed = std::fs::read_to_string(&manifest).unwrap();
+    changed.push_str("environment: { CHANGED: 'yes' }\n");
+    std::fs::write(&manifest, changed).unwrap();
+    let up = home.sandbox().args(["up", project.name(), "--", "true"]).output().unwrap();
+    assert_eq!(up.status.code(), Some(125));
+    assert!(text(&up.stderr).contains("sandbox trust"), "{}", text(&up.stderr));
+    assert_eq!(support::objects(project.name()), Vec::<String>::new());
+}
+
+#[test]
+fn a_terminal_has_a_size_and_is_restored() {
+    use expectrl::Expect as _;
+    let home = Home::new();
+    let project = Project::new(&home, "tty", PLAIN);
+    let up = home.sandbox().args(["up", project.name(), "--detach", "--", "sleep", "300"]).output().unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    let mut command = home.command();
+    command.args(["shell", project.name()]);
+    let mut session = expectrl::Session::spawn(command).unwrap();
+    session.set_expect_timeout(Some(Duration::from_secs(20)));
+    session.send_line("tty; echo size=$(stty size)").unwrap();
+    session.expect("/dev/pts/").unwrap();
+    session.expect(expectrl::Regex("size=[0-9]+ [0-9]+")).unwrap();
+    session.send_line("exit 3").unwrap();
+    let status = session.get_process().wait().unwrap();
+    assert!(format!("{status:?}").contains('3'), "{status:?}");
+}
