@@ -1,5 +1,7 @@
 //! The life of a sandbox on a real engine: start, join, streams, exit codes, crash, rotation, down.
 
+#![allow(clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
+
 mod support;
 
 use std::io::Write as _;

@@ -9,7 +9,7 @@ use crate::image::reference::ImageChoice;
 use crate::image::{self, LockedImage};
 use crate::profile::{self, Profile};
 use crate::project::manifest::Manifest;
-use crate::project::{self, SandboxName, manifest};
+use crate::project::{self, SandboxName, configuration, manifest};
 use crate::session::identity::{MachineKey, SandboxId};
 use crate::session::launcher_image::{self, LauncherImage};
 use crate::session::plan::{Plan, PlanInput, PlannedImage, plan};
@@ -58,7 +58,8 @@ pub fn manifest(context: &Context, project: Option<&str>) -> Result<(PathBuf, Ma
     let current = std::env::current_dir()
         .map_err(|error| Failure::new("current-folder", &error, "change to a folder that exists"))?;
     let path = project::locate(project, &current, &context.folders.state)?;
-    let mut loaded = manifest::load(&path)?;
+    let configuration = configuration::load(&context.folders.config)?;
+    let mut loaded = configuration::restrict(manifest::load(&path)?, &configuration)?;
     // From here on it is absolute: commands may run in any folder.
     loaded.workspace.source = loaded.root.join(&loaded.workspace.source);
     Ok((path, loaded))

@@ -5,6 +5,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use super::failure::Failure;
 use super::printer::sanitise;
 use crate::project::LocateError;
+use crate::project::configuration::ConfigurationError;
 use crate::project::manifest::{ManifestError, Problem};
 
 /// Problems that are shown; more would push the first ones off the screen.
@@ -27,6 +28,16 @@ impl From<ManifestError> for Failure {
                 failure
             }
         }
+    }
+}
+
+impl From<ConfigurationError> for Failure {
+    fn from(error: ConfigurationError) -> Self {
+        let code = match error.0 {
+            ManifestError::Read { .. } => "configuration-unreadable",
+            ManifestError::Invalid { .. } => "configuration-invalid",
+        };
+        Self { code, ..Self::from(error.0) }
     }
 }
 

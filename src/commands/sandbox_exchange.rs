@@ -26,7 +26,7 @@ pub async fn diff(context: &Context, args: &diff::Args) -> Result<u8, Failure> {
 /// Runs `sandbox pull`.
 ///
 /// # Errors
-/// As [`diff`], and when something is held back.
+/// As for `sandbox diff`, and when something is held back.
 pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
     let target = target(args.project.as_ref(), args.name.as_ref());
     let engine = connect(context).await?;

@@ -9,7 +9,8 @@ pub mod seccomp;
 use serde::Deserialize;
 
 use crate::engine::container::Limits;
-use crate::project::quantity;
+use crate::project::problem::Problem;
+use crate::project::{quantity, yaml};
 
 /// The profiles that exist.
 pub const NAMES: &[&str] = &["strict", "default", "debug", "browser"];
@@ -27,7 +28,7 @@ pub enum ProfileError {
         name: String,
         /// The cause.
         #[source]
-        source: Box<serde_yaml::Error>,
+        source: Problem,
     },
     /// A profile that is compiled in has a size that is none, or a folder for temporary files that is too large.
     #[error("read the profile `{name}`: the value `{value}` is wrong")]
@@ -108,8 +109,7 @@ pub fn load(name: &str) -> Result<Profile, ProfileError> {
         "browser" => include_str!("../../profiles/browser.yaml"),
         _ => return Err(ProfileError::Unknown(name.chars().take(60).collect())),
     };
-    let shape: Shape = serde_yaml::from_str(text)
-        .map_err(|source| ProfileError::Syntax { name: name.to_owned(), source: Box::new(source) })?;
+    let shape: Shape = yaml::typed(text).map_err(|source| ProfileError::Syntax { name: name.to_owned(), source })?;
     let wrong = |value: &str| ProfileError::Value { name: name.to_owned(), value: value.to_owned() };
     let size = |value: &str| quantity::size(value).ok_or_else(|| wrong(value));
     let limits = Limits {

@@ -14,10 +14,9 @@ use crate::network::policy::Policy;
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::yaml;
 
-mod credential;
-mod network;
-mod reader;
-mod resolve;
+pub(in crate::project) mod credential;
+pub(in crate::project) mod network;
+pub(in crate::project) mod resolve;
 
 pub use crate::project::problem::{ManifestError, Problem};
 
@@ -48,6 +47,8 @@ pub struct Manifest {
     pub resources: Resources,
     /// The digest of the bytes that were parsed, so that an approval is for what was read and for nothing later.
     pub digest: Digest,
+    /// The text that was parsed, for showing its lines when something is refused later; bounded by the reader.
+    pub text: String,
 }
 
 /// What the agent gets to work on.
@@ -93,8 +94,8 @@ pub fn load(path: &Path) -> Result<Manifest, ManifestError> {
 /// Reads the manifest in this text; `path` is where it came from, and its folder the root of the paths in it.
 pub fn parse(text: &str, path: &Path) -> Result<Manifest, ManifestError> {
     let document = yaml::parse(text).map_err(|problem| ManifestError::invalid(path, text, vec![problem]))?;
-    let mut reader = reader::Reader::default();
-    match resolve::manifest(&mut reader, &document, path, Digest::of(text.as_bytes())) {
+    let mut reader = crate::project::reader::Reader::default();
+    match resolve::manifest(&mut reader, &document, path, text) {
         Some(manifest) if reader.problems.is_empty() => Ok(manifest),
         _ => Err(ManifestError::invalid(path, text, reader.problems)),
     }

@@ -1,11 +1,14 @@
 //! The project: its manifest `sandbox.yaml`, where it is found, its names, and whether the user approved it.
 
+pub mod configuration;
 pub mod discovery;
 pub mod manifest;
 pub mod name;
 pub mod preset;
 pub mod problem;
 pub mod quantity;
+pub(crate) mod reader;
+pub mod schema;
 pub mod trust;
 pub(crate) mod yaml;
 

@@ -64,7 +64,7 @@ pub enum ManifestError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// Its text, for showing the lines; bounded by [`super::yaml::SIZE_LIMIT`].
+        /// Its text, for showing the lines; bounded in size.
         text: String,
         /// The faults, by line; at least one.
         problems: Vec<Problem>,

@@ -56,8 +56,13 @@ impl Value {
     }
 }
 
-/// Reads one document.
+/// Reads one document as a tree.
 pub(crate) fn parse(text: &str) -> Result<Node, Problem> {
+    typed(text)
+}
+
+/// Reads one document as a type, within the same bounds.
+pub(crate) fn typed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Problem> {
     if text.len() > SIZE_LIMIT {
         return Err(Problem::new(
             Place::START,
@@ -83,7 +88,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, Problem> {
         strict_booleans: true,
         with_snippet: false,
     };
-    serde_yaml::from_str_with_options::<Node>(text, options).map_err(|error| problem(&error))
+    serde_yaml::from_str_with_options(text, options).map_err(|error| problem(&error))
 }
 
 /// Turns an error of the YAML crate into a problem with a place and an advice.

@@ -8,28 +8,28 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// Fails, with a line that says what to do, when no engine answers.
-pub fn engine() {
+pub(crate) fn engine() {
     let answers = Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]).output();
     assert!(answers.is_ok_and(|output| output.status.success()), "no Docker Engine answers: run `make engine`");
 }
 
 /// Runs the engine's own client; it sees what the launcher cannot make up.
-pub fn docker(arguments: &[&str]) -> Output {
+pub(crate) fn docker(arguments: &[&str]) -> Output {
     Command::new("docker").args(arguments).output().expect("the docker command is installed")
 }
 
 /// A launcher with state and configuration of its own. The cache is shared by all tests: it holds packages by digest.
-pub struct Home {
+pub(crate) struct Home {
     folder: TempDir,
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         engine();
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
@@ -44,20 +44,20 @@ impl Home {
     }
 
     /// The launcher.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox"));
         command.envs(self.variables()).env_remove("SANDBOX_LOG").env("CI", "true").current_dir("/");
         command
     }
 
     /// The launcher, for running to its end.
-    pub fn sandbox(&self) -> assert_cmd::Command {
+    pub(crate) fn sandbox(&self) -> assert_cmd::Command {
         assert_cmd::Command::from_std(self.command())
     }
 }
 
 /// A git repository with a manifest that was approved. Its sandbox is taken down when it goes.
-pub struct Project<'a> {
+pub(crate) struct Project<'a> {
     home: &'a Home,
     folder: TempDir,
     name: String,
@@ -65,7 +65,7 @@ pub struct Project<'a> {
 
 impl<'a> Project<'a> {
     /// Makes one with a name that no other test has. `manifest` is all but `version` and `project`.
-    pub fn new(home: &'a Home, prefix: &str, manifest: &str) -> Self {
+    pub(crate) fn new(home: &'a Home, prefix: &str, manifest: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let random = folder.path().file_name().unwrap().to_string_lossy().to_lowercase().replace(['.', '_'], "");
         let name = format!("{prefix}-{random}");
@@ -81,15 +81,15 @@ impl<'a> Project<'a> {
         project
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn git(&self, arguments: &[&str]) -> String {
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
         let output = Command::new("git").args(arguments).current_dir(self.path()).output().unwrap();
         assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -103,7 +103,7 @@ impl Drop for Project<'_> {
 }
 
 /// Names of the containers and volumes that the engine has of a project.
-pub fn objects(project: &str) -> Vec<String> {
+pub(crate) fn objects(project: &str) -> Vec<String> {
     let filter = format!("label=dev.sandbox.project={project}");
     let containers = docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]);
     let volumes = docker(&["volume", "ls", "--filter", &filter, "--format", "{{.Name}}"]);
@@ -114,7 +114,7 @@ pub fn objects(project: &str) -> Vec<String> {
 /// Searches for values wherever a secret must not be: in what the engine tells of the project's containers, in the
 /// engine's data folder, in the launcher's folders, and in the environment and arguments of every process of this
 /// machine.
-pub fn assert_no_canary(home: &Home, project: &str, canaries: &[&str]) {
+pub(crate) fn assert_no_canary(home: &Home, project: &str, canaries: &[&str]) {
     let check = |place: &str, bytes: &[u8]| {
         for canary in canaries {
             let found = bytes.windows(canary.len()).any(|window| window == canary.as_bytes());

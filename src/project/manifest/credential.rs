@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use super::reader::{Fields, Reader};
 use super::resolve::{deliverable, variable_name};
 use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, SharedWith};
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::quantity;
+use crate::project::reader::{Fields, Reader};
 use crate::project::yaml::{Node, Value};
 
 /// Keys of a credential.
-pub(super) const CREDENTIAL: &[&str] = &[
+pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "provider",
     "path",
     "variable",
@@ -22,10 +22,10 @@ pub(super) const CREDENTIAL: &[&str] = &[
     "accept_personal",
 ];
 /// Keys of `deliver`.
-pub(super) const DELIVER: &[&str] = &["file", "git", "environment"];
+pub(in crate::project) const DELIVER: &[&str] = &["file", "git", "environment"];
 const DELIVER_AND_LATER: &[&str] = &["file", "git", "environment", "broker", "header"];
 /// Keys of `shared_with`.
-pub(super) const SHARED: &[&str] = &["projects", "reason"];
+pub(in crate::project) const SHARED: &[&str] = &["projects", "reason"];
 
 /// Providers that are designed and not built.
 const LATER: &[&str] = &["vault", "github-app", "aws-sts", "openai-project", "anthropic-wif"];

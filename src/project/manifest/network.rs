@@ -5,16 +5,16 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::reader::Reader;
 use crate::network::address::special_use;
 use crate::network::name::{HostNameError, HostPattern};
 use crate::network::policy::{AllowRule, Policy};
+use crate::project::reader::Reader;
 use crate::project::yaml::{Node, Value};
 
 /// Keys of `network`.
-pub(super) const NETWORK: &[&str] = &["allow"];
+pub(in crate::project) const NETWORK: &[&str] = &["allow"];
 /// Keys of a long entry; `rules` is known so that its refusal says more than "unknown key".
-const RULE: &[&str] = &["host", "port", "allow_private", "rules"];
+pub(in crate::project) const RULE: &[&str] = &["host", "port", "allow_private", "rules"];
 
 /// Entries that a list may have.
 const RULE_LIMIT: usize = 500;
@@ -126,7 +126,7 @@ fn host(reader: &mut Reader, node: &Node, private: &[IpNet]) -> Option<HostPatte
         {
             let message = format!("`{address}` is a private or otherwise special address");
             let remedy = format!(
-                "if it is meant, write {{ host: {address}, port: PORT, allow_private: {address}/{} }}",
+                "if it is meant, write {{ host: \"{text}\", port: PORT, allow_private: {address}/{} }}",
                 if address.is_ipv4() { 32 } else { 128 }
             );
             reader.report(node.place, message, remedy);
@@ -136,7 +136,7 @@ fn host(reader: &mut Reader, node: &Node, private: &[IpNet]) -> Option<HostPatte
         Err(error) => {
             let remedy = match &error {
                 HostNameError::Address(_) => {
-                    "write a host name, or the address as four decimal numbers; a private one also needs `allow_private`"
+                    "write a host name, or the address as four decimal numbers (IPv6: in brackets, in its shortest spelling); a private one also needs `allow_private`"
                 }
                 HostNameError::TooWide(_) => "name the hosts, or the domain that you own: `*.example.com`",
                 _ => "write a host name such as api.example.com, or `*.example.com` for all below it",

@@ -5,16 +5,16 @@ use std::path::Path;
 
 use super::credential;
 use super::network;
-use super::reader::{Fields, Reader};
 use super::{Manifest, Resources, WorkspaceSpec};
 use crate::image::reference::{Digest, ImageChoice, ReferenceError};
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::problem::Place;
+use crate::project::reader::{Fields, Reader};
 use crate::project::yaml::{Node, Value};
 use crate::project::{preset, quantity};
 
 /// Keys of the file.
-pub(super) const ROOT: &[&str] = &[
+pub(in crate::project) const ROOT: &[&str] = &[
     "version",
     "project",
     "agent",
@@ -28,12 +28,12 @@ pub(super) const ROOT: &[&str] = &[
     "resources",
 ];
 /// Keys of `workspace`.
-pub(super) const WORKSPACE: &[&str] = &["source", "branch", "depth", "include_uncommitted"];
+pub(in crate::project) const WORKSPACE: &[&str] = &["source", "branch", "depth", "include_uncommitted"];
 /// Keys of `resources`.
-pub(super) const RESOURCES: &[&str] = &["cpus", "memory", "pids", "disk", "session"];
+pub(in crate::project) const RESOURCES: &[&str] = &["cpus", "memory", "pids", "disk", "session"];
 
 /// The manifest, or `None` with at least one problem in the reader.
-pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, digest: Digest) -> Option<Manifest> {
+pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, text: &str) -> Option<Manifest> {
     let fields = reader.fields(document, "the manifest", ROOT)?;
     let root = path.parent().unwrap_or(Path::new("")).to_owned();
     version(reader, &fields);
@@ -66,7 +66,8 @@ pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, digest
         environment,
         credentials,
         resources,
-        digest,
+        digest: Digest::of(text.as_bytes()),
+        text: text.to_owned(),
     })
 }
 

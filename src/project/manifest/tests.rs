@@ -123,6 +123,36 @@ fn refuses_to_open_loopback_metadata_or_everything() {
 }
 
 #[test]
+fn a_private_address_stands_for_a_host_only_beside_an_allow_private_that_holds_it() {
+    let entry = |host: &str, private: &str| {
+        read(&format!("network: {{ allow: [{{ host: \"{host}\", port: 80, allow_private: \"{private}\" }}] }}\n"))
+    };
+    let manifest = entry("172.17.0.1", "172.17.0.1").unwrap();
+    assert_eq!(manifest.network.allow[0].host.to_string(), "172.17.0.1");
+    assert!(entry("[fd12:3456::1]", "fd12:3456::/32").is_ok());
+    for (host, private) in [
+        ("172.17.0.1", "10.0.0.0/8"),
+        ("169.254.169.254", "10.0.0.0/8"),
+        ("127.0.0.1", "10.0.0.0/8"),
+        ("010.0.0.1", "10.0.0.0/8"),
+        ("10.1", "10.0.0.0/8"),
+        ("0x0a000001", "10.0.0.0/8"),
+        ("167772161", "10.0.0.0/8"),
+        ("fd12:3456::1", "fd12:3456::/32"),
+        ("[fd12:3456:0::1]", "fd12:3456::/32"),
+        ("[::ffff:10.0.0.1]", "10.0.0.0/8"),
+    ] {
+        let error = entry(host, private).unwrap_err();
+        let message = &error.problems()[0].message;
+        assert!(message.contains("address"), "{host}: {message}");
+    }
+    for host in ["10.0.0.1", "[fd12:3456::1]", "[::1]", "169.254.169.254", "0.0.0.0"] {
+        assert!(refusal(&format!("network: {{ allow: [\"{host}\"] }}\n")).contains("special address"), "{host}");
+    }
+    assert!(read("network: { allow: [8.8.8.8] }\n").is_ok());
+}
+
+#[test]
 fn tells_what_is_wrong_with_a_credential() {
     insta::assert_snapshot!(refusal(
         r#"credentials:

@@ -1,0 +1,459 @@
+//! `sandbox explain CODE`: says more about a failure than fits into three lines.
+
+use serde::Serialize;
+
+use super::{Context, Failure};
+
+/// Explain a failure's code
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The code in brackets after `error`, such as manifest-invalid; every code is listed when left out
+    code: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Explanation {
+    code: &'static str,
+    text: &'static str,
+}
+
+/// No failure has this code.
+#[derive(Debug, thiserror::Error)]
+#[error("explain `{}`: there is no such code", .0.escape_debug())]
+struct Unknown(String);
+
+/// Runs the verb.
+///
+/// # Errors
+/// When there is no such code.
+pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let Some(code) = &args.code else {
+        let all: Vec<Explanation> = EXPLANATIONS.iter().map(|&(code, text)| Explanation { code, text }).collect();
+        context.printer.result(&all, || all.iter().map(|entry| format!("{}\n", entry.code)).collect());
+        return Ok(0);
+    };
+    match EXPLANATIONS.iter().find(|(known, _)| known == code) {
+        Some(&(code, text)) => {
+            context.printer.result(&Explanation { code, text }, || text.to_owned());
+            Ok(0)
+        }
+        None => {
+            let shown = Unknown(code.chars().take(60).collect());
+            let nearest = EXPLANATIONS.iter().map(|(known, _)| *known);
+            let next = match nearest.min_by_key(|known| strsim::damerau_levenshtein(known, code)) {
+                Some(known) => format!("did you mean `{known}`? `sandbox explain` lists every code"),
+                None => "`sandbox explain` lists every code".to_owned(),
+            };
+            Err(Failure::new("code-unknown", &shown, next))
+        }
+    }
+}
+
+/// What each code means, by code.
+const EXPLANATIONS: &[(&str, &str)] = &[
+    (
+        "audit-access",
+        "The audit log in the launcher's state folder cannot be read or written. Nothing is started that could not be recorded. Check the folder's owner, its permissions and the free space.",
+    ),
+    (
+        "audit-broken",
+        "The audit log is one chain of hashes, and it does not fit together: a line was changed, removed, added, moved or cut off. Keep the file, compare it with a copy, and find out who could write to it. An error of the disk looks the same as an attack.",
+    ),
+    (
+        "audit-json",
+        "An event of the audit log could not be written as JSON. This is a fault of sandbox itself; please report it.",
+    ),
+    (
+        "branch-exists",
+        "The branch that `pull` was asked to make is already there. Nothing was overwritten. Choose another name for `--into`.",
+    ),
+    ("branch-name", "The name is not one that git takes for a branch. Write a plain name such as main or feature/x."),
+    (
+        "code-unknown",
+        "`sandbox explain` was asked about a code that no failure has. Without a code it lists all of them.",
+    ),
+    (
+        "command",
+        "The command could not be started in the sandbox: it is not there (exit code 127) or cannot be executed (126), as with `docker run`. The image decides which programs there are.",
+    ),
+    (
+        "commits-not-pulled",
+        "The sandbox holds commits that this repository does not have, and removing it would lose them. Bring them in with `sandbox pull`, or throw them away with `--discard`.",
+    ),
+    (
+        "configuration-invalid",
+        "Your own config.yaml has a key or a value that is not known. It decides how much a manifest may ask for, so that nothing in it is ignored. docs/configuration.md lists the keys and their defaults.",
+    ),
+    (
+        "configuration-unreadable",
+        "Your own config.yaml is there and cannot be read. It decides how much a manifest may ask for, so that its absence is not assumed. Check its permissions, and that it is UTF-8 text.",
+    ),
+    (
+        "credential",
+        "A credential could not be read, stored, issued or withdrawn. The causes above name the step; `sandbox credential check` tries each credential without starting a sandbox.",
+    ),
+    (
+        "credential-input",
+        "The value of a credential is read from standard input or from a terminal, never from the command line, where other users would see it. It was missing, empty, too long or not readable.",
+    ),
+    (
+        "credential-not-issued",
+        "A credential that the manifest declares could not be had, so that the sandbox was not started: the agent would have failed later and less clearly. `sandbox credential ls` shows which are set.",
+    ),
+    (
+        "credential-not-out",
+        "The credential is not lent to any running sandbox, so that there is nothing to withdraw. `sandbox credential ls` shows what is out.",
+    ),
+    (
+        "credential-not-stored",
+        "The credential does not come from the embedded store: its value lives in an env file or is printed by a command. Change it there.",
+    ),
+    (
+        "credential-personal",
+        "The value looks like a person's own or an organisation-wide key, which reaches far more than this project. Make a key for the project alone. Where that is impossible, `accept_personal` takes a reason, which every report shows.",
+    ),
+    (
+        "credential-undeclared",
+        "The manifest does not declare a credential of this name. Credentials belong to one project and are declared in its sandbox.yaml, so that a reader sees what the agent gets.",
+    ),
+    (
+        "current-folder",
+        "The current folder was removed or is not readable, so that the project in it cannot be found. Change to another folder, or name the project by its path.",
+    ),
+    (
+        "detached-head",
+        "The repository is at a commit and not on a branch, so that it is not clear which branch the agent is to work on. Switch to a branch, or write `workspace.branch`.",
+    ),
+    (
+        "engine-absent",
+        "No Docker Engine was found: neither DOCKER_HOST, nor a Docker context, nor the usual socket leads to one. Install one, start it, or name it with `--engine`.",
+    ),
+    (
+        "engine-address",
+        "The engine's address is not one that can be used. `unix:///PATH` and `tcp://HOST:PORT` can; a remote engine is reached through a socket that ssh forwards.",
+    ),
+    (
+        "engine-cannot-contain",
+        "The engine accepted a container and did not give it all that the plan demands, or warned about it. The sandbox was not started, since it would be weaker than it says. `sandbox doctor` says what the engine lacks.",
+    ),
+    (
+        "engine-context",
+        "The Docker context in use does not exist or cannot be read. `docker context ls` shows those that there are.",
+    ),
+    (
+        "engine-not-answering",
+        "There is an address of an engine, and nobody answers there. Start the engine, or correct DOCKER_HOST or the Docker context.",
+    ),
+    (
+        "engine-not-permitted",
+        "The engine's socket is there and does not let you in. Whoever may use it has root's rights on the machine, so that a rootless engine is the better answer.",
+    ),
+    (
+        "engine-object-absent",
+        "A container, volume or image was there a moment ago and is gone: somebody else removed it, or a crash was cleaned up meanwhile. Run the command again.",
+    ),
+    ("engine-refused", "The engine refused a request or the connection broke. Its own words are among the causes."),
+    (
+        "engine-slow",
+        "The engine took longer than any healthy one does. See whether `docker info` answers; a full disk and a busy machine look like this.",
+    ),
+    (
+        "engine-stream",
+        "The stream to a container ended in the middle or sent what it must not send. The sandbox may still run: look with `sandbox status`.",
+    ),
+    ("engine-too-old", "The engine is older than 20.10 and lacks what the containment needs. Upgrade it."),
+    (
+        "gateway",
+        "The gateway, through which all of a sandbox's traffic goes, could not be reached or did not take its orders. Without it the agent reaches nothing. `sandbox status` shows its state.",
+    ),
+    (
+        "git-missing",
+        "git is needed on this machine to clone the project and to bring commits back. Install it and see that it is in PATH.",
+    ),
+    ("image", "An image could not be locked, built or checked. The causes above name the step and the file."),
+    (
+        "image-absent",
+        "The manifest names an image by its digest, and the engine does not have it. It is never fetched silently; pull it, or name a definition in images/.",
+    ),
+    (
+        "image-definition",
+        "The definition images/NAME/image.yaml has a fault, or its bases form a circle. The causes above name the place.",
+    ),
+    (
+        "image-keyring",
+        "The keys that sign the distribution's packages are not on this machine, so that no package can be trusted. Install the package debian-archive-keyring.",
+    ),
+    (
+        "image-lost",
+        "The engine took the image and does not have it any more. A clean-up or a full disk does that; `sandbox doctor` checks the engine.",
+    ),
+    (
+        "image-mismatch",
+        "The build gave other bytes than its lock says. A lock pins the image to the byte, so that this one is not used. When the definition or the launcher changed on purpose, lock it again.",
+    ),
+    (
+        "image-offline",
+        "The step needs the network and `--offline` forbids it. What is in the cache is used without it.",
+    ),
+    (
+        "image-reference",
+        "The text is neither a name in images/ nor a reference with a digest. A tag alone is refused, since it can point to something else tomorrow.",
+    ),
+    (
+        "image-release",
+        "The index of the distribution is not signed by a key that is trusted, or its signature has expired. Check the mirror and the clock; an attacker in between looks the same.",
+    ),
+    (
+        "image-script",
+        "A package wants to run a script that the builder does not run. Images are unpacked, not installed, so that they come out the same each time.",
+    ),
+    (
+        "image-stale",
+        "The lock was made for another definition or another base than the present one. Lock the image again, its base first.",
+    ),
+    (
+        "image-unavailable",
+        "A package or file of the lock could not be fetched. Mirrors drop old versions: if it is gone, lock the image again.",
+    ),
+    (
+        "image-unknown",
+        "There is no image definition of this name, neither in the project's images/ nor among the built-in ones.",
+    ),
+    (
+        "image-unlocked",
+        "The image has a definition and no lock. A lock pins every package by its digest; `sandbox image lock` writes it.",
+    ),
+    (
+        "image-volume",
+        "The image declares a volume. The engine would make it writable, without a limit and outside of the sandbox's own volumes, so that such an image is refused.",
+    ),
+    (
+        "interrupted",
+        "The launch was interrupted, and what was begun was taken back: credentials withdrawn, containers removed. It can be run again.",
+    ),
+    (
+        "journal",
+        "The record of a running sandbox, by which another process finds and ends it, cannot be read or written. Check the launcher's state folder; `sandbox gc` ends what has no readable record.",
+    ),
+    (
+        "launcher-image",
+        "The launcher's own image, from which the relay and the gateway run, could not be made or loaded. It is built from the sandbox binary itself, so that the engine and the cache folder are what to look at.",
+    ),
+    (
+        "manifest-invalid",
+        "sandbox.yaml has a key or a value that is refused, or asks for more than your configuration permits. Every fault is shown at once with its line and what to write instead. A manifest never names host paths, devices, capabilities, runtime flags or network modes.",
+    ),
+    (
+        "manifest-missing",
+        "There is no sandbox.yaml where one was looked for: at the path, or in the current folder and those above it.",
+    ),
+    (
+        "manifest-name",
+        "A manifest is named sandbox.yaml, also after its links are followed. An approval covers that file, so that another one would be used without having been approved.",
+    ),
+    (
+        "manifest-not-trusted",
+        "The manifest, or something that it uses, was never approved or changed since. It decides which hosts the agent reaches and which commands run on your machine, and it comes from a repository. Read it, then run `sandbox trust`.",
+    ),
+    (
+        "manifest-owner",
+        "The manifest belongs to another user. In a shared folder anybody could leave one, so that only your own are used.",
+    ),
+    (
+        "manifest-unreadable",
+        "sandbox.yaml is there and cannot be read. Check its permissions, and that it is UTF-8 text.",
+    ),
+    (
+        "name-taken",
+        "The engine already has a container or volume of the name that the sandbox needs, and it is not this sandbox's. `sandbox gc` removes what a crash left; what is not ours is never touched.",
+    ),
+    ("no-commit", "The repository has no commit yet, so that there is nothing to clone. Commit something first."),
+    (
+        "no-repository",
+        "The workspace's folder is not in a git repository. The agent gets a clone and gives back commits, so that one is needed: run `git init` and commit.",
+    ),
+    (
+        "not-contained",
+        "The probe inside the new sandbox found something that must not be: a way out, a missing limit, a reachable address. The agent was not started. The causes above name what failed; `sandbox doctor` checks the engine.",
+    ),
+    (
+        "nothing-to-import",
+        "The file has no variable that is a credential of the manifest. Declare the credential first; the name in the file is compared with it.",
+    ),
+    (
+        "other-branch",
+        "Uncommitted changes can only go along on top of the branch that is checked out, and another one was asked for. Switch to that branch, or leave `include_uncommitted` off.",
+    ),
+    (
+        "partial-clone",
+        "The repository is a partial clone and lacks objects that the agent's clone needs. `git fetch --refetch --no-filter` brings them.",
+    ),
+    (
+        "plan-changed",
+        "A sandbox of this project runs from another plan: the manifest, the image or the options changed since. Joining it would not give what was asked for. End it with `sandbox down`, or start a second one with `--name`.",
+    ),
+    (
+        "profile",
+        "There is no confinement profile of this name. They are part of sandbox: strict, default, debug and browser. A manifest cannot bring its own.",
+    ),
+    (
+        "project-access",
+        "A file or folder of the project cannot be read, or the place where projects are remembered cannot be written. Check the permissions.",
+    ),
+    (
+        "project-unknown",
+        "This machine has not seen a project of this name. Name it by its path once; afterwards its name is enough.",
+    ),
+    (
+        "relay",
+        "The relay, the only network neighbour of the agent, did not start or died. Without it the agent reaches nothing.",
+    ),
+    (
+        "repository-owner",
+        "The repository belongs to another user. git would run what its configuration says, so that only your own are used.",
+    ),
+    (
+        "rotation-request",
+        "The wish to rotate or withdraw a credential could not be left for the process that supervises the sandbox. Check the launcher's state folder.",
+    ),
+    (
+        "runtime",
+        "The launcher could not start its own threads or timers. The machine is short of processes, memory or open files.",
+    ),
+    (
+        "sandbox-absent",
+        "There is no sandbox of this project. `sandbox ps` lists those that there are; `sandbox up` starts one.",
+    ),
+    (
+        "sandbox-differs",
+        "A running container differs from the plan that it was started from: somebody changed it. It is not joined. End it with `sandbox down`.",
+    ),
+    (
+        "sandbox-foreign",
+        "A sandbox of this name belongs to another user or another machine that uses the same engine. It is neither joined nor removed.",
+    ),
+    (
+        "sandbox-stopped",
+        "The sandbox is there and does not run. Its work is kept: `sandbox up` goes on, `sandbox pull` brings the commits in, `sandbox down` removes it.",
+    ),
+    (
+        "session",
+        "The stream to the program inside the sandbox failed: it did not start, ended early or said what it must not say. An image that sandbox did not build needs git and a user with the id 1000.",
+    ),
+    (
+        "state-folder",
+        "The launcher's state folder cannot be used. It holds the journals, the audit log and the approvals, so that nothing works without it. Check its owner, its permissions and the free space.",
+    ),
+    (
+        "supervisor",
+        "The process that renews credentials and restarts the gateway failed, or there is nothing for it to supervise. supervisor.log in the sandbox's folder has its words; `sandbox up` starts it again.",
+    ),
+    (
+        "temporary-file",
+        "A temporary file could not be written. Make room in the folder for temporary files, or set TMPDIR to another one.",
+    ),
+    (
+        "trust-access",
+        "A file that the manifest uses, or the record of its approval, cannot be read or written. Check the permissions.",
+    ),
+    (
+        "trust-declined",
+        "You were asked to approve the manifest, and the answer was no. Nothing was started and nothing was recorded.",
+    ),
+    (
+        "trust-edited",
+        "sandbox.yaml changed between being read and being approved. What would be approved is not what was shown, so that nothing was recorded. Run it again.",
+    ),
+    (
+        "trust-json",
+        "The record of an approval could not be written as JSON. This is a fault of sandbox itself; please report it.",
+    ),
+    (
+        "trust-not-asked",
+        "The manifest needs an approval, and there is no terminal to ask on. Read it, then run `sandbox trust` on a terminal, or `sandbox trust --yes` in a script that has checked it by other means.",
+    ),
+    (
+        "trust-special",
+        "Among the files that an approval covers is a symbolic link or a special file. What it leads to can change without the approval noticing, so that a plain file is needed.",
+    ),
+    (
+        "trust-too-large",
+        "The files that an approval covers are more, or larger, than a person can have looked at. Keep only what the sandbox needs in images/, profiles/ and .sandbox/.",
+    ),
+    (
+        "workspace",
+        "The project's clone could not be made, or the agent's work not be read. The causes above have git's own words.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// The codes in a source file: literals in `Failure::new("…"`, and, in a file that hands a variable to it, the
+    /// first literal of each arm of a `match`.
+    fn codes(text: &str) -> BTreeSet<String> {
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let mut openings = vec!["Failure::new("];
+        if ["Failure::new(code,", "Self::new(code,", "Self { code,"].iter().any(|using| code.contains(using)) {
+            openings.push("=> ");
+        }
+        let mut found = BTreeSet::new();
+        for opening in openings {
+            for piece in code.split(opening).skip(1) {
+                let piece =
+                    piece.trim_start_matches(|character: char| character.is_whitespace() || "({".contains(character));
+                let Some((literal, rest)) = piece.strip_prefix('"').and_then(|piece| piece.split_once('"')) else {
+                    continue;
+                };
+                let is_code = literal.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+                if is_code && rest.trim_start().starts_with(',') {
+                    found.insert(literal.to_owned());
+                }
+            }
+        }
+        found
+    }
+
+    fn all(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                all(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.extend(codes(&std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+
+    #[test]
+    fn finds_codes_however_they_are_written() {
+        let text = "match x { A => (\"a-one\", \"n\"), B => (\n \"b-two\",\n \"n\"), C => { (\"c\", 1) } }; Failure::new(code, e, n); Failure::new(\n  \"d-four\", e)";
+        assert_eq!(codes(text).into_iter().collect::<Vec<_>>(), ["a-one", "b-two", "c", "d-four"]);
+    }
+
+    #[test]
+    fn every_code_is_explained_and_every_explanation_has_a_code() {
+        let mut used = BTreeSet::new();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        all(&source.join("commands"), &mut used);
+        all(&source.join("cli"), &mut used);
+        assert!(used.len() > 50, "only {} codes were found", used.len());
+        let explained: BTreeSet<String> = EXPLANATIONS.iter().map(|(code, _)| (*code).to_owned()).collect();
+        let missing: Vec<_> = used.difference(&explained).collect();
+        let idle: Vec<_> = explained.difference(&used).collect();
+        assert!(missing.is_empty(), "explain {missing:?}");
+        assert!(idle.is_empty(), "no failure has {idle:?}");
+    }
+
+    #[test]
+    fn explanations_are_sorted_sentences() {
+        assert!(EXPLANATIONS.is_sorted_by(|left, right| left.0 < right.0));
+        for (code, text) in EXPLANATIONS {
+            assert!(text.len() > 40 && text.ends_with('.'), "{code}");
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The JSON Schema of `sandbox.yaml`, for editors: what the keys are called, what they mean and which values they take.
+//!
+//! The parser decides: it checks more than a schema can say, such as whether a path leaves the project.
+
+use serde_json::{Map, Value, json};
+
+use super::preset;
+use super::{CredentialName, ProjectName};
+
+/// Where the schema of this version is published, for `# yaml-language-server: $schema=`.
+pub const ADDRESS: &str = "https://raw.githubusercontent.com/sandbox-dev/sandbox/main/docs/sandbox.schema.json";
+
+const SIZE: &str = "^[0-9]+(KiB|MiB|GiB|TiB)$";
+const DURATION: &str = "^[0-9]+[smhd]$";
+const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]{0,99}$";
+/// A host name, a wildcard below one, an IPv4 address, or an IPv6 address in brackets. The parser is stricter.
+const HOST: &str = r"^((\*\.)?[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\])$";
+
+/// The schema of the manifest, in JSON Schema draft 2020-12.
+pub fn manifest() -> Value {
+    let presets: Vec<&str> = preset::PRESETS.iter().map(|preset| preset.name).collect();
+    let mut schema = object(
+        "What a project asks for: image, agent, workspace, network, credentials and limits.",
+        &["version", "project"],
+        vec![
+            ("version", json!({ "const": 1, "description": "The version of this format." })),
+            ("project", text("The project's name: a DNS label.", &label(ProjectName::LIMIT, ""))),
+            (
+                "agent",
+                json!({ "enum": presets, "description": "A preset: the agent's command and image. Its hosts are to be listed in `network`." }),
+            ),
+            ("command", command("What `sandbox up` runs, in place of the preset's command. There is no shell.")),
+            (
+                "image",
+                json!({
+                    "type": "string",
+                    "minLength": 1,
+                    "description": "A name in images/, or registry/name@sha256:…; a tag is refused, since it can point to something else tomorrow.",
+                    "examples": ["agent"]
+                }),
+            ),
+            (
+                "profile",
+                json!({ "enum": crate::profile::NAMES, "default": "default", "description": "The confinement profile." }),
+            ),
+            ("workspace", workspace()),
+            ("network", network()),
+            (
+                "environment",
+                json!({
+                    "type": "object",
+                    "description": "Variables for the agent that are not secret. Those that the launcher sets, or that steer a program around it, are refused.",
+                    "propertyNames": { "pattern": VARIABLE },
+                    "additionalProperties": { "type": "string", "maxLength": 32_768 }
+                }),
+            ),
+            (
+                "credentials",
+                json!({
+                    "type": "object",
+                    "description": "The credentials of this project, by name.",
+                    "propertyNames": { "pattern": label(CredentialName::LIMIT, "_") },
+                    "additionalProperties": credential()
+                }),
+            ),
+            ("resources", resources()),
+        ],
+    );
+    if let Value::Object(schema) = &mut schema {
+        let mut whole = Map::new();
+        whole.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+        whole.insert("$id".to_owned(), json!(ADDRESS));
+        whole.insert("title".to_owned(), json!("sandbox.yaml"));
+        whole.append(schema);
+        return Value::Object(whole);
+    }
+    schema
+}
+
+fn object(description: &str, required: &[&str], properties: Vec<(&str, Value)>) -> Value {
+    let properties: Map<String, Value> = properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let mut schema = json!({
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "additionalProperties": false
+    });
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
+}
+
+fn text(description: &str, pattern: &str) -> Value {
+    json!({ "type": "string", "pattern": pattern, "description": description })
+}
+
+fn whole(description: &str, least: u32, most: u32) -> Value {
+    json!({ "type": "integer", "minimum": least, "maximum": most, "description": description })
+}
+
+fn command(description: &str) -> Value {
+    json!({ "type": "array", "items": { "type": "string" }, "minItems": 1, "description": description })
+}
+
+fn reason(description: &str) -> Value {
+    json!({ "type": "string", "minLength": 5, "maxLength": 500, "description": description })
+}
+
+/// A DNS label of at most `limit` characters that may also have these characters inside.
+fn label(limit: usize, further: &str) -> String {
+    format!("^[a-z0-9]([a-z0-9{further}-]{{0,{}}}[a-z0-9])?$", limit - 2)
+}
+
+fn workspace() -> Value {
+    object(
+        "What the agent works on: a clone, never the folder itself.",
+        &[],
+        vec![
+            (
+                "source",
+                json!({ "type": "string", "minLength": 1, "default": ".", "description": "The repository's folder, inside the project." }),
+            ),
+            (
+                "branch",
+                json!({ "type": "string", "minLength": 1, "maxLength": 200, "description": "The branch to clone; the current one when left out." }),
+            ),
+            ("depth", whole("Commits of history to take along; all when left out.", 1, 1_000_000)),
+            (
+                "include_uncommitted",
+                json!({ "type": "boolean", "default": false, "description": "Whether uncommitted changes of tracked files go along." }),
+            ),
+        ],
+    )
+}
+
+fn network() -> Value {
+    let host = "A host name, `*.NAME` for all below NAME, or a private IP address beside `allow_private`.";
+    let range = json!({ "type": "string", "examples": ["10.20.0.0/16"] });
+    let rule = object(
+        "A host with its port.",
+        &["host"],
+        vec![
+            ("host", text(host, HOST)),
+            (
+                "port",
+                json!({ "type": "integer", "minimum": 1, "maximum": 65_535, "default": 443, "description": "The TCP port." }),
+            ),
+            (
+                "allow_private",
+                json!({
+                    "anyOf": [range, { "type": "array", "items": range }],
+                    "description": "The private networks that this host may resolve to, as CIDR. Loopback, link-local and cloud metadata addresses are refused."
+                }),
+            ),
+        ],
+    );
+    object(
+        "What the agent may reach. Everything else is denied.",
+        &[],
+        vec![(
+            "allow",
+            json!({
+                "type": "array",
+                "maxItems": 500,
+                "description": "The allowed hosts: a name alone means port 443.",
+                "items": { "anyOf": [text(host, HOST), rule] }
+            }),
+        )],
+    )
+}
+
+fn credential() -> Value {
+    let delivery = |key: &str, value: Value| object("How the agent gets it.", &[key], vec![(key, value)]);
+    let file = text("A file of this name below /run/secrets.", &label(CredentialName::LIMIT, "_"));
+    let git = text("A file, and git asks for it when it talks to this host.", HOST);
+    let environment =
+        text("A file, and this variable: weaker, since it keeps the old value after a rotation.", VARIABLE);
+    let shared = object(
+        "Other projects that hold the same value on purpose.",
+        &["projects", "reason"],
+        vec![
+            (
+                "projects",
+                json!({ "type": "array", "items": text("A project's name.", &label(ProjectName::LIMIT, "")), "description": "Their names." }),
+            ),
+            ("reason", reason("Why.")),
+        ],
+    );
+    let mut schema = object(
+        "A credential of this project alone.",
+        &["provider"],
+        vec![
+            (
+                "provider",
+                json!({
+                    "enum": ["store", "env-file", "exec"],
+                    "description": "Who issues it: the encrypted store, a variable of an env file, or a command on the developer's machine."
+                }),
+            ),
+            (
+                "path",
+                json!({ "type": "string", "minLength": 1, "description": "`env-file`: the file, inside the project." }),
+            ),
+            ("variable", text("`env-file`: the variable in it.", VARIABLE)),
+            (
+                "command",
+                command("`exec`: the command that prints the value. There is no shell. It needs `sandbox trust`."),
+            ),
+            ("revoke_command", command("`exec`: the command that ends the credential.")),
+            (
+                "deliver",
+                json!({
+                    "description": "How the agent gets it; as a file of the credential's name when left out.",
+                    "oneOf": [delivery("file", file), delivery("git", git), delivery("environment", environment)]
+                }),
+            ),
+            ("max_age", text("The age after which it is refused, such as 30d.", DURATION)),
+            ("shared_with", shared),
+            ("accept_personal", reason("Why a person's own or an organisation-wide value is accepted.")),
+        ],
+    );
+    let without = |keys: &[&str]| {
+        let none: Map<String, Value> = keys.iter().map(|key| ((*key).to_owned(), json!(false))).collect();
+        json!(none)
+    };
+    let when = |provider: &str, required: &[&str], not: &[&str]| {
+        json!({
+            "if": { "properties": { "provider": { "const": provider } }, "required": ["provider"] },
+            "then": { "required": required, "properties": without(not) }
+        })
+    };
+    schema["allOf"] = json!([
+        when("store", &[], &["path", "variable", "command", "revoke_command"]),
+        when("env-file", &["path", "variable"], &["command", "revoke_command"]),
+        when("exec", &["command"], &["path", "variable"]),
+    ]);
+    schema
+}
+
+fn resources() -> Value {
+    object(
+        "Limits of the agent; those left out come from the profile. The user's own configuration has the maximum.",
+        &[],
+        vec![
+            (
+                "cpus",
+                json!({ "type": "number", "minimum": 0.1, "maximum": 1024, "description": "Processor time, in cores." }),
+            ),
+            ("memory", text("Memory without swap, such as 4GiB; at least 64MiB.", SIZE)),
+            ("pids", whole("Processes and threads.", 16, 1_000_000)),
+            ("disk", text("Disk for workspace and home together, such as 20GiB; at least 64MiB.", SIZE)),
+            ("session", text("How long a session may last, such as 12h.", DURATION)),
+        ],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::project::manifest::{credential, network, resolve};
+
+    fn keys(schema: &Value) -> BTreeSet<&str> {
+        assert_eq!(schema["additionalProperties"], json!(false), "{schema:#}");
+        schema["properties"].as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    fn known(keys: &'static [&'static str]) -> BTreeSet<&'static str> {
+        keys.iter().copied().collect()
+    }
+
+    #[test]
+    fn the_keys_are_those_that_the_parser_knows() {
+        let schema = manifest();
+        let properties = &schema["properties"];
+        assert_eq!(keys(&schema), known(resolve::ROOT));
+        assert_eq!(keys(&properties["workspace"]), known(resolve::WORKSPACE));
+        assert_eq!(keys(&properties["resources"]), known(resolve::RESOURCES));
+        assert_eq!(keys(&properties["network"]), known(network::NETWORK));
+        let rule = &properties["network"]["properties"]["allow"]["items"]["anyOf"][1];
+        // The parser knows `rules` only to say why it is refused.
+        let rules: BTreeSet<&str> = known(network::RULE).into_iter().filter(|key| *key != "rules").collect();
+        assert_eq!(keys(rule), rules);
+        let credentials = &properties["credentials"]["additionalProperties"];
+        assert_eq!(keys(credentials), known(credential::CREDENTIAL));
+        assert_eq!(keys(&credentials["properties"]["shared_with"]), known(credential::SHARED));
+        let ways = credentials["properties"]["deliver"]["oneOf"].as_array().unwrap();
+        let ways: BTreeSet<&str> = ways.iter().flat_map(keys).collect();
+        assert_eq!(ways, known(credential::DELIVER));
+    }
+
+    #[test]
+    fn every_key_says_what_it_means() {
+        fn walk(schema: &Value, at: &str) {
+            if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+                for (name, property) in properties.iter().filter(|(_, property)| property.is_object()) {
+                    let described = property["description"].as_str().is_some_and(|text| text.len() > 3);
+                    assert!(described, "{at}.{name} has no description");
+                    walk(property, &format!("{at}.{name}"));
+                }
+            }
+        }
+        walk(&manifest(), "");
+    }
+
+    #[test]
+    fn the_file_in_docs_is_the_schema() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/sandbox.schema.json");
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        let now = format!("{:#}\n", manifest());
+        assert!(committed == now, "write the output of `sandbox schema` to docs/sandbox.schema.json:\n{now}");
+    }
+}
