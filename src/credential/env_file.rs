@@ -2,7 +2,7 @@
 //!
 //! The developer's own `.env`, a file that others can read and one that git tracks are refused.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
-use crate::workspace::git::Git;
+use crate::workspace::git::{Git, GitError};
 
 /// The largest file that is read, in bytes.
-const LIMIT: u64 = 256 << 10;
+const LIMIT: usize = 256 << 10;
 
 /// Why an env file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,15 @@ pub enum EnvFileError {
         /// The file.
         path: PathBuf,
     },
+    /// git did not say whether it tracks the file.
+    #[error("ask git whether it tracks {path}")]
+    Unasked {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: GitError,
+    },
     /// A line is not an assignment.
     #[error("understand line {line} of {path}")]
     Line {
@@ -77,7 +86,7 @@ pub enum EnvFileError {
 /// When the file is refused, or does not set the variable.
 pub fn read(root: &Path, path: &Path, variable: &str) -> Result<(Secret, Timestamp), EnvFileError> {
     let (text, modified) = open(root, path)?;
-    let found = parse(&text).map_err(|line| EnvFileError::Line { path: path.to_path_buf(), line })?;
+    let found = parse(text.expose()).map_err(|line| EnvFileError::Line { path: path.to_path_buf(), line })?;
     let value = found.into_iter().rfind(|(name, _)| name == variable).map(|(_, value)| value);
     let absent = || EnvFileError::Absent { path: path.to_path_buf(), variable: variable.to_owned() };
     Ok((value.ok_or_else(absent)?, modified))
@@ -89,10 +98,10 @@ pub fn read(root: &Path, path: &Path, variable: &str) -> Result<(Secret, Timesta
 /// When the file is refused.
 pub fn read_all(root: &Path, path: &Path) -> Result<Vec<(String, Secret)>, EnvFileError> {
     let (text, _) = open(root, path)?;
-    parse(&text).map_err(|line| EnvFileError::Line { path: path.to_path_buf(), line })
+    parse(text.expose()).map_err(|line| EnvFileError::Line { path: path.to_path_buf(), line })
 }
 
-fn open(root: &Path, path: &Path) -> Result<(Zeroizing<Vec<u8>>, Timestamp), EnvFileError> {
+fn open(root: &Path, path: &Path) -> Result<(Secret, Timestamp), EnvFileError> {
     let shown = path.to_path_buf();
     let failed = |source| EnvFileError::Io { path: shown.clone(), source };
     let relative = path.strip_prefix(root).unwrap_or(path);
@@ -108,7 +117,9 @@ fn open(root: &Path, path: &Path) -> Result<(Zeroizing<Vec<u8>>, Timestamp), Env
     if resolved != root.canonicalize().map_err(failed)?.join(relative) {
         return Err(EnvFileError::Outside { path: shown });
     }
-    let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    // NONBLOCK so that a named pipe is refused below and not waited for; on plain files it does nothing.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = std::fs::File::options().read(true).custom_flags(flags).open(&full).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
@@ -118,14 +129,29 @@ fn open(root: &Path, path: &Path) -> Result<(Zeroizing<Vec<u8>>, Timestamp), Env
     if mode & 0o077 != 0 {
         return Err(EnvFileError::Readable { path: shown, mode });
     }
-    let tracked = Git::discover(root, "ls-files").args(["--error-unmatch", "--"]).arg(relative).output().is_ok();
-    if tracked {
-        return Err(EnvFileError::Tracked { path: shown });
+    match tracked(&resolved) {
+        Ok(false) => {}
+        Ok(true) => return Err(EnvFileError::Tracked { path: shown }),
+        Err(source) => return Err(EnvFileError::Unasked { path: shown, source }),
     }
     let modified = Timestamp::from_second(metadata.mtime()).unwrap_or(Timestamp::UNIX_EPOCH);
-    let mut text = Zeroizing::new(Vec::with_capacity(LIMIT as usize));
-    file.take(LIMIT).read_to_end(&mut text).map_err(failed)?;
+    let text = Secret::read(file, LIMIT).map_err(failed)?;
     Ok((text, modified))
+}
+
+/// Whether git tracks the file. It is asked in the file's own folder, so that the innermost repository answers.
+fn tracked(file: &Path) -> Result<bool, GitError> {
+    // Outside of any repository nothing is tracked, and git need not be there.
+    if !file.ancestors().skip(1).any(|folder| folder.join(".git").symlink_metadata().is_ok()) {
+        return Ok(false);
+    }
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return Ok(false) };
+    match Git::discover(folder, "ls-files").args(["--error-unmatch", "--"]).arg(name).output() {
+        Ok(_) => Ok(true),
+        // git-ls-files(1): 1 is the answer that the index does not have it; everything else is no answer.
+        Err(GitError::Failed { code: Some(1), .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads assignments: `NAME=value`, an optional `export`, values bare, in single quotes (as they are) or in double
@@ -156,11 +182,11 @@ fn unquote(text: &str) -> Option<Vec<u8>> {
         return is_comment(after).then(|| value.as_bytes().to_vec());
     }
     if let Some(rest) = text.strip_prefix('"') {
-        let mut value = String::with_capacity(rest.len());
+        let mut value = Zeroizing::new(String::with_capacity(rest.len()));
         let mut characters = rest.chars();
         loop {
             match characters.next()? {
-                '"' => return is_comment(characters.as_str()).then(|| value.into_bytes()),
+                '"' => return is_comment(characters.as_str()).then(|| value.as_bytes().to_vec()),
                 '\\' => value.push(match characters.next()? {
                     'n' => '\n',
                     't' => '\t',
@@ -179,3 +205,6 @@ fn is_comment(rest: &str) -> bool {
     let rest = rest.trim();
     rest.is_empty() || rest.starts_with('#')
 }
+
+#[cfg(test)]
+mod tests;

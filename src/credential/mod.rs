@@ -28,8 +28,8 @@ use spec::{CredentialSpec, Delivery, ProviderSpec};
 
 /// Where the launcher's binary is in the agent's container; git asks it for credentials.
 const HELPER: &str = "/.sandbox/sandbox";
-/// The largest value that is delivered, in bytes: the volume in memory has 1 MiB for all.
-const VALUE_LIMIT: usize = 64 << 10;
+/// The largest value that is taken and delivered, in bytes: the volume in memory has 1 MiB for all.
+pub const VALUE_LIMIT: usize = 64 << 10;
 
 /// Why a credential could not be issued, delivered or revoked.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,9 @@ pub enum CredentialError {
         /// The limit.
         limit: Duration,
     },
+    /// The issuer gave a value that ran out already.
+    #[error("accept a value that ran out at {0}")]
+    Expired(Timestamp),
     /// The value is empty or too large.
     #[error("accept a value of {0} bytes, it has to have 1 to {VALUE_LIMIT}")]
     Size(usize),
@@ -136,12 +139,11 @@ pub async fn issue(
     spec: &CredentialSpec,
     context: &IssueContext<'_>,
 ) -> Result<Issued, CredentialError> {
-    let provider = spec.provider.word();
     let mut issued_at = Timestamp::now();
     let (value, expires_at, handle, scope) = match &spec.provider {
         ProviderSpec::Store => {
             let stored = context.store.read(context.project, name)?;
-            issued_at = stored.set_at;
+            issued_at = stored.rotated_at;
             (stored.value, None, None, None)
         }
         ProviderSpec::EnvFile { path, variable } => {
@@ -154,27 +156,74 @@ pub async fn issue(
             (answer.value, answer.expires_at, answer.handle, answer.scope)
         }
     };
+    match accept(name, spec, context, &value, issued_at, expires_at) {
+        Ok((fingerprint, warnings)) => {
+            let (name, provider) = (name.clone(), spec.provider.word());
+            Ok(Issued { name, value, issued_at, expires_at, handle, fingerprint, warnings, scope, provider })
+        }
+        Err(refused) => {
+            // What was made for this sandbox and is not delivered must not live on at its issuer.
+            if let Err(error) = revoke(name, spec, handle.as_deref(), context).await {
+                tracing::warn!(credential = %name, %error, "a credential that was refused was not revoked");
+            }
+            Err(refused)
+        }
+    }
+}
+
+/// The rules for every value, and what to warn of.
+fn accept(
+    name: &CredentialName,
+    spec: &CredentialSpec,
+    context: &IssueContext<'_>,
+    value: &Secret,
+    issued_at: Timestamp,
+    expires_at: Option<Timestamp>,
+) -> Result<(Fingerprint, Vec<String>), CredentialError> {
+    let now = Timestamp::now();
+    if let Some(end) = expires_at.filter(|end| *end <= now) {
+        return Err(CredentialError::Expired(end));
+    }
+    let warnings = too_old(name, spec.max_age, age(issued_at, now))?;
+    Ok((admit(name, spec, context, value)?, warnings.into_iter().collect()))
+}
+
+/// Refuses a value that no sandbox of this project may have: of a wrong size, a person's own, or another project's.
+/// Gives its fingerprint, under which it is the project's from now on.
+///
+/// # Errors
+/// When the value is refused, or the fingerprints cannot be used.
+pub fn admit(
+    name: &CredentialName,
+    spec: &CredentialSpec,
+    context: &IssueContext<'_>,
+    value: &Secret,
+) -> Result<Fingerprint, CredentialError> {
     if value.is_empty() || value.len() > VALUE_LIMIT {
         return Err(CredentialError::Size(value.len()));
     }
     if spec.accept_personal.is_none()
-        && let Some(what) = kind::personal(&value)
+        && let Some(what) = kind::personal(value)
     {
         return Err(CredentialError::Personal { what });
     }
-    let mut warnings = Vec::new();
-    if let Some(limit) = spec.max_age {
-        let age = Duration::from_secs(u64::try_from(Timestamp::now().as_second() - issued_at.as_second()).unwrap_or(0));
-        if age > limit {
-            return Err(CredentialError::TooOld { age, limit });
-        }
-        if age > limit.mul_f64(0.8) {
-            let left = (limit - age).as_secs() / 3600;
-            warnings.push(format!("credential `{name}` has to be rotated within {left} hours"));
-        }
+    claim(name, spec, context, value)
+}
+
+/// How old a value is. One from the future is new: clocks differ.
+pub fn age(issued_at: Timestamp, now: Timestamp) -> Duration {
+    Duration::from_secs(u64::try_from(now.as_second() - issued_at.as_second()).unwrap_or(0))
+}
+
+/// Refuses a value older than the limit, and warns from 80 % of it on.
+fn too_old(name: &CredentialName, limit: Option<Duration>, age: Duration) -> Result<Option<String>, CredentialError> {
+    let Some(limit) = limit else { return Ok(None) };
+    if age > limit {
+        return Err(CredentialError::TooOld { age, limit });
     }
-    let fingerprint = claim(name, spec, context, &value)?;
-    Ok(Issued { name: name.clone(), value, issued_at, expires_at, handle, fingerprint, warnings, scope, provider })
+    let left = (limit - age).as_secs() / 3600;
+    let late = age >= limit.mul_f64(0.8);
+    Ok(late.then(|| format!("credential `{name}` has to be rotated within {left} hours")))
 }
 
 /// Fingerprints a value and refuses one that another project has.
@@ -255,11 +304,13 @@ pub fn deliver(issued: Vec<(&CredentialSpec, Issued)>) -> Result<Delivered, Cred
 
 /// When a credential is to be issued anew: at half of its life, or 15 minutes before its end when that is earlier, and
 /// up to a tenth of that sooner so that many sandboxes do not ask at once. None for one that does not run out.
+///
+/// It is never before a quarter of the life: 15 minutes before the end of 16 would be every minute.
 pub fn next_rotation(issued_at: Timestamp, expires_at: Option<Timestamp>, seed: &str) -> Option<Timestamp> {
     let life = u64::try_from(expires_at?.as_millisecond() - issued_at.as_millisecond()).unwrap_or(0);
     let half = life / 2;
     let early = life.saturating_sub(15 * 60 * 1000);
-    let wait = if early == 0 { half } else { half.min(early) };
+    let wait = if early == 0 { half } else { half.min(early.max(life / 4)) };
     let jitter = seed.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte))) % 100;
     let wait = wait - wait * jitter / 1000;
     issued_at.checked_add(Duration::from_millis(wait)).ok()

@@ -66,3 +66,35 @@ fn take(folder: &Path) -> io::Result<BTreeSet<CredentialName>> {
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> CredentialName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn serves_each_request_once() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(take_requests(folder.path()).unwrap().rotate.is_empty());
+        for _ in 0..2 {
+            request(folder.path(), &name("github")).unwrap();
+        }
+        request_revocation(folder.path(), &name("npm")).unwrap();
+        let taken = take_requests(folder.path()).unwrap();
+        assert_eq!(taken.rotate, BTreeSet::from([name("github")]));
+        assert_eq!(taken.revoke, BTreeSet::from([name("npm")]));
+        let taken = take_requests(folder.path()).unwrap();
+        assert!(taken.rotate.is_empty() && taken.revoke.is_empty());
+    }
+
+    #[test]
+    fn takes_no_file_for_a_request_that_is_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        request(folder.path(), &name("github")).unwrap();
+        fs::write(folder.path().join(ROTATE).join(".Swap"), b"").unwrap();
+        assert_eq!(take_requests(folder.path()).unwrap().rotate, BTreeSet::from([name("github")]));
+    }
+}

@@ -1,25 +1,30 @@
 //! The embedded store: one age file for each value, so that a team can keep it in the repository and merge it.
 //!
-//! Project and name are inside the ciphertext: a file that is copied to another project does not open there.
+//! Project and name are inside the ciphertext: a file that is copied to another project does not open there. The store
+//! says nothing of who may have a value; that is the manifest's and [`crate::credential::issue`]'s.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::str::FromStr as _;
 
-use age::secrecy::ExposeSecret as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::VALUE_LIMIT;
 use super::secret::Secret;
 use crate::project::{CredentialName, ProjectName};
 
-/// The largest file that is read, in bytes.
-const LIMIT: u64 = 1 << 20;
+mod identity;
+mod recipients;
+
+/// The largest file that is read, in bytes: an envelope of the largest value, for some hundred recipients.
+const LIMIT: usize = 256 << 10;
+/// The version of the envelope that is written.
+const VERSION: u32 = 1;
 
 /// Why the store could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +56,20 @@ pub enum StoreError {
         /// Where it is looked for.
         path: PathBuf,
     },
+    /// Group or others may read the identity.
+    #[error("use the age identity {path}, which others can read (mode {mode:04o})")]
+    IdentityReadable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The ssh key has a passphrase, which nobody is there to type when a credential is rotated.
+    #[error("use the ssh key {path}, which has a passphrase")]
+    IdentityLocked {
+        /// The file.
+        path: PathBuf,
+    },
     /// A recipient that is neither an age nor an ssh key.
     #[error("understand line {line} of {path}")]
     Recipient {
@@ -59,15 +78,32 @@ pub enum StoreError {
         /// The line's number, from 1.
         line: usize,
     },
+    /// The user could not open what would be written.
+    #[error("write a value that you could not read: your key {public} is not in {path}")]
+    NotListed {
+        /// The file with the recipients.
+        path: PathBuf,
+        /// The user's public key.
+        public: String,
+    },
     /// None of the identities opens the file.
-    #[error("open {path} with your age identity")]
+    #[error("open {path}, which is encrypted to other keys than yours")]
     NotARecipient {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not an age file, or was changed.
+    #[error("open {path}, which is damaged")]
+    Damaged {
         /// The file.
         path: PathBuf,
         /// The cause.
         #[source]
-        source: Box<age::DecryptError>,
+        source: io::Error,
     },
+    /// The value is too large for the store.
+    #[error("store a value of {0} bytes, at most {VALUE_LIMIT} are allowed")]
+    TooLarge(usize),
     /// The ciphertext could not be made.
     #[error("encrypt {path}")]
     Encrypt {
@@ -89,8 +125,11 @@ pub struct Store {
     pub folder: PathBuf,
     /// The file with the recipients; made with the user's own on first use.
     pub recipients: PathBuf,
-    /// The user's age identity; made on first use.
+    /// The user's age identity or ssh key.
     pub identity: PathBuf,
+    /// Whether an identity that is missing is made on first use. Not so for a path that the user gave: a misspelt one
+    /// must not become a new key.
+    pub make_identity: bool,
     /// The user's name, for the recipients' file and the envelope.
     pub owner: String,
 }
@@ -100,10 +139,21 @@ pub struct Store {
 pub struct Stored {
     /// The value.
     pub value: Secret,
-    /// When it was set.
-    pub set_at: Timestamp,
+    /// When a value of this name was first set.
+    pub created_at: Timestamp,
+    /// When this value was set.
+    pub rotated_at: Timestamp,
     /// Who set it.
     pub owner: String,
+}
+
+/// What setting a value did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Whose keys open the value: names from the recipients file, untrusted text.
+    pub readers: Vec<String>,
+    /// Whether the recipients file was begun, with nobody but the user in it.
+    pub began: bool,
 }
 
 /// What is encrypted.
@@ -113,7 +163,8 @@ struct Envelope {
     version: u32,
     project: ProjectName,
     name: CredentialName,
-    set_at: Timestamp,
+    created_at: Timestamp,
+    rotated_at: Timestamp,
     owner: String,
     value: String,
 }
@@ -141,52 +192,68 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Absent(name.clone())),
             Err(error) => return Err(failed(error)),
         };
-        let identity = self.identity(false)?;
-        let closed = |source| StoreError::NotARecipient { path: path.clone(), source: Box::new(source) };
-        let decryptor = age::Decryptor::new(file.take(LIMIT)).map_err(closed)?;
-        let reader = decryptor.decrypt(identity.iter().map(|identity| identity.as_ref() as _)).map_err(closed)?;
-        let mut plain = Zeroizing::new(Vec::with_capacity(LIMIT as usize));
-        reader.take(LIMIT).read_to_end(&mut plain).map_err(failed)?;
+        let identities = self.identities()?;
+        let closed = |error| match error {
+            age::DecryptError::NoMatchingKeys => StoreError::NotARecipient { path: path.clone() },
+            age::DecryptError::Io(source) => StoreError::Damaged { path: path.clone(), source },
+            other => StoreError::Damaged { path: path.clone(), source: io::Error::other(other) },
+        };
+        let decryptor = age::Decryptor::new(file.take(LIMIT as u64)).map_err(closed)?;
+        let reader = decryptor.decrypt(identities.iter().map(|identity| identity.as_ref() as _)).map_err(closed)?;
+        let plain = Secret::read(reader, LIMIT).map_err(|source| StoreError::Damaged { path: path.clone(), source })?;
         let misplaced = || StoreError::Misplaced { path: path.clone() };
-        let envelope: Envelope = serde_json::from_slice(&plain).map_err(|_| misplaced())?;
-        if envelope.version != 1 || envelope.project != *project || envelope.name != *name {
+        let envelope: Envelope = serde_json::from_slice(plain.expose()).map_err(|_| misplaced())?;
+        if envelope.version != VERSION || envelope.project != *project || envelope.name != *name {
             return Err(misplaced());
         }
         let value = STANDARD.decode(envelope.value.as_bytes()).map_err(|_| misplaced())?;
-        Ok(Stored { value: Secret::new(value), set_at: envelope.set_at, owner: envelope.owner.clone() })
+        Ok(Stored {
+            value: Secret::new(value),
+            created_at: envelope.created_at,
+            rotated_at: envelope.rotated_at,
+            owner: envelope.owner.clone(),
+        })
     }
 
     /// Sets a value. Its file is replaced at once, never half.
     ///
     /// # Errors
-    /// When identity, recipients or file cannot be used.
-    pub fn write(&self, project: &ProjectName, name: &CredentialName, value: &Secret) -> Result<(), StoreError> {
+    /// When identity, recipients or file cannot be used, or the user himself could not open the value.
+    pub fn write(&self, project: &ProjectName, name: &CredentialName, value: &Secret) -> Result<Written, StoreError> {
+        if value.len() > VALUE_LIMIT {
+            return Err(StoreError::TooLarge(value.len()));
+        }
         let path = self.path(project, name);
         let failed = |source| StoreError::Io { path: path.clone(), source };
         let folder = self.folder.join(project.as_str());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
-        let recipients = self.recipients()?;
+        // The folder itself is the lock, so that no lock file lies in the user's repository.
+        let lock = File::open(&self.folder).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        let (recipients, began) = self.recipients()?;
+        let now = Timestamp::now();
         let envelope = Envelope {
-            version: 1,
+            version: VERSION,
             project: project.clone(),
             name: name.clone(),
-            set_at: Timestamp::now(),
+            created_at: self.read(project, name).map_or(now, |before| before.created_at),
+            rotated_at: now,
             owner: self.owner.clone(),
             value: STANDARD.encode(value.expose()),
         };
         // A buffer that grows leaves copies behind, so it is large enough from the start.
-        let mut plain = Zeroizing::new(Vec::with_capacity(envelope.value.len() + 1024));
+        let mut plain = Zeroizing::new(Vec::with_capacity(LIMIT));
         serde_json::to_writer(&mut *plain, &envelope).map_err(|error| failed(error.into()))?;
-        let unencrypted = || StoreError::Encrypt { path: path.clone() };
-        let encryptor = age::Encryptor::with_recipients(recipients.iter().map(|recipient| recipient.as_ref() as _))
-            .map_err(|_| unencrypted())?;
+        let keys = recipients.iter().map(|recipient| recipient.key.as_ref() as _);
+        let encryptor =
+            age::Encryptor::with_recipients(keys).map_err(|_| StoreError::Encrypt { path: path.clone() })?;
         let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
         let mut output = encryptor.wrap_output(&mut file).map_err(failed)?;
         output.write_all(&plain).map_err(failed)?;
         output.finish().map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(())
+        Ok(Written { readers: recipients.into_iter().map(|recipient| recipient.owner).collect(), began })
     }
 
     /// Removes a value. Says whether there was one.
@@ -206,108 +273,21 @@ impl Store {
     pub fn has(&self, project: &ProjectName, name: &CredentialName) -> bool {
         self.path(project, name).exists()
     }
+}
 
-    /// The user's identities. An age identity is made when there is none and `make` says so.
-    fn identity(&self, make: bool) -> Result<Vec<Box<dyn age::Identity>>, StoreError> {
-        let failed = |source| StoreError::Identity { path: self.identity.clone(), source };
-        let text = match read_private(&self.identity) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && make => return self.make_identity(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::IdentityLost { path: self.identity.clone() });
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        if text.starts_with(b"-----BEGIN") {
-            let name = self.identity.display().to_string();
-            let identity = age::ssh::Identity::from_buffer(text.as_slice(), Some(name)).map_err(failed)?;
-            return Ok(vec![Box::new(identity)]);
-        }
-        let wrong = || failed(io::Error::new(io::ErrorKind::InvalidData, "it holds no age identity"));
-        let text = std::str::from_utf8(&text).map_err(|_| wrong())?;
-        let keys = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let identities: Result<Vec<Box<dyn age::Identity>>, StoreError> = keys
-            .map(|line| match age::x25519::Identity::from_str(line) {
-                Ok(identity) => Ok(Box::new(identity) as Box<dyn age::Identity>),
-                Err(_) => Err(wrong()),
-            })
-            .collect();
-        match identities? {
-            none if none.is_empty() => Err(wrong()),
-            identities => Ok(identities),
-        }
-    }
-
-    fn make_identity(&self) -> Result<Vec<Box<dyn age::Identity>>, StoreError> {
-        let failed = |source| StoreError::Identity { path: self.identity.clone(), source };
-        let identity = age::x25519::Identity::generate();
-        if let Some(folder) = self.identity.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        }
-        let mut file = File::options().create_new(true).write(true).mode(0o600).open(&self.identity).map_err(failed)?;
-        let text = Zeroizing::new(format!(
-            "# public key: {}\n{}\n",
-            identity.to_public(),
-            identity.to_string().expose_secret()
-        ));
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        Ok(vec![Box::new(identity)])
-    }
-
-    /// The user's own recipient.
-    fn own_recipient(&self) -> Result<String, StoreError> {
-        self.identity(true)?;
-        let failed = |source| StoreError::Identity { path: self.identity.clone(), source };
-        let text = read_private(&self.identity).map_err(failed)?;
-        if text.starts_with(b"-----BEGIN") {
-            let public = self.identity.with_extension("pub");
-            return fs::read_to_string(&public)
-                .map(|line| line.trim().to_owned())
-                .map_err(|source| StoreError::Identity { path: public, source });
-        }
-        let text = std::str::from_utf8(&text)
-            .map_err(|_| failed(io::Error::new(io::ErrorKind::InvalidData, "it is not text")))?;
-        let key = text.lines().find_map(|line| age::x25519::Identity::from_str(line.trim()).ok());
-        key.map(|identity| identity.to_public().to_string())
-            .ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidData, "it holds no age identity")))
-    }
-
-    /// Everybody who can open new values; the file is begun with the user himself.
-    fn recipients(&self) -> Result<Vec<Box<dyn age::Recipient>>, StoreError> {
-        let path = &self.recipients;
-        let failed = |source| StoreError::Io { path: path.clone(), source };
-        if !path.exists() {
-            let own = self.own_recipient()?;
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder).map_err(failed)?;
-            }
-            let text = format!(
-                "# one recipient a line (an age or ssh public key), below the name of its owner\n# {}\n{own}\n",
-                self.owner
-            );
-            fs::write(path, text).map_err(failed)?;
-        }
-        let mut text = String::new();
-        File::open(path).map_err(failed)?.take(LIMIT).read_to_string(&mut text).map_err(failed)?;
-        let mut recipients: Vec<Box<dyn age::Recipient>> = Vec::new();
-        for (index, line) in text.lines().map(str::trim).enumerate() {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            if let Ok(recipient) = age::x25519::Recipient::from_str(line) {
-                recipients.push(Box::new(recipient));
-            } else if let Ok(recipient) = age::ssh::Recipient::from_str(line) {
-                recipients.push(Box::new(recipient));
-            } else {
-                return Err(StoreError::Recipient { path: path.clone(), line: index + 1 });
-            }
-        }
-        Ok(recipients)
+/// Writes a file that must not be there yet, at once and with mode 0600. Says whether it was not there.
+fn create(path: &Path, text: &[u8]) -> io::Result<bool> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidFilename)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text)?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error.error),
     }
 }
 
-fn read_private(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut text = Zeroizing::new(Vec::with_capacity(64 << 10));
-    File::open(path)?.take(64 << 10).read_to_end(&mut text)?;
-    Ok(text)
-}
+#[cfg(test)]
+mod tests;

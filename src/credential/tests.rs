@@ -24,6 +24,7 @@ impl Home {
                 folder: root.join(".sandbox/credentials"),
                 recipients: root.join(".sandbox/recipients"),
                 identity: root.join("identity.txt"),
+                make_identity: true,
                 owner: "ada".to_owned(),
             },
             state: root,
@@ -69,23 +70,6 @@ async fn issues_what_was_stored_and_nothing_that_was_copied_from_another_project
 }
 
 #[tokio::test]
-async fn says_that_the_identity_is_lost() {
-    let home = Home::new();
-    let project: ProjectName = "one".parse().unwrap();
-    let context = home.context(&project);
-    context.store.write(&project, &name("token"), &secret("value")).unwrap();
-    std::fs::remove_file(&context.store.identity).unwrap();
-    let lost = issue(&name("token"), &spec(ProviderSpec::Store), &context).await.unwrap_err();
-    assert!(matches!(lost, CredentialError::Store(store::StoreError::IdentityLost { .. })));
-    let other = Home::new();
-    let other = other.context(&project).store;
-    other.write(&project, &name("x"), &secret("made to have an identity")).unwrap();
-    std::fs::copy(&other.identity, &context.store.identity).unwrap();
-    let stranger = issue(&name("token"), &spec(ProviderSpec::Store), &context).await.unwrap_err();
-    assert!(matches!(stranger, CredentialError::Store(store::StoreError::NotARecipient { .. })));
-}
-
-#[tokio::test]
 async fn refuses_the_same_value_in_two_projects_unless_it_is_shared_on_purpose() {
     let home = Home::new();
     let (one, two): (ProjectName, ProjectName) = ("one".parse().unwrap(), "two".parse().unwrap());
@@ -117,9 +101,6 @@ async fn refuses_personal_and_organisation_wide_keys() {
         declared.accept_personal = Some("a trial".to_owned());
         issue(&name("token"), &declared, &context).await.unwrap();
     }
-    for value in ["ghs_0123456789abcdef", "sk-proj-0123456789", "ghp_", "a word about ghp_"] {
-        assert_eq!(kind::personal(&secret(value)), None, "{value}");
-    }
 }
 
 #[tokio::test]
@@ -139,68 +120,6 @@ async fn refuses_a_value_older_than_allowed() {
     declared.max_age = Some(Duration::from_secs(86_400 * 8));
     let refused = issue(&name("token"), &declared, &context).await.unwrap_err();
     assert!(matches!(refused, CredentialError::TooOld { .. }));
-}
-
-#[test]
-fn an_env_file_must_be_private_untracked_and_inside() {
-    use env_file::EnvFileError as E;
-    use std::os::unix::fs::PermissionsExt as _;
-    let root = tempfile::tempdir().unwrap();
-    let write = |file: &str, mode: u32| {
-        let path = root.path().join(file);
-        std::fs::write(&path, "TOKEN=abcdefgh\n").unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    let read = |file: &str| env_file::read(root.path(), Path::new(file), "TOKEN").map(|_| ());
-    write(".env.agent", 0o600);
-    read(".env.agent").unwrap();
-    write(".env.open", 0o640);
-    assert!(matches!(read(".env.open"), Err(E::Readable { mode: 0o640, .. })));
-    write(".env", 0o600);
-    assert!(matches!(read(".env"), Err(E::Developers { .. })));
-    assert!(matches!(read("../x"), Err(E::Outside { .. })));
-    assert!(matches!(read("/etc/shadow"), Err(E::Outside { .. })));
-    std::os::unix::fs::symlink(".env.agent", root.path().join("link")).unwrap();
-    assert!(matches!(read("link"), Err(E::Outside { .. })));
-    let git = |arguments: &[&str]| {
-        let status = std::process::Command::new("git").args(arguments).current_dir(root.path()).status();
-        assert!(status.unwrap().success());
-    };
-    git(&["init", "-q"]);
-    git(&["add", ".env.agent"]);
-    assert!(matches!(read(".env.agent"), Err(E::Tracked { .. })));
-}
-
-#[test]
-fn an_env_file_is_read_as_it_is_written() {
-    let text = "# comment\nexport A=plain # why\nB='single $x'\nC=\"a\\nb\\\"c\"\nD=\n\nE=x=y\n";
-    let found = env_file::parse(text.as_bytes()).unwrap();
-    let found: Vec<(&str, &str)> =
-        found.iter().map(|(name, value)| (name.as_str(), std::str::from_utf8(value.expose()).unwrap())).collect();
-    assert_eq!(found, [("A", "plain"), ("B", "single $x"), ("C", "a\nb\"c"), ("D", ""), ("E", "x=y")]);
-    for wrong in ["nothing", "A B=c", "1A=b", "A='open", "A=\"open", "A=it's"] {
-        assert_eq!(env_file::parse(wrong.as_bytes()).unwrap_err(), 1, "{wrong}");
-    }
-}
-
-#[test]
-fn concurrent_sets_lose_nothing() {
-    let home = Home::new();
-    let project: ProjectName = "one".parse().unwrap();
-    let store = home.context(&project).store;
-    store.write(&project, &name("first"), &secret("makes the identity")).unwrap();
-    std::thread::scope(|scope| {
-        for number in 0..8 {
-            let (store, project) = (&store, &project);
-            scope.spawn(move || {
-                store.write(project, &name(&format!("n{number}")), &secret(&format!("value {number}"))).unwrap();
-            });
-        }
-    });
-    for number in 0..8 {
-        let stored = store.read(&project, &name(&format!("n{number}"))).unwrap();
-        assert!(stored.value.equals(&secret(&format!("value {number}"))));
-    }
 }
 
 #[test]
@@ -232,6 +151,7 @@ fn rotates_at_half_of_the_life_and_never_later_than_its_end() {
     assert_eq!(next_rotation(start, None, ""), None);
     assert_eq!(next(60, ""), at(30));
     assert_eq!(next(20, ""), at(5));
+    assert_eq!(next(16, ""), at(4));
     assert_eq!(next(10, ""), at(5));
     for seed in ["a", "0123", "ffff"] {
         assert!(next(60, seed) <= at(30) && next(60, seed) >= at(27));
@@ -270,4 +190,50 @@ fn delivers_files_helpers_and_variables() {
         deliver(vec![(&file, issued("a")), (&file, issued("b"))]),
         Err(CredentialError::FileTwice(file)) if file == "token"
     ));
+}
+
+fn exec(command: &str, revoke: Option<&str>) -> CredentialSpec {
+    let words = |line: &str| vec!["/bin/sh".to_owned(), "-c".to_owned(), line.to_owned()];
+    spec(ProviderSpec::Exec { command: words(command), revoke_command: revoke.map(words) })
+}
+
+#[tokio::test]
+async fn revokes_what_a_command_issued_and_a_rule_refused() {
+    let home = Home::new();
+    let project: ProjectName = "one".parse().unwrap();
+    let context = home.context(&project);
+    let command = r#"echo '{"value":"ghp_0123456789abcdef","handle":"h-17"}'"#;
+    let refused = issue(&name("token"), &exec(command, Some("cat > revoked")), &context).await.unwrap_err();
+    assert!(matches!(refused, CredentialError::Personal { .. }));
+    let told = std::fs::read_to_string(home.folder.path().join("revoked")).unwrap();
+    assert!(told.contains(r#""handle":"h-17""#) && !told.contains("ghp_"), "{told}");
+    let command = r#"echo '{"value":"late","expires_at":"2001-01-01T00:00:00Z"}'"#;
+    let refused = issue(&name("token"), &exec(command, None), &context).await.unwrap_err();
+    assert!(matches!(refused, CredentialError::Expired(_)));
+}
+
+#[tokio::test]
+async fn revokes_by_the_handle_where_the_issuer_can() {
+    let home = Home::new();
+    let project: ProjectName = "one".parse().unwrap();
+    let context = home.context(&project);
+    let can = exec("true", Some("cat > revoked"));
+    assert_eq!(revoke(&name("token"), &can, Some("h-1"), &context).await.unwrap(), Revocation::Revoked);
+    assert!(std::fs::read_to_string(home.folder.path().join("revoked")).unwrap().contains("h-1"));
+    let fails = revoke(&name("token"), &exec("true", Some("exit 4")), Some("h-1"), &context).await.unwrap_err();
+    assert!(matches!(fails, CredentialError::Exec(exec::ExecError::Failed { code: 4, .. })));
+    for cannot in [exec("true", None), spec(ProviderSpec::Store)] {
+        assert_eq!(revoke(&name("token"), &cannot, None, &context).await.unwrap(), Revocation::StaticRemains);
+    }
+}
+
+#[test]
+fn warns_from_four_fifths_of_the_age_and_refuses_after_it() {
+    let day = Duration::from_secs(86_400);
+    let at = |age: Duration| too_old(&name("token"), Some(day * 10), age);
+    assert_eq!(at(day * 8 - Duration::from_secs(1)).unwrap(), None);
+    assert_eq!(at(day * 8).unwrap().unwrap(), "credential `token` has to be rotated within 48 hours");
+    assert!(at(day * 10).unwrap().is_some());
+    assert!(matches!(at(day * 10 + Duration::from_secs(1)), Err(CredentialError::TooOld { .. })));
+    assert_eq!(too_old(&name("token"), None, day * 9999).unwrap(), None);
 }
