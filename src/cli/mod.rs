@@ -61,6 +61,8 @@ enum Verb {
     Doctor(commands::doctor::Args),
     /// Print the JSON Schema of sandbox.yaml
     Schema,
+    /// Say more about the code of an error
+    Explain(commands::explain::Args),
     /// Print the completions of a shell
     Completions(CompletionsArguments),
     /// Supervise a running sandbox
@@ -159,6 +161,8 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
         Verb::Image(args) => commands::image::run(context, &args),
         Verb::Audit(args) => commands::audit::run(context, args),
         Verb::Trust(args) => commands::trust::run(context, args),
+        Verb::Schema => commands::schema::run(context),
+        Verb::Explain(args) => commands::explain::run(context, &args),
         Verb::Completions(args) => {
             let mut text = Vec::new();
             clap_complete::generate(args.shell, &mut Arguments::command(), "sandbox", &mut text);
