@@ -51,7 +51,21 @@ fn every_attack_from_inside_is_held_and_the_list_bites_a_weak_container() {
     let image = support::docker(&["inspect", "--format", "{{.Image}}", &agent]);
     let image = String::from_utf8_lossy(&image.stdout).trim().to_owned();
     let mut weak = Command::new("docker")
-        .args(["run", "--rm", "-i", "--privileged", "--user", "0", "--pids-limit", "400", "--memory", "1g"])
+        .args([
+            "run",
+            "--rm",
+            "-i",
+            "--user",
+            "0",
+            "--security-opt",
+            "seccomp=unconfined",
+            "--security-opt",
+            "systempaths=unconfined",
+            "--pids-limit",
+            "400",
+            "--memory",
+            "1g",
+        ])
         .args([&image, "python3", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

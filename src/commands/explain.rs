@@ -89,6 +89,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "Your own config.yaml is there and cannot be read. It decides how much a manifest may ask for, so that its absence is not assumed. Check its permissions, and that it is UTF-8 text.",
     ),
     (
+        "container-different",
+        "The container that the engine made, or that runs, is not what the plan demands. It is not used. Take the sandbox down and start it again; when it happens again, the engine cannot give what is needed.",
+    ),
+    (
         "credential",
         "A credential could not be read, stored, issued or withdrawn. The causes above name the step; `sandbox credential check` tries each credential without starting a sandbox.",
     ),
@@ -109,12 +113,12 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "The credential does not come from the embedded store: its value lives in an env file or is printed by a command. Change it there.",
     ),
     (
-        "credential-personal",
-        "The value looks like a person's own or an organisation-wide key, which reaches far more than this project. Make a key for the project alone. Where that is impossible, `accept_personal` takes a reason, which every report shows.",
-    ),
-    (
         "credential-undeclared",
         "The manifest does not declare a credential of this name. Credentials belong to one project and are declared in its sandbox.yaml, so that a reader sees what the agent gets.",
+    ),
+    (
+        "credential-words",
+        "There are words on the command line where a value must not be: arguments are in the shell's history and in every process list. Give the value on standard input or at the prompt.",
     ),
     (
         "current-folder",
@@ -125,16 +129,13 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "The repository is at a commit and not on a branch, so that it is not clear which branch the agent is to work on. Switch to a branch, or write `workspace.branch`.",
     ),
     (
-        "engine-absent",
-        "No Docker Engine was found: neither DOCKER_HOST, nor a Docker context, nor the usual socket leads to one. Install one, start it, or name it with `--engine`.",
-    ),
-    (
         "engine-address",
         "The engine's address is not one that can be used. `unix:///PATH` and `tcp://HOST:PORT` can; a remote engine is reached through a socket that ssh forwards.",
     ),
+    ("engine-call", "The engine refused a request or the connection broke. Its own words are among the causes."),
     (
-        "engine-cannot-contain",
-        "The engine accepted a container and did not give it all that the plan demands, or warned about it. The sandbox was not started, since it would be weaker than it says. `sandbox doctor` says what the engine lacks.",
+        "engine-configuration",
+        "The Docker configuration or context that names the engine cannot be read. Choose another with `docker context use`, or give the address with `--engine`.",
     ),
     (
         "engine-context",
@@ -148,20 +149,14 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "engine-not-permitted",
         "The engine's socket is there and does not let you in. Whoever may use it has root's rights on the machine, so that a rootless engine is the better answer.",
     ),
-    (
-        "engine-object-absent",
-        "A container, volume or image was there a moment ago and is gone: somebody else removed it, or a crash was cleaned up meanwhile. Run the command again.",
-    ),
-    ("engine-refused", "The engine refused a request or the connection broke. Its own words are among the causes."),
-    (
-        "engine-slow",
-        "The engine took longer than any healthy one does. See whether `docker info` answers; a full disk and a busy machine look like this.",
-    ),
-    (
-        "engine-stream",
-        "The stream to a container ended in the middle or sent what it must not send. The sandbox may still run: look with `sandbox status`.",
-    ),
+    ("engine-request", "A value has a form that the engine's API cannot take. Correct it where the message says."),
+    ("engine-timeout", "The engine did not answer in time. See whether `docker info` answers, and run it again."),
+    ("engine-too-new", "The engine no longer speaks an API version that this launcher knows. Install a newer one."),
     ("engine-too-old", "The engine is older than 20.10 and lacks what the containment needs. Upgrade it."),
+    (
+        "engine-unknown",
+        "What answers at the engine's address is not a Docker Engine. Look at DOCKER_HOST, the Docker context and `--engine`.",
+    ),
     (
         "gateway",
         "The gateway, through which all of a sandbox's traffic goes, could not be reached or did not take its orders. Without it the agent reaches nothing. `sandbox status` shows its state.",
@@ -227,6 +222,7 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "image-volume",
         "The image declares a volume. The engine would make it writable, without a limit and outside of the sandbox's own volumes, so that such an image is refused.",
     ),
+    ("in-use", "The engine keeps an object because something uses it. End that first: `sandbox ps` shows what runs."),
     (
         "interrupted",
         "The launch was interrupted, and what was begun was taken back: credentials withdrawn, containers removed. It can be run again.",
@@ -238,6 +234,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "launcher-image",
         "The launcher's own image, from which the relay and the gateway run, could not be made or loaded. It is built from the sandbox binary itself, so that the engine and the cache folder are what to look at.",
+    ),
+    (
+        "limit-missing",
+        "The engine cannot enforce a limit that the plan demands, so the container was not used. `sandbox doctor` says what the engine lacks.",
     ),
     (
         "manifest-invalid",
@@ -275,6 +275,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "not-contained",
         "The probe inside the new sandbox found something that must not be: a way out, a missing limit, a reachable address. The agent was not started. The causes above name what failed; `sandbox doctor` checks the engine.",
+    ),
+    (
+        "not-there",
+        "The engine has no such object any more; somebody may have removed it. `sandbox gc` cleans up what is left, then run it again.",
     ),
     (
         "nothing-to-import",
