@@ -1,7 +1,7 @@
 //! A command on the developer's machine that issues a credential: a password manager, a cloud's command line, a script.
 //!
 //! It runs without a shell, in a process group of its own and in the project's folder, for at most 30 s. It gets one JSON
-//! document on standard input and answers in one of four formats ([`answer`]). Manifests name such commands, so they run
+//! document on standard input and answers in one of four formats. Manifests name such commands, so they run
 //! only once the user approved them; that is not checked here.
 
 use std::io;
