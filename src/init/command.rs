@@ -133,40 +133,40 @@ async fn serve(
     let outgoing = connection.outgoing.clone();
     let status = loop {
         tokio::select! {
-                   status = child.wait() => break status.map_err(|_| Disconnected),
-                   permit = to_input.reserve(), if writable && !pending.is_empty() => match (permit, pending.pop_front()) {
-                       (Ok(permit), Some(item)) => {
-                           pending_bytes -= item.as_ref().map_or(0, Bytes::len);
-                           permit.send(item);
-                       }
-                       _ => {
-                           // The command has closed its input: drop the rest, as a broken pipe would.
-                           writable = false;
-                           pending.clear();
-                           pending_bytes = 0;
-                       }
-                   },
-                   frame = connection.next(), if pending_bytes < PENDING_LIMIT => match frame {
-                       Err(gone) => break Err(gone),
-                       Ok(Frame::Data(bytes)) if writable => {
-                           pending_bytes += bytes.len();
-                           pending.push_back(Some(bytes));
-                       }
-                       Ok(Frame::End) if writable => pending.push_back(None),
-                       Ok(Frame::Control(json)) => match serde_json::from_slice(&json) {
-                           Ok(Request::Resize(size)) => {
-                               if let Some(terminal) = terminal {
-        terminal.resize(window(size));
-                               }
-                           }
-                           Ok(Request::Signal(number)) => deliver(leader, number),
-                           // Requests are answered in order, and one that cannot be read is no reason to end the command.
-                           _ => {}
-                       },
-                       Ok(_) => {}
-                   },
-                   () = outgoing.closed() => break Err(Disconnected),
-               }
+            status = child.wait() => break status.map_err(|_| Disconnected),
+            permit = to_input.reserve(), if writable && !pending.is_empty() => match (permit, pending.pop_front()) {
+                (Ok(permit), Some(item)) => {
+                    pending_bytes -= item.as_ref().map_or(0, Bytes::len);
+                    permit.send(item);
+                }
+                _ => {
+                    // The command has closed its input: drop the rest, as a broken pipe would.
+                    writable = false;
+                    pending.clear();
+                    pending_bytes = 0;
+                }
+            },
+            frame = connection.next(), if pending_bytes < PENDING_LIMIT => match frame {
+                Err(gone) => break Err(gone),
+                Ok(Frame::Data(bytes)) if writable => {
+                    pending_bytes += bytes.len();
+                    pending.push_back(Some(bytes));
+                }
+                Ok(Frame::End) if writable => pending.push_back(None),
+                Ok(Frame::Control(json)) => match serde_json::from_slice(&json) {
+                    Ok(Request::Resize(size)) => {
+                        if let Some(terminal) = terminal {
+                            terminal.resize(window(size));
+                        }
+                    }
+                    Ok(Request::Signal(number)) => deliver(leader, number),
+                    // Requests are answered in order, and one that cannot be read is no reason to end the command.
+                    _ => {}
+                },
+                Ok(_) => {}
+            },
+            () = outgoing.closed() => break Err(Disconnected),
+        }
     };
     writer.abort();
     status

@@ -33,7 +33,7 @@ pub(super) async fn end(leader: Pid, first: Option<Signal>) {
 /// Signals each member; whether there was one.
 fn signal_members(leader: Pid, signals: &[Signal]) -> bool {
     let mut found = false;
-    for process in list().filter(|process| process.group == leader || process.session == leader) {
+    for process in list().filter(|process| process.belongs_to(leader)) {
         found = true;
         for signal in signals {
             let _ = kill_process(process.pid, *signal);
@@ -42,10 +42,19 @@ fn signal_members(leader: Pid, signals: &[Signal]) -> bool {
     found
 }
 
+/// A living process. Group and session are plain numbers: either is 0 where its leader lives outside this PID namespace
+/// (`pid_namespaces(7)`), and there is no `Pid` for that.
 struct Process {
     pid: Pid,
-    group: Pid,
-    session: Pid,
+    group: i32,
+    session: i32,
+}
+
+impl Process {
+    fn belongs_to(&self, leader: Pid) -> bool {
+        let leader = leader.as_raw_nonzero().get();
+        self.group == leader || self.session == leader
+    }
 }
 
 fn list() -> impl Iterator<Item = Process> {
@@ -66,8 +75,7 @@ fn parse(pid: i32, stat: &str) -> Option<Process> {
     }
     let mut number = || fields.next()?.parse().ok();
     let (_parent, group, session): (i32, i32, i32) = (number()?, number()?, number()?);
-    // Kernel threads have session 0, for which there is no `Pid`.
-    Some(Process { pid: Pid::from_raw(pid)?, group: Pid::from_raw(group)?, session: Pid::from_raw(session)? })
+    Some(Process { pid: Pid::from_raw(pid)?, group, session })
 }
 
 #[cfg(test)]
@@ -77,7 +85,15 @@ mod tests {
     #[test]
     fn reads_group_and_session_behind_a_hostile_name() {
         let process = parse(7, "7 (a) Z 1 (b) S 1 5 6 0 -1").unwrap();
-        assert_eq!((process.group.as_raw_nonzero().get(), process.session.as_raw_nonzero().get()), (5, 6));
+        assert_eq!((process.group, process.session), (5, 6));
+    }
+
+    #[test]
+    fn finds_the_members_of_a_group_whose_session_began_outside_the_namespace() {
+        let leader = Pid::from_raw(5).unwrap();
+        assert!(parse(7, "7 (sh) S 1 5 0 0 -1").unwrap().belongs_to(leader));
+        assert!(parse(7, "7 (sh) S 1 7 5 0 -1").unwrap().belongs_to(leader));
+        assert!(!parse(7, "7 (sh) S 1 0 0 0 -1").unwrap().belongs_to(leader));
     }
 
     #[test]
