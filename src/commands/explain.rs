@@ -89,6 +89,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "Your own config.yaml is there and cannot be read. It decides how much a manifest may ask for, so that its absence is not assumed. Check its permissions, and that it is UTF-8 text.",
     ),
     (
+        "container-different",
+        "The engine made a container that differs from the plan, though it took the request without a word. It was removed and not started, since it would be weaker than it says. Update the engine, and report it with the output of `sandbox doctor`.",
+    ),
+    (
         "credential",
         "A credential could not be read, stored, issued or withdrawn. The causes above name the step; `sandbox credential check` tries each credential without starting a sandbox.",
     ),
@@ -117,6 +121,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "The manifest does not declare a credential of this name. Credentials belong to one project and are declared in its sandbox.yaml, so that a reader sees what the agent gets.",
     ),
     (
+        "credential-words",
+        "A word on the command line of `sandbox credential` is not one that it takes, and could be a secret value. Such a word is not repeated in the message. Values are read from standard input; rotate a value that was typed as an argument, since other users and the shell's history may have it.",
+    ),
+    (
         "current-folder",
         "The current folder was removed or is not readable, so that the project in it cannot be found. Change to another folder, or name the project by its path.",
     ),
@@ -125,16 +133,16 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "The repository is at a commit and not on a branch, so that it is not clear which branch the agent is to work on. Switch to a branch, or write `workspace.branch`.",
     ),
     (
-        "engine-absent",
-        "No Docker Engine was found: neither DOCKER_HOST, nor a Docker context, nor the usual socket leads to one. Install one, start it, or name it with `--engine`.",
-    ),
-    (
         "engine-address",
         "The engine's address is not one that can be used. `unix:///PATH` and `tcp://HOST:PORT` can; a remote engine is reached through a socket that ssh forwards.",
     ),
     (
-        "engine-cannot-contain",
-        "The engine accepted a container and did not give it all that the plan demands, or warned about it. The sandbox was not started, since it would be weaker than it says. `sandbox doctor` says what the engine lacks.",
+        "engine-call",
+        "A call to the engine failed, or its answer was not one. Its own words are among the causes; its log has more.",
+    ),
+    (
+        "engine-configuration",
+        "Docker's own configuration, which names the engine to use, cannot be read. Mend the file, or go past it with `--engine`.",
     ),
     (
         "engine-context",
@@ -149,19 +157,22 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "The engine's socket is there and does not let you in. Whoever may use it has root's rights on the machine, so that a rootless engine is the better answer.",
     ),
     (
-        "engine-object-absent",
-        "A container, volume or image was there a moment ago and is gone: somebody else removed it, or a crash was cleaned up meanwhile. Run the command again.",
-    ),
-    ("engine-refused", "The engine refused a request or the connection broke. Its own words are among the causes."),
-    (
-        "engine-slow",
-        "The engine took longer than any healthy one does. See whether `docker info` answers; a full disk and a busy machine look like this.",
+        "engine-request",
+        "A value cannot be put into a request to the engine: a name with characters that it refuses, or a number beyond its range.",
     ),
     (
-        "engine-stream",
-        "The stream to a container ended in the middle or sent what it must not send. The sandbox may still run: look with `sandbox status`.",
+        "engine-timeout",
+        "The engine took longer than any healthy one does. See whether `docker ps` answers; a full disk and a busy machine look like this.",
+    ),
+    (
+        "engine-too-new",
+        "The engine does not speak any version of its protocol that this sandbox knows. Install a newer sandbox.",
     ),
     ("engine-too-old", "The engine is older than 20.10 and lacks what the containment needs. Upgrade it."),
+    (
+        "engine-unknown",
+        "Something answers at the engine's address and is not a Docker Engine. Check the address; `sandbox doctor` shows where it comes from.",
+    ),
     (
         "gateway",
         "The gateway, through which all of a sandbox's traffic goes, could not be reached or did not take its orders. Without it the agent reaches nothing. `sandbox status` shows its state.",
@@ -228,6 +239,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "The image declares a volume. The engine would make it writable, without a limit and outside of the sandbox's own volumes, so that such an image is refused.",
     ),
     (
+        "in-use",
+        "Something that was to be removed is in use by a container. End what uses it first; `sandbox ps` shows the sandboxes.",
+    ),
+    (
         "interrupted",
         "The launch was interrupted, and what was begun was taken back: credentials withdrawn, containers removed. It can be run again.",
     ),
@@ -238,6 +253,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "launcher-image",
         "The launcher's own image, from which the relay and the gateway run, could not be made or loaded. It is built from the sandbox binary itself, so that the engine and the cache folder are what to look at.",
+    ),
+    (
+        "limit-missing",
+        "The engine warned that it does not enforce a limit, or left one out. A sandbox without its limits is not started. A rootless engine needs cgroup v2 with the cpu, memory and pids controllers delegated.",
     ),
     (
         "manifest-invalid",
@@ -275,6 +294,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "not-contained",
         "The probe inside the new sandbox found something that must not be: a way out, a missing limit, a reachable address. The agent was not started. The causes above name what failed; `sandbox doctor` checks the engine.",
+    ),
+    (
+        "not-there",
+        "A container, volume or image was there a moment ago, or should be, and is not. Somebody else removed it, or it stopped. `sandbox status` shows what is there.",
     ),
     (
         "nothing-to-import",
