@@ -113,10 +113,6 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "The credential does not come from the embedded store: its value lives in an env file or is printed by a command. Change it there.",
     ),
     (
-        "credential-personal",
-        "The value looks like a person's own or an organisation-wide key, which reaches far more than this project. Make a key for the project alone. Where that is impossible, `accept_personal` takes a reason, which every report shows.",
-    ),
-    (
         "credential-undeclared",
         "The manifest does not declare a credential of this name. Credentials belong to one project and are declared in its sandbox.yaml, so that a reader sees what the agent gets.",
     ),
