@@ -1,7 +1,10 @@
 //! `sandbox audit`: reads and checks the audit log.
 
+use jiff::Timestamp;
+
 use super::printer::sanitise;
 use super::{Context, Failure};
+use crate::audit::event::AuditEvent;
 use crate::audit::log::{AuditError, AuditLog, Record};
 
 /// Read or check the audit log
@@ -20,7 +23,7 @@ enum Verb {
         project: Option<String>,
         /// Only since this time (RFC 3339, such as 2026-01-31T00:00:00Z)
         #[arg(long, value_name = "TIME")]
-        since: Option<jiff::Timestamp>,
+        since: Option<Timestamp>,
         /// Only actions that are this one or begin with it, such as `credential`
         #[arg(long)]
         action: Option<String>,
@@ -40,16 +43,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure> {
         Verb::Log { project, since, action } => {
             let mut found: Vec<Record> = Vec::new();
             log.records(|record| {
-                let event = &record.event;
-                let wanted = project.as_ref().is_none_or(|project| *project == event.project)
-                    && since.is_none_or(|since| event.time >= since)
-                    && action.as_ref().is_none_or(|action| {
-                        event
-                            .action
-                            .strip_prefix(action.as_str())
-                            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-                    });
-                if wanted {
+                if wanted(&record.event, project.as_deref(), since, action.as_deref()) {
                     found.push(record);
                 }
             })?;
@@ -57,6 +51,15 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure> {
         }
     }
     Ok(0)
+}
+
+/// Whether an event passes every filter that is given. An action covers itself and those below it.
+fn wanted(event: &AuditEvent, project: Option<&str>, since: Option<Timestamp>, action: Option<&str>) -> bool {
+    project.is_none_or(|project| event.project == project)
+        && since.is_none_or(|since| event.time >= since)
+        && action.is_none_or(|action| {
+            event.action.strip_prefix(action).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
 }
 
 fn table(records: &[Record]) -> String {
@@ -91,5 +94,60 @@ impl From<AuditError> for Failure {
             AuditError::Json(_) => ("audit-json", "report this as a fault of sandbox"),
         };
         Failure::new(code, &error, next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn event(action: &str) -> AuditEvent {
+        AuditEvent {
+            time: "2026-01-02T03:04:05Z".parse().unwrap(),
+            action: action.to_owned(),
+            actor: "ada".to_owned(),
+            project: "demo".to_owned(),
+            sandbox: None,
+            session: None,
+            outcome: "ok".to_owned(),
+            facts: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_filter_takes_an_action_with_those_below_it_and_no_other() {
+        let taken = |action: &str, filter| wanted(&event(action), None, None, Some(filter));
+        assert!(taken("credential.issued", "credential"));
+        assert!(taken("credential.issued", "credential.issued"));
+        assert!(!taken("credentials.listed", "credential"));
+        assert!(!taken("session.started", "credential"));
+        assert!(!taken("credential", "credential.issued"));
+    }
+
+    #[test]
+    fn a_filter_takes_the_time_itself_and_later() {
+        let taken = |since: &str| wanted(&event("a.b"), None, Some(since.parse().unwrap()), None);
+        assert!(taken("2026-01-02T03:04:05Z"));
+        assert!(taken("2026-01-02T04:04:04+01:00"));
+        assert!(!taken("2026-01-02T03:04:06Z"));
+    }
+
+    #[test]
+    fn filters_hold_together() {
+        assert!(wanted(&event("a.b"), Some("demo"), None, Some("a")));
+        assert!(!wanted(&event("a.b"), Some("dem"), None, Some("a")));
+        assert!(!wanted(&event("a.b"), Some("demo"), None, Some("b")));
+        assert!(wanted(&event("a.b"), None, None, None));
+    }
+
+    #[test]
+    fn the_table_lets_no_escape_reach_the_terminal() {
+        let mut event = event("network.denied");
+        event.facts.insert("host".to_owned(), "\u{1b}]0;x\u{7}evil.example".to_owned());
+        let zero = crate::image::reference::Digest::from_bytes([0; 32]);
+        let text = table(&[Record { sequence: 1, previous: zero.clone(), event, hash: zero }]);
+        assert!(text.contains("evil.example") && !text.contains('\u{1b}'), "{text:?}");
     }
 }

@@ -90,7 +90,7 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "container-different",
-        "The container that the engine made, or that runs, is not what the plan demands. It is not used. Take the sandbox down and start it again; when it happens again, the engine cannot give what is needed.",
+        "The engine made a container that differs from the plan, though it took the request without a word. It was removed and not started, since it would be weaker than it says. Update the engine, and report it with the output of `sandbox doctor`.",
     ),
     (
         "credential",
@@ -118,7 +118,7 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "credential-words",
-        "There are words on the command line where a value must not be: arguments are in the shell's history and in every process list. Give the value on standard input or at the prompt.",
+        "A word on the command line of `sandbox credential` is not one that it takes, and could be a secret value. Such a word is not repeated in the message. Values are read from standard input; rotate a value that was typed as an argument, since other users and the shell's history may have it.",
     ),
     (
         "current-folder",
@@ -132,10 +132,13 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "engine-address",
         "The engine's address is not one that can be used. `unix:///PATH` and `tcp://HOST:PORT` can; a remote engine is reached through a socket that ssh forwards.",
     ),
-    ("engine-call", "The engine refused a request or the connection broke. Its own words are among the causes."),
+    (
+        "engine-call",
+        "A call to the engine failed, or its answer was not one. Its own words are among the causes; its log has more.",
+    ),
     (
         "engine-configuration",
-        "The Docker configuration or context that names the engine cannot be read. Choose another with `docker context use`, or give the address with `--engine`.",
+        "Docker's own configuration, which names the engine to use, cannot be read. Mend the file, or go past it with `--engine`.",
     ),
     (
         "engine-context",
@@ -149,13 +152,22 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "engine-not-permitted",
         "The engine's socket is there and does not let you in. Whoever may use it has root's rights on the machine, so that a rootless engine is the better answer.",
     ),
-    ("engine-request", "A value has a form that the engine's API cannot take. Correct it where the message says."),
-    ("engine-timeout", "The engine did not answer in time. See whether `docker info` answers, and run it again."),
-    ("engine-too-new", "The engine no longer speaks an API version that this launcher knows. Install a newer one."),
+    (
+        "engine-request",
+        "A value cannot be put into a request to the engine: a name with characters that it refuses, or a number beyond its range.",
+    ),
+    (
+        "engine-timeout",
+        "The engine took longer than any healthy one does. See whether `docker ps` answers; a full disk and a busy machine look like this.",
+    ),
+    (
+        "engine-too-new",
+        "The engine does not speak any version of its protocol that this sandbox knows. Install a newer sandbox.",
+    ),
     ("engine-too-old", "The engine is older than 20.10 and lacks what the containment needs. Upgrade it."),
     (
         "engine-unknown",
-        "What answers at the engine's address is not a Docker Engine. Look at DOCKER_HOST, the Docker context and `--engine`.",
+        "Something answers at the engine's address and is not a Docker Engine. Check the address; `sandbox doctor` shows where it comes from.",
     ),
     (
         "gateway",
@@ -222,7 +234,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "image-volume",
         "The image declares a volume. The engine would make it writable, without a limit and outside of the sandbox's own volumes, so that such an image is refused.",
     ),
-    ("in-use", "The engine keeps an object because something uses it. End that first: `sandbox ps` shows what runs."),
+    (
+        "in-use",
+        "Something that was to be removed is in use by a container. End what uses it first; `sandbox ps` shows the sandboxes.",
+    ),
     (
         "interrupted",
         "The launch was interrupted, and what was begun was taken back: credentials withdrawn, containers removed. It can be run again.",
@@ -237,7 +252,7 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "limit-missing",
-        "The engine cannot enforce a limit that the plan demands, so the container was not used. `sandbox doctor` says what the engine lacks.",
+        "The engine warned that it does not enforce a limit, or left one out. A sandbox without its limits is not started. A rootless engine needs cgroup v2 with the cpu, memory and pids controllers delegated.",
     ),
     (
         "manifest-invalid",
@@ -278,7 +293,7 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "not-there",
-        "The engine has no such object any more; somebody may have removed it. `sandbox gc` cleans up what is left, then run it again.",
+        "A container, volume or image was there a moment ago, or should be, and is not. Somebody else removed it, or it stopped. `sandbox status` shows what is there.",
     ),
     (
         "nothing-to-import",

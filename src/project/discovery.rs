@@ -112,3 +112,6 @@ pub fn remember(state: &Path, manifest: &Manifest) -> Result<(), LocateError> {
     file.persist(&record).map_err(|error| access(error.error))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,11 +176,14 @@ impl Reader {
         };
         let words: Vec<String> =
             items.iter().filter_map(|item| self.text(item, what, "each word as text").map(str::to_owned)).collect();
+        if words.len() != items.len() {
+            return None;
+        }
         if words.first().is_none_or(String::is_empty) {
             self.report(node.place, format!("{what} has no program"), "write [program, argument, …]");
             return None;
         }
-        (words.len() == items.len()).then_some(words)
+        Some(words)
     }
 
     /// The node as a path that stays inside `root`, also after its symbolic links are followed.

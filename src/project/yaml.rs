@@ -109,12 +109,12 @@ fn problem(error: &serde_yaml::Error) -> Problem {
         (message, "keep one of the two; a second one would silently win")
     } else if lower.contains("merge") {
         ("merge keys (`<<`) are not allowed".to_owned(), "write the keys out at each place")
+    } else if lower.contains("document") {
+        ("there is more than one document".to_owned(), "keep one document; take out the `---` lines")
     } else if lower.contains("budget") || lower.contains("depth") || lower.contains("nesting") {
-        (format!("the file is too deeply nested or too large: {message}"), "keep only what the sandbox needs")
+        ("the file is too deeply nested or has too many values".to_owned(), "keep only what the sandbox needs")
     } else if lower.contains("tab") {
         (message, "indent with spaces; YAML does not take tabs")
-    } else if lower.contains("multiple documents") || lower.contains("document") {
-        (message, "keep one document; take out the `---` lines")
     } else {
         (message, "write valid YAML: `key: value`, lists as `- item`, texts with `:` or `*` in quotes")
     };

@@ -187,6 +187,93 @@ fn refuses_a_path_that_leaves_through_a_symbolic_link() {
     assert!(error.problems()[0].message.contains("symbolic link"));
 }
 
+#[test]
+fn tells_what_is_wrong_with_the_first_lines() {
+    let refused = |text: &str| {
+        let error = parse(text, Path::new("/nowhere/sandbox.yaml")).unwrap_err();
+        let lines: Vec<String> = error
+            .problems()
+            .iter()
+            .map(|problem| format!("{}:{} {} -> {}", problem.line, problem.column, problem.message, problem.remedy))
+            .collect();
+        format!("{text:?}\n{}\n", lines.join("\n"))
+    };
+    let texts = [
+        "",
+        "- a\n",
+        "project: demo\n",
+        "version: 1\n",
+        "version: 2\nproject: demo\n",
+        "version: \"1\"\nproject: demo\n",
+        "version: 1\nproject: Demo_1\n",
+        "version: 1\nproject: -demo\n",
+        "version: 1\nproject: 12\n",
+        "version: 1\nproject: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n",
+        "version: 1\nproject: demo\n---\nversion: 1\n",
+        "version: 1\nproject: demo\n\tprofile: strict\n",
+        "version: 1\nproject: [demo\n",
+    ];
+    insta::assert_snapshot!(texts.map(refused).join("\n"));
+}
+
+#[test]
+fn tells_what_is_wrong_with_agent_image_and_profile() {
+    insta::assert_snapshot!(refusal(
+        r#"agent: cursor
+command: claude --dangerously-skip-permissions
+image: ghcr.io/acme/agent@sha256:abc
+profile: unconfined
+"#
+    ));
+    insta::assert_snapshot!(refusal("command: []\nimage: Agent Image\nprofile: [strict]\n"));
+    insta::assert_snapshot!(refusal("command: [1, \"a\\u0007\"]\nimage: ghcr.io/acme/agent:1.2\n"));
+}
+
+#[test]
+fn tells_what_is_wrong_with_the_workspace() {
+    insta::assert_snapshot!(refusal(
+        "workspace: { source: /etc, branch: --upload-pack=x, depth: 0, include_uncommitted: yes }\n"
+    ));
+    insta::assert_snapshot!(refusal("workspace: { source: ../other, branch: a..b, depth: 1.5, mount: /var/run }\n"));
+    insta::assert_snapshot!(refusal("workspace: \".\"\n"));
+}
+
+#[test]
+fn tells_what_is_wrong_with_the_limits() {
+    insta::assert_snapshot!(refusal(
+        "resources: { cpus: 0, memory: 1KiB, pids: 1, disk: lots, session: 99999d, gpus: all }\n"
+    ));
+    insta::assert_snapshot!(refusal("resources: { cpus: \"2\", memory: 4096, pids: many, disk: 20GB, session: 12 }\n"));
+}
+
+#[test]
+fn tells_what_is_wrong_with_a_credentials_delivery_and_sharing() {
+    insta::assert_snapshot!(refusal(
+        r#"credentials:
+  a: { deliver: { file: x } }
+  b: { provider: store, deliver: { file: x, git: github.com } }
+  c: { provider: store, deliver: { git: "https://github.com" } }
+  d: { provider: store, shared_with: { projects: [other] } }
+  e: { provider: store, shared_with: { projects: other, reason: they are one service } }
+  f: { provider: store, shared_with: { projects: [Other], reason: they are one service } }
+  g: { provider: store, accept_personal: yes }
+  h: { provider: store, accept_personal: "no" }
+  i: { provider: exec }
+  j: { provider: exec, command: [] }
+  k: { provider: env-file, path: /etc/passwd, variable: "A B" }
+  l: store
+"#
+    ));
+    insta::assert_snapshot!(refusal("credentials: [github]\n"));
+}
+
+#[test]
+fn tells_which_keys_of_other_tools_a_manifest_never_has() {
+    insta::assert_snapshot!(refusal(
+        "mounts: [/:/host]\nprivileged: true\ncap_add: [SYS_ADMIN]\nnetwork_mode: host\nruntime: runc\nworkspace: { volumes: [/] }\nnetwork: { dns: 1.1.1.1 }\n"
+    ));
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused_without_a_panic(text in "\\PC{0,200}") {
