@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-full bench engine packages lint build unit demo-tests
+.PHONY: help demo test test-full bench fuzz engine packages lint build unit demo-tests
 
 # The command that runs the tests of the demo's agent, which need no engine.
 DEMO_TESTS := python3 -B -m unittest discover -s examples/demo/tests
@@ -21,7 +21,10 @@ test-full: packages engine lint demo-tests ## lints and all tests, with every ca
 	@echo "make test-full: passed"
 
 bench: packages engine ## measure against docker run, docker exec and a direct connection
-	cargo bench --locked
+	cargo bench --locked --bench sandbox
+
+fuzz: ## every fuzz target for a minute; needs a nightly toolchain and cargo-fuzz
+	@scripts/fuzz
 
 unit:
 	cargo test --locked
