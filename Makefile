@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-full engine packages lint build unit demo-tests
+.PHONY: help demo test test-full bench fuzz engine packages lint build unit demo-tests
 
 # The command that runs the tests of the demo's agent, which need no engine.
 DEMO_TESTS := python3 -B -m unittest discover -s examples/demo/tests
@@ -19,6 +19,12 @@ test: packages engine lint demo-tests unit ## lints and all tests; of each long 
 test-full: packages engine lint demo-tests ## lints and all tests, with every case of every matrix
 	SANDBOX_TEST_FULL=1 cargo test --locked -- --include-ignored
 	@echo "make test-full: passed"
+
+bench: packages engine ## measure against docker run, docker exec and a direct connection
+	cargo bench --locked --bench sandbox
+
+fuzz: ## every fuzz target for a minute; needs a nightly toolchain and cargo-fuzz
+	@scripts/fuzz
 
 unit:
 	cargo test --locked

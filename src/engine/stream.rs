@@ -100,7 +100,7 @@ impl StreamOutput {
         const CALL: &str = "read the output of a container";
         let broken = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Transport { call: CALL, source };
         loop {
-            if let Some(piece) = self.demultiplexer.next()? {
+            if let Some(piece) = self.demultiplexer.piece()? {
                 return match piece {
                     Piece::Output(chunk) => Ok(Some(chunk)),
                     Piece::Failure(text) => Err(EngineError::Api {
@@ -119,7 +119,7 @@ impl StreamOutput {
                 Source::Body(body) => match body.frame().await {
                     Some(Ok(frame)) => {
                         if let Ok(data) = frame.into_data() {
-                            self.demultiplexer.buffer.extend_from_slice(&data);
+                            self.demultiplexer.push(&data);
                         }
                         true
                     }
@@ -149,7 +149,7 @@ pub enum FramingError {
 /// Takes frames apart: one byte of stream, three zero bytes, four bytes of length (big endian), the payload
 /// (Docker Engine API, "Attach to a container", "Stream format").
 #[derive(Debug, Default)]
-struct Demultiplexer {
+pub struct Demultiplexer {
     buffer: BytesMut,
     /// The stream and what is still to come of the current frame.
     current: Option<(Stream, usize)>,
@@ -163,15 +163,27 @@ enum Stream {
     System,
 }
 
+/// What a frame carries, or the part of it that has come.
 #[derive(Debug, PartialEq, Eq)]
-enum Piece {
+pub enum Piece {
+    /// Output of the container.
     Output(Chunk),
+    /// Text of the engine's own, about a failure.
     Failure(Bytes),
 }
 
 impl Demultiplexer {
+    /// Adds bytes that came; where they were cut means nothing.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
     /// What the buffer holds of the current frame, as one piece; nothing when more bytes are needed.
-    fn next(&mut self) -> Result<Option<Piece>, FramingError> {
+    ///
+    /// # Errors
+    ///
+    /// When a frame begins as no engine begins one.
+    pub fn piece(&mut self) -> Result<Option<Piece>, FramingError> {
         loop {
             let (stream, left) = match self.current {
                 Some(current) => current,
@@ -215,7 +227,11 @@ impl Demultiplexer {
     }
 
     /// Whether the stream may end here.
-    fn finish(&self) -> Result<(), FramingError> {
+    ///
+    /// # Errors
+    ///
+    /// When it would end inside a frame.
+    pub fn finish(&self) -> Result<(), FramingError> {
         match self.current {
             Some((_, left)) => Err(FramingError::Truncated(left)),
             None if self.buffer.is_empty() => Ok(()),

@@ -14,8 +14,8 @@ fn read(pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>), FramingError> {
     let mut demultiplexer = Demultiplexer::default();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     for piece in pieces {
-        demultiplexer.buffer.extend_from_slice(piece);
-        while let Some(piece) = demultiplexer.next()? {
+        demultiplexer.push(piece);
+        while let Some(piece) = demultiplexer.piece()? {
             match piece {
                 Piece::Output(Chunk::Out(bytes)) => out.extend(bytes),
                 Piece::Output(Chunk::Err(bytes)) => err.extend(bytes),
@@ -38,11 +38,11 @@ fn a_payload_that_looks_like_a_frame_is_only_a_payload() {
 #[test]
 fn a_frame_of_four_gigabytes_is_handed_on_in_pieces() {
     let mut demultiplexer = Demultiplexer::default();
-    demultiplexer.buffer.extend_from_slice(b"\x01\0\0\0\xff\xff\xff\xff");
-    assert_eq!(demultiplexer.next().unwrap(), None);
+    demultiplexer.push(b"\x01\0\0\0\xff\xff\xff\xff");
+    assert_eq!(demultiplexer.piece().unwrap(), None);
     for _ in 0..100 {
-        demultiplexer.buffer.extend_from_slice(&[7; 1000]);
-        let piece = demultiplexer.next().unwrap();
+        demultiplexer.push(&[7; 1000]);
+        let piece = demultiplexer.piece().unwrap();
         assert_eq!(piece, Some(Piece::Output(Chunk::Out(Bytes::from_static(&[7; 1000])))));
         assert!(demultiplexer.buffer.is_empty());
     }
@@ -71,8 +71,8 @@ fn skips_empty_frames() {
 #[test]
 fn a_failure_of_the_engine_is_not_output() {
     let mut demultiplexer = Demultiplexer::default();
-    demultiplexer.buffer.extend_from_slice(&frame(3, b"log driver broke"));
-    assert_eq!(demultiplexer.next().unwrap(), Some(Piece::Failure(Bytes::from_static(b"log driver broke"))));
+    demultiplexer.push(&frame(3, b"log driver broke"));
+    assert_eq!(demultiplexer.piece().unwrap(), Some(Piece::Failure(Bytes::from_static(b"log driver broke"))));
 }
 
 proptest! {
@@ -91,9 +91,9 @@ proptest! {
     fn arbitrary_bytes_never_panic_and_never_pile_up(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut demultiplexer = Demultiplexer::default();
         for piece in bytes.chunks(7) {
-            demultiplexer.buffer.extend_from_slice(piece);
+            demultiplexer.push(piece);
             loop {
-                match demultiplexer.next() {
+                match demultiplexer.piece() {
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(_) => return Ok(()),
