@@ -1,9 +1,11 @@
 //! `sandbox plan`: what `up` would do. Reads no secret and does not talk to Docker.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::commands::load::{Overrides, Target, load};
 use crate::commands::{Context, Failure};
+use crate::project::quantity::{show_duration, show_size};
 use crate::session::plan::Plan;
 
 /// Arguments of `plan`.
@@ -59,10 +61,14 @@ pub fn describe(plan: &Plan) -> String {
     row(
         "limits",
         format!(
-            "{} cores, {} MiB of memory, {} processes",
+            "{} cores, {} of memory, {} processes, {} of disk{}",
             plan.limits.millicpus as f64 / 1000.0,
-            plan.limits.memory >> 20,
-            plan.limits.pids
+            show_size(plan.limits.memory),
+            plan.limits.pids,
+            show_size(plan.disk),
+            plan.session_limit
+                .map(|seconds| format!(", sessions of {}", show_duration(Duration::from_secs(seconds))))
+                .unwrap_or_default()
         ),
     );
     row("profile", plan.profile.clone());

@@ -137,6 +137,8 @@ struct Status {
     allow: Vec<String>,
     denied: Vec<DeniedRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    restarted: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ended: Option<String>,
     out_of_memory: bool,
 }
@@ -204,6 +206,7 @@ pub async fn status(context: &Context, args: &StatusArgs) -> Result<u8, Failure>
         credentials: leases.collect(),
         allow: record.policy.allow.iter().map(|rule| format!("{}:{}", rule.host, rule.port)).collect(),
         denied: denied(context, record.session.as_str())?,
+        restarted: record.restarted,
         ended: record.ended.clone(),
         out_of_memory: found.state.containers.get(&Role::Agent).is_some_and(|agent| agent.oom_killed),
     };
@@ -271,6 +274,9 @@ fn describe(status: &Status) -> String {
     }
     if status.out_of_memory {
         row("memory", "the agent was killed because it used more than `resources.memory`".to_owned());
+    }
+    if let Some(at) = status.restarted {
+        row("restarted", format!("{}: the relay died, so the agent's container was started again after it", ago(at)));
     }
     if let Some(ended) = &status.ended {
         row("ended", ended.clone());

@@ -1,18 +1,24 @@
 //! The hidden verb of the background process that supervises a sandbox. `up` starts it.
 
 use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::audit::AuditLog;
 use crate::commands::connect::connect;
 use crate::commands::credential::issue_context;
 use crate::commands::load::{Target, actor, manifest};
 use crate::commands::{Context, Failure};
+use crate::engine::Engine;
 use crate::init::frame::RunRequest;
 use crate::session::identity::{Role, SandboxId};
 use crate::session::journal::Journal;
-use crate::session::stream_client::{CommandInput, CommandStreams, SessionError};
+use crate::session::stream_client::{CommandInput, CommandStreams};
 use crate::session::{launch, supervise};
 
+/// How long a command that was cut off waits for its container.
+const RESTART_LIMIT: Duration = Duration::from_secs(60);
 /// The largest request on standard input, in bytes.
 const REQUEST_LIMIT: u64 = 4 << 20;
 
@@ -44,14 +50,15 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let (actor, _) = actor();
     let audit = AuditLog::open(&context.folders.state)?;
     let issue = issue_context(context, &manifest.project, &manifest.root, &args.target.name, &actor, "rotation");
+    let (restarts, restarted) = watch::channel(0);
     let background = match command {
         None => None,
         Some(command) => {
             let session = supervise::join(&journal).await?;
-            let mut client = launch::open_session(&engine, &id.object(Role::Agent)).await?;
+            let client = launch::open_session(&engine, &id.object(Role::Agent)).await?;
+            let (engine, agent) = (engine.clone(), id.object(Role::Agent));
             Some(tokio::spawn(async move {
-                let code = run_detached(&mut client, command).await;
-                tracing::info!(?code, "the background command ended");
+                run_detached(&engine, &agent, client, command, restarted).await;
                 drop(session);
             }))
         }
@@ -66,18 +73,38 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         audit: &audit,
         issue,
     };
-    supervise::supervise(input).await?;
+    supervise::supervise(input, &restarts).await?;
     if let Some(background) = background {
         background.abort();
     }
     Ok(0)
 }
 
-/// Runs a command that nobody looks at: its output goes to the container's log.
-async fn run_detached(client: &mut launch::ExecSession, command: RunRequest) -> Result<u8, SessionError> {
-    let (sender, input) = tokio::sync::mpsc::channel(1);
-    // The command sees the end of its input at once.
-    let _ = sender.send(CommandInput::End).await;
-    let streams = CommandStreams { input, output: tokio::io::sink(), errors: tokio::io::sink() };
-    client.run(command, streams).await
+/// Runs a command that nobody looks at: its output goes to the container's log. When the agent's container is started
+/// again, so is the command.
+async fn run_detached(
+    engine: &Engine,
+    agent: &str,
+    mut client: launch::ExecSession,
+    command: RunRequest,
+    mut restarted: watch::Receiver<u32>,
+) {
+    loop {
+        let (sender, input) = tokio::sync::mpsc::channel(1);
+        // The command sees the end of its input at once.
+        let _ = sender.send(CommandInput::End).await;
+        let streams = CommandStreams { input, output: tokio::io::sink(), errors: tokio::io::sink() };
+        match client.run(command.clone(), streams).await {
+            Ok(code) => return tracing::info!(code, "the background command ended"),
+            Err(error) => tracing::info!(%error, "the background command was cut off"),
+        }
+        match tokio::time::timeout(RESTART_LIMIT, restarted.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+        match launch::open_session(engine, agent).await {
+            Ok(opened) => client = opened,
+            Err(error) => return tracing::error!(%error, "the background command was not started again"),
+        }
+    }
 }

@@ -35,6 +35,8 @@ pub enum Request {
     Clone(CloneRequest),
     /// Send a bundle back: [`Reply::Bundling`], data frames, end, [`Reply::Bundled`].
     Bundle(BundleRequest),
+    /// Measure the disk that these folders take together; answered by [`Reply::Used`].
+    Usage(Vec<String>),
     /// Run a command; data frames are its standard input. [`Reply::Started`], output, [`Reply::Exited`].
     Run(RunRequest),
     /// The terminal's new size.
@@ -63,6 +65,8 @@ pub enum Reply {
     },
     /// The bundle was sent whole.
     Bundled,
+    /// What the folders take.
+    Used(Usage),
     /// The command runs.
     Started {
         /// Its process id inside the container.
@@ -134,6 +138,18 @@ pub struct ProbeRequest {
     pub offline: bool,
     /// Paths that the agent must be able to write, such as `/workspace`.
     pub writable: Vec<String>,
+}
+
+/// The disk that folders take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Usage {
+    /// Bytes of the blocks in use.
+    pub bytes: u64,
+    /// Files and folders, each once.
+    pub files: u64,
+    /// Folders that could not be read, or that are too deep to be followed.
+    pub unreadable: u64,
 }
 
 /// How to set up the clone.

@@ -19,6 +19,7 @@ mod processes;
 mod repository;
 pub mod session;
 pub mod terminal_child;
+mod usage;
 
 /// How long processes have between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);

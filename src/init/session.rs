@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::codec::{FramedRead, FramedWrite};
 
 use super::frame::{FailureKind, Frame, FrameCodec, FrameError, Reply, Request};
-use super::{certificates, checks, command, repository};
+use super::{certificates, checks, command, repository, usage};
 
 /// Frames on their way to the launcher; a command that says more waits.
 const OUTGOING: usize = 8;
@@ -103,6 +103,11 @@ async fn answer_next(connection: &mut Connection) -> Result<(), Disconnected> {
         }
         Ok(Request::Clone(request)) => repository::clone(connection, request).await,
         Ok(Request::Bundle(request)) => repository::bundle(connection, request).await,
+        Ok(Request::Usage(folders)) => match tokio::task::spawn_blocking(move || usage::measure(&folders)).await {
+            Ok(Ok(usage)) => connection.reply(&Reply::Used(usage)).await,
+            Ok(Err(error)) => connection.fail(FailureKind::Other, error.to_string()).await,
+            Err(error) => connection.fail(FailureKind::Other, error.to_string()).await,
+        },
         Ok(Request::Run(request)) => {
             if let Err(error) = certificates::merge_as_configured() {
                 let message = format!("the session's certificate authority cannot be merged: {error}");

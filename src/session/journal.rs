@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,16 @@ pub struct JournalLease {
     pub expires_at: Option<Timestamp>,
 }
 
+/// Limits of a session that no engine enforces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionLimits {
+    /// Disk for workspace and home together, in bytes; none when 0.
+    pub disk: u64,
+    /// How long the session may last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Duration>,
+}
+
 /// Everything that is remembered of one sandbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -125,6 +136,9 @@ pub struct Record {
     pub engine: String,
     /// Digest of the agent's image.
     pub image: String,
+    /// What the supervisor enforces.
+    #[serde(default)]
+    pub limits: SessionLimits,
     /// The allow list in force.
     pub policy: Policy,
     /// Every object that was, or was about to be, made.
@@ -137,6 +151,9 @@ pub struct Record {
     pub secret_environment: BTreeMap<String, String>,
     /// When the session was launched.
     pub started_at: Timestamp,
+    /// When the agent's container was started again, since its network had died.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarted: Option<Timestamp>,
     /// How the last session ended, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,

@@ -26,7 +26,9 @@ use crate::session::identity::{
     LABEL_OWNER, LABEL_PLAN, LABEL_PROJECT, LABEL_PROOF, LABEL_ROLE, LABEL_SANDBOX, LABEL_SESSION, MachineKey, Role,
     SandboxId, SessionId, lock_file,
 };
-use crate::session::journal::{Journal, JournalError, JournalLease, JournalObject, ObjectKind, Phase, Record};
+use crate::session::journal::{
+    Journal, JournalError, JournalLease, JournalObject, ObjectKind, Phase, Record, SessionLimits,
+};
 use crate::session::launcher_image::{LauncherImage, LauncherImageError};
 use crate::session::plan::{AGENT, EGRESS_NETWORK, HELPER, HELPER_FOLDER, HOME, PROXY, Plan, WORKSPACE, helper_volume};
 use crate::session::stream_client::{SessionClient, SessionError};
@@ -36,7 +38,7 @@ use crate::workspace::source::{self, SourceState};
 /// How long a session may take for one answer.
 const SESSION_PATIENCE: Duration = Duration::from_secs(120);
 /// How long relay and gateway may take until they listen.
-const READY_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const READY_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why a sandbox could not be launched.
 #[derive(Debug, thiserror::Error)]
@@ -228,6 +230,7 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         start: input.kept.as_ref().map(|kept| kept.start.clone()).unwrap_or_default(),
         engine: input.engine.info().endpoint.clone(),
         image: plan.image.digest.to_string(),
+        limits: SessionLimits { disk: plan.disk, session: plan.session_limit.map(Duration::from_secs) },
         policy: plan.network.clone(),
         objects: vec![
             container(Role::Agent),
@@ -244,6 +247,7 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         environment: BTreeMap::new(),
         secret_environment: BTreeMap::new(),
         started_at: Timestamp::now(),
+        restarted: None,
         ended: None,
         audited_lines: 0,
     })
@@ -482,7 +486,8 @@ fn fill_container(input: &LaunchInput<'_>, record: &Record, launcher_id: &str, h
     }
 }
 
-async fn wait_for_relay(mut stream: AttachedStream) -> Result<(), LaunchError> {
+/// Waits until the relay says that it listens.
+pub(super) async fn wait_for_relay(mut stream: AttachedStream) -> Result<(), LaunchError> {
     let mut said = String::new();
     let wait = async {
         let mut lines = LineBuffer::default();
@@ -588,8 +593,12 @@ pub fn probe_host(session: &str) -> String {
     format!("{session}.invalid")
 }
 
-async fn probe(input: &LaunchInput<'_>, record: &Record, client: &mut ExecSession) -> Result<Vec<String>, LaunchError> {
-    let listed = input.plan.network.allow.iter().find_map(|rule| match &rule.host {
+/// Has the confinement proved from inside the agent's container, and gives what was found.
+///
+/// # Errors
+/// When a check finds a hole, or when there is no answer.
+pub async fn prove(client: &mut ExecSession, record: &Record, offline: bool) -> Result<Vec<Finding>, LaunchError> {
+    let listed = record.policy.allow.iter().find_map(|rule| match &rule.host {
         crate::network::name::HostPattern::Exact(name) => Some((name.to_string(), rule.port)),
         _ => None,
     });
@@ -597,13 +606,18 @@ async fn probe(input: &LaunchInput<'_>, record: &Record, client: &mut ExecSessio
         proxy: PROXY.to_owned(),
         listed,
         unlisted: probe_host(record.session.as_str()),
-        offline: input.offline,
+        offline,
         writable: vec![WORKSPACE.to_owned(), HOME.to_owned(), "/tmp".to_owned()],
     };
     let findings = client.probe(request).await?;
     if findings.iter().any(|finding| finding.outcome == Outcome::Broken) || findings.is_empty() {
         return Err(LaunchError::Probe { findings });
     }
+    Ok(findings)
+}
+
+async fn probe(input: &LaunchInput<'_>, record: &Record, client: &mut ExecSession) -> Result<Vec<String>, LaunchError> {
+    let findings = prove(client, record, input.offline).await?;
     audit(input, record, "session.probed", &[("checks", &findings.len().to_string())])?;
     let warnings = findings.into_iter().filter(|finding| finding.outcome == Outcome::Warning);
     Ok(warnings.map(|finding| format!("{}: {}", finding.check, finding.detail)).collect())

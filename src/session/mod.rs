@@ -1,16 +1,19 @@
 //! A sandbox's life: plan, launch, journal, supervise, reconcile, tear down.
 //!
 //! [`plan`] is pure. [`launch`] applies a plan, [`journal`] remembers every object before it exists, [`reconcile`] says
-//! what is alive, [`supervise`] keeps a session going and ends it, [`teardown`] takes it away. Nothing in here prints.
+//! what is alive, [`supervise`] keeps a session going and ends it, [`mend`] restarts what died,
+//! [`watchdog`] enforces what the engine does not, [`teardown`] takes it all away. Nothing in here prints.
 
 pub mod gateway_control;
 pub mod identity;
 pub mod journal;
 pub mod launch;
 pub mod launcher_image;
+pub mod mend;
 pub mod plan;
 pub mod reconcile;
 pub mod stream_client;
 pub mod supervise;
 pub mod teardown;
 pub mod terminal;
+pub mod watchdog;

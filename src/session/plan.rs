@@ -89,6 +89,9 @@ pub struct Plan {
     pub limits: Limits,
     /// Disk for workspace and home together, in bytes.
     pub disk: u64,
+    /// How long a session may last, in seconds; without an end of its own when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_limit: Option<u64>,
     /// What is weaker than the default, in words.
     pub weakened: Vec<String>,
     /// The volumes, in the order in which they are made.
@@ -204,6 +207,7 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
         credentials: manifest.credentials.iter().map(|(name, spec)| planned_credential(name, spec)).collect(),
         limits,
         disk,
+        session_limit: manifest.resources.session.map(|limit| limit.as_secs()),
         weakened,
         volumes,
         containers: Containers {

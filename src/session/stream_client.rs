@@ -13,7 +13,7 @@ use tokio_util::codec::{FramedRead, FramedWrite};
 
 use crate::init::frame::{
     BundleRequest, CloneRequest, FailureKind, Finding, Frame, FrameCodec, FrameError, ProbeRequest, Reply, Request,
-    RunRequest, TerminalSize,
+    RunRequest, TerminalSize, Usage,
 };
 
 /// Bytes of a bundle or of standard input sent at once.
@@ -200,6 +200,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> SessionClient<R, W> {
         target.flush().await.map_err(SessionError::Local)?;
         match self.reply().await? {
             Reply::Bundled => Ok((!empty).then_some(head)),
+            _ => Err(SessionError::Unexpected),
+        }
+    }
+
+    /// Measures the disk that these folders of the container take together.
+    pub async fn usage(&mut self, folders: Vec<String>) -> Result<Usage, SessionError> {
+        self.request(&Request::Usage(folders)).await?;
+        match self.reply().await? {
+            Reply::Used(usage) => Ok(usage),
             _ => Err(SessionError::Unexpected),
         }
     }

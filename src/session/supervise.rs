@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::audit::AuditLog;
 use crate::credential::spec::Delivery;
@@ -26,7 +27,9 @@ use crate::session::gateway_control::{GatewayControl, GatewayControlError, LineB
 use crate::session::identity::{LABEL_SESSION, Role, lock_file};
 use crate::session::journal::{Journal, JournalError, Phase, Record};
 use crate::session::launch::{event, lease};
+use crate::session::mend::{self, Health};
 use crate::session::teardown::{self, EndContext};
+use crate::session::watchdog::{self, Notice};
 
 /// How often requests for a rotation and due dates are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -132,11 +135,12 @@ async fn blocking<T: Send + 'static>(
         .map_err(SuperviseError::Lock)
 }
 
-/// Supervises until the last command has ended or the agent's container is gone, then ends the session.
+/// Supervises until the last command has ended, the agent's container is gone or a limit is reached, then ends the
+/// session. `restarts` counts how often the agent's container was started again, which ended what ran in it.
 ///
 /// # Errors
 /// When the session cannot be watched; what can be ended is ended all the same.
-pub async fn supervise(input: SuperviseInput<'_>) -> Result<(), SuperviseError> {
+pub async fn supervise(input: SuperviseInput<'_>, restarts: &watch::Sender<u32>) -> Result<(), SuperviseError> {
     let record = input.journal.read()?.ok_or(SuperviseError::NotRunning)?;
     if record.phase != Phase::Running {
         return Err(SuperviseError::NotRunning);
@@ -146,15 +150,16 @@ pub async fn supervise(input: SuperviseInput<'_>) -> Result<(), SuperviseError> 
     let last_command = tokio::task::spawn_blocking(move || sessions.lock().map(|()| sessions));
     let (ended, _sessions) = tokio::select! {
         locked = last_command => match locked {
-            Ok(Ok(sessions)) => ("the last command ended", Some(sessions)),
-            _ => ("the sandbox's lock failed", None),
+            Ok(Ok(sessions)) => ("the last command ended".to_owned(), Some(sessions)),
+            _ => ("the sandbox's lock failed".to_owned(), None),
         },
-        reason = watch_containers(&input, &record) => (reason, None),
-        () = rotate_forever(&input) => ("rotation ended", None),
+        reason = watch_containers(&input, &record, restarts) => (reason.to_owned(), None),
+        reason = watchdog::watch(input.engine, &record, |notice| tell(&input, &record, notice)) => (reason, None),
+        () = rotate_forever(&input) => ("rotation ended".to_owned(), None),
         never = record_decisions(&input, &record, &audited) => match never {},
-        () = terminated() => ("the supervisor was asked to end", None),
+        () = terminated() => ("the supervisor was asked to end".to_owned(), None),
     };
-    finish(&input, ended, audited.get()).await
+    finish(&input, &ended, audited.get()).await
 }
 
 async fn terminated() {
@@ -189,7 +194,7 @@ async fn finish(input: &SuperviseInput<'_>, ended: &str, audited: u64) -> Result
 }
 
 /// Watches for containers that die. Gives the reason for which the session has to end.
-async fn watch_containers(input: &SuperviseInput<'_>, record: &Record) -> &'static str {
+async fn watch_containers(input: &SuperviseInput<'_>, record: &Record, restarts: &watch::Sender<u32>) -> &'static str {
     let labels = vec![format!("{LABEL_SESSION}={}", record.session.as_str())];
     loop {
         let events = input.engine.events(&labels);
@@ -201,46 +206,72 @@ async fn watch_containers(input: &SuperviseInput<'_>, record: &Record) -> &'stat
             if event.action != "die" {
                 continue;
             }
-            match check_containers(input, record).await {
-                Ok(None) => {}
-                Ok(Some(reason)) => return reason,
-                Err(error) => tracing::warn!(%error, "a container that died could not be mended"),
+            if let Some(reason) = mend_containers(input, record, restarts).await {
+                return reason;
             }
         }
         // The engine went away or restarted; without it there is nothing to do but to look again.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if let Ok(Some(reason)) = check_containers(input, record).await {
+        if let Some(reason) = mend_containers(input, record, restarts).await {
             return reason;
         }
     }
 }
 
-async fn check_containers(
+/// Mends what can be mended; gives the reason for which the session has to end otherwise.
+async fn mend_containers(
     input: &SuperviseInput<'_>,
     record: &Record,
-) -> Result<Option<&'static str>, GatewayControlError> {
-    let runs = async |role: Role| -> Result<bool, EngineError> {
-        let found = input.engine.inspect_container(&record.id.object(role)).await?;
-        Ok(found.is_some_and(|container| container.status == crate::engine::ContainerStatus::Running))
-    };
-    if !runs(Role::Agent).await? {
-        return Ok(Some("the agent's container ended"));
+    restarts: &watch::Sender<u32>,
+) -> Option<&'static str> {
+    // The policy may have been changed since the launch.
+    let record = &input.journal.read().ok().flatten().unwrap_or_else(|| record.clone());
+    loop {
+        match mend::examine(input.engine, record).await {
+            Ok(Health::Whole) => return None,
+            Ok(Health::AgentEnded) => return Some("the agent's container ended"),
+            Ok(Health::RelayDied) => {
+                note(input, record, "relay.died", "failed", &[]);
+                if let Err(error) = mend::relay(input.engine, record).await {
+                    tracing::error!(%error, "the relay that died was not started again");
+                    return Some("the relay died, and the agent could not be started again after it");
+                }
+                let at = Timestamp::now();
+                if let Err(error) = input.journal.update(|record| record.restarted = Some(at)) {
+                    tracing::warn!(%error, "the journal was not updated");
+                }
+                note(input, record, "agent.restarted", "ok", &[("reason", "the relay died")]);
+                restarts.send_modify(|count| *count += 1);
+            }
+            Ok(Health::GatewayDied) => {
+                note(input, record, "gateway.died", "failed", &[]);
+                if let Err(error) = mend::gateway(input.engine, record).await {
+                    // Without it the agent has no network, which is safe: the next look tries again.
+                    tracing::warn!(%error, "the gateway that died was not started again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+                note(input, record, "gateway.restarted", "ok", &[]);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the sandbox's containers cannot be seen");
+                return None;
+            }
+        }
     }
-    if !runs(Role::Relay).await? {
-        // The agent's namespace went with the relay: nothing in it can be used any more.
-        return Ok(Some("the relay ended"));
+}
+
+fn tell(input: &SuperviseInput<'_>, record: &Record, notice: Notice) {
+    match notice {
+        Notice::DiskNearlyFull(usage) => {
+            let facts = [("bytes", usage.bytes.to_string()), ("limit", record.limits.disk.to_string())];
+            let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            note(input, record, "session.disk_nearly_full", "ok", &facts);
+        }
+        Notice::Unreadable(count) => {
+            note(input, record, "session.disk_unreadable", "failed", &[("folders", &count.to_string())]);
+        }
     }
-    if !runs(Role::Gateway).await? {
-        note(input, record, "gateway.died", "failed", &[]);
-        let name = record.id.object(Role::Gateway);
-        let mut control = GatewayControl::attach(input.engine, &name).await?;
-        input.engine.start_container(&name).await?;
-        control.ready(Duration::from_secs(20)).await?;
-        let policy = input.journal.read().ok().flatten().map(|record| record.policy).unwrap_or_default();
-        control.carry_out(Action::Policy(policy)).await?;
-        note(input, record, "gateway.restarted", "ok", &[]);
-    }
-    Ok(None)
 }
 
 fn note(input: &SuperviseInput<'_>, record: &Record, action: &str, outcome: &str, facts: &[(&str, &str)]) {
