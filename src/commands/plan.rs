@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::commands::load::{Overrides, Target, load};
 use crate::commands::{Context, Failure};
+use crate::project::quantity;
 use crate::session::plan::Plan;
 
 /// Arguments of `plan`.
@@ -53,7 +54,11 @@ pub fn describe(plan: &Plan) -> String {
         row("credentials", "none".to_owned());
     }
     for (index, credential) in plan.credentials.iter().enumerate() {
-        let line = format!("{} from {}, as {}", credential.name, credential.provider, credential.deliver);
+        let mut line = format!("{} from {}, as {}", credential.name, credential.provider, credential.deliver);
+        if let Some(life) = credential.life {
+            let life = quantity::show_duration(std::time::Duration::from_secs(life));
+            line.push_str(&format!("; issued by it for at most {life}"));
+        }
         row(if index == 0 { "credentials" } else { "" }, line);
     }
     row(

@@ -216,7 +216,10 @@ fn credential() -> Value {
             ("auth", vault_auth()),
             ("field", text("`vault`: the field whose text is the value.", VAULT_WORD)),
             ("fields", vault_words("`vault`: the fields that make a JSON object, which is the value.")),
-            ("ttl", text("`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out.", DURATION)),
+            (
+                "ttl",
+                text("`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out.", DURATION),
+            ),
             ("policies", vault_words("`vault`: the policies of that token; those of the log-in when left out.")),
             (
                 "deliver",

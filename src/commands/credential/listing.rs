@@ -129,7 +129,9 @@ async fn row(
             Err(StoreError::Absent(_)) => return Ok(row.with(State::NotSet, "not set")),
             Err(error) => return Ok(row.with(State::Refused, refusal(error.into()))),
         },
-        ProviderSpec::Exec { .. } | ProviderSpec::Vault(_) if !check => return Ok(row.with(State::OnDemand, "issued at `up`")),
+        ProviderSpec::Exec { .. } | ProviderSpec::Vault(_) if !check => {
+            return Ok(row.with(State::OnDemand, "issued at `up`"));
+        }
         ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } | ProviderSpec::Vault(_) => {}
     }
     let row = filled(row, name, spec, &issue).await;

@@ -247,7 +247,8 @@ mod tests {
 
     #[test]
     fn sends_no_token_in_the_clear() {
-        for fine in ["https://vault.example.com:8200", "http://127.0.0.1:8200", "http://[::1]:8200", "http://localhost"] {
+        for fine in ["https://vault.example.com:8200", "http://127.0.0.1:8200", "http://[::1]:8200", "http://localhost"]
+        {
             assert_eq!(check(&url(fine)), Ok(()), "{fine}");
         }
         for refused in [

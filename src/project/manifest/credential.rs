@@ -70,7 +70,11 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
 
 fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<ProviderSpec> {
     let Some(node) = fields.get("provider") else {
-        reader.report(fields.place, "a credential has no `provider`", "write `provider: store`, `env-file`, `exec` or `vault`");
+        reader.report(
+            fields.place,
+            "a credential has no `provider`",
+            "write `provider: store`, `env-file`, `exec` or `vault`",
+        );
         return None;
     };
     let kind = reader.text(node, "`provider`", "store, env-file, exec or vault")?.to_owned();

@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn knows_addresses_that_may_get_a_token() {
-        for fine in ["https://vault.example.com:8200", "http://127.0.0.1:8200", "http://[::1]:8200", "http://localhost"] {
+        for fine in ["https://vault.example.com:8200", "http://127.0.0.1:8200", "http://[::1]:8200", "http://localhost"]
+        {
             assert_eq!(address(fine).as_deref(), Some(fine));
         }
         for refused in ["", "https://", "http://vault.example.com", "https://user@host", "https://host/?a", "ftp://x"] {
