@@ -18,6 +18,9 @@ use serde_json::Value;
 
 mod misbehaving;
 mod server;
+mod session;
+#[path = "../support/mod.rs"]
+mod support;
 
 use server::{Bao, Postgres};
 
@@ -268,6 +271,63 @@ async fn a_role_logs_in_with_its_secret_id_and_tells_when_somebody_opened_it_bef
     write(&bao.run(&planted));
     let refused = side.refused(&wrapped).await;
     assert!(matches!(refused, VaultError::Intercepted), "{refused:?}");
+}
+
+/// A token of an identity provider, signed by `openssl`: RS256 (RFC 7518, section 3.3).
+fn signed(key: &std::path::Path, claims: &Value) -> String {
+    use base64::Engine as _;
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let text = format!("{}.{}", encode(br#"{"alg":"RS256","typ":"JWT"}"#), encode(claims.to_string().as_bytes()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &text).unwrap();
+    format!("{text}.{}", encode(&openssl(&["dgst", "-sha256", "-sign", path_of(key), path_of(file.path())])))
+}
+
+fn openssl(words: &[&str]) -> Vec<u8> {
+    let output = std::process::Command::new("openssl").args(words).output().unwrap_or_else(|error| {
+        panic!("this test needs `openssl` (Debian package `openssl`): {error}");
+    });
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn path_of(path: &std::path::Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[tokio::test]
+async fn a_signed_identity_logs_in_and_another_audience_does_not() {
+    let (bao, postgres) = (Bao::start(), Postgres::start());
+    with_database(&bao, &postgres);
+    bao.policy("payments", READ);
+    let side = Side::new(&bao.address, "unused");
+    let key = side.folder.path().join("key.pem");
+    openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", path_of(&key)]);
+    let public = String::from_utf8(openssl(&["pkey", "-in", path_of(&key), "-pubout"])).unwrap();
+    bao.run(&["auth", "enable", "jwt"]);
+    bao.run(&["write", "auth/jwt/config", &format!("jwt_validation_pubkeys={}", public.trim())]);
+    let role =
+        ["role_type=jwt", "bound_audiences=sandbox", "user_claim=sub", "token_policies=payments", "token_ttl=10m"];
+    bao.run(&[&["write", "auth/jwt/role/agents"], role.as_slice()].concat());
+    let write = |audience: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = side.folder.path().join("identity.jwt");
+        let now = Timestamp::now().as_second();
+        let claims =
+            serde_json::json!({ "sub": "ada", "aud": audience, "iat": now, "nbf": now - 60, "exp": now + 300 });
+        std::fs::write(&file, signed(&key, &claims)).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let jwt = SecretSource::File(PathBuf::from("identity.jwt"));
+    let auth = VaultAuth::Jwt { mount: "jwt".to_owned(), role: "agents".to_owned(), jwt };
+    let spec = VaultSpec { auth, ..spec("database/creds/payments", &["username", "password"]) };
+    write("sandbox");
+    let issued = side.issue(&spec).await.unwrap();
+    assert_eq!(side.revoke(&spec, issued.handle.as_deref()).await.unwrap(), Revocation::Revoked);
+    write("another");
+    let refused = side.refused(&spec).await;
+    assert!(matches!(&refused, VaultError::Failed { .. } | VaultError::Denied { .. }), "{refused:?}");
+    assert!(!format!("{refused:?}").contains("eyJ"), "{refused:?}");
 }
 
 #[tokio::test]
