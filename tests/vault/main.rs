@@ -346,6 +346,27 @@ async fn says_that_a_server_is_sealed_or_not_there() {
 }
 
 #[tokio::test]
+async fn trusts_the_authority_that_the_environment_names_and_no_other() {
+    let certificates = tempfile::tempdir().unwrap();
+    let bao = Bao::start_with_tls(certificates.path());
+    bao.run(&["kv", "put", "secret/payments/api", "key=value-of-the-test"]);
+    let spec = spec("secret/payments/api", &["key"]);
+    let mut side = Side::new(&bao.address, Bao::ROOT);
+    let refused = side.refused(&spec).await;
+    assert!(matches!(&refused, VaultError::Unreachable { .. }), "{refused:?}");
+    let file = std::fs::read_dir(certificates.path()).unwrap().map(|entry| entry.unwrap().path());
+    side.environment.ca_file = file.into_iter().find(|path| path.to_str().unwrap().ends_with("-ca.pem"));
+    assert!(side.environment.ca_file.is_some());
+    side.issue(&spec).await.unwrap();
+    // A file without a certificate must not mean that the system's authorities count.
+    let empty = certificates.path().join("empty.pem");
+    std::fs::write(&empty, "").unwrap();
+    side.environment.ca_file = Some(empty);
+    let refused = side.refused(&spec).await;
+    assert!(matches!(&refused, VaultError::Certificates { .. }), "{refused:?}");
+}
+
+#[tokio::test]
 async fn needs_a_token_and_an_address() {
     let mut side = Side::new("http://127.0.0.1:1", "unused");
     side.environment.token = None;

@@ -59,7 +59,7 @@ fn the_agent_has_a_database_role_until_its_session_ends() {
         assert!(begun.elapsed() < Duration::from_secs(10), "{} roles outlive the session", roles());
         std::thread::sleep(Duration::from_millis(100));
     }
-    let (_, log, _) = run(&["audit", "--format", "json"]);
+    let (_, log, _) = run(&["audit", "log", "--format", "json"]);
     assert!(log.contains("credential.issued") && log.contains("credential.revoked"), "{log}");
     assert!(!log.contains(password) && !log.contains(&token), "the audit log holds a secret");
 }
