@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::secret::Secret;
 use super::spec::{SecretSource, VaultAuth, VaultFields, VaultSpec};
-use super::wiped::Wiped;
+use super::wiped::{self, Wiped};
 use super::{IssueContext, env_file, exec};
 use crate::project::CredentialName;
 
@@ -291,7 +291,12 @@ async fn read(
     ends: Timestamp,
     handle: &str,
 ) -> Result<Read, VaultError> {
-    let mounted = client.call(Method::GET, &format!("sys/internal/ui/mounts/{}", spec.path), Some(token), None).await?;
+    let asked = format!("sys/internal/ui/mounts/{}", spec.path);
+    let mounted = client.call(Method::GET, &asked, Some(token), None).await.map_err(|error| match error {
+        // Who may use nothing below a mount is not told what it is; it is the path that needs a policy.
+        VaultError::Denied { said, .. } => VaultError::Denied { path: spec.path.clone(), said },
+        error => error,
+    })?;
     let (path, versioned) = api_path(&mounted.0, &spec.path);
     let answer = client.call(Method::GET, &path, Some(token), None).await?;
     let data = if versioned { answer.0.pointer("/data/data") } else { answer.0.get("data") };
@@ -330,16 +335,21 @@ fn value_of(data: &Map<String, Value>, fields: &VaultFields) -> Result<Secret, V
     match fields {
         VaultFields::One(field) => match find(field)? {
             Value::String(text) => Ok(secret(text)),
-            other => Ok(Secret::new(other.to_string().into_bytes())),
+            other => json_of(other),
         },
         VaultFields::Several(fields) => {
             let mut chosen = Wiped(Value::Object(Map::new()));
             for field in fields {
                 chosen.0[field] = find(field)?.clone();
             }
-            Ok(Secret::new(chosen.0.to_string().into_bytes()))
+            json_of(&chosen.0)
         }
     }
+}
+
+fn json_of(value: &Value) -> Result<Secret, VaultError> {
+    let text = wiped::text(value).map_err(|_| VaultError::Answer("a value that is too long"))?;
+    Ok(Secret::new(text.to_vec()))
 }
 
 fn token_of(answer: &Wiped) -> Result<(Secret, String, u64), VaultError> {

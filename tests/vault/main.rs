@@ -152,6 +152,8 @@ async fn reads_stored_values_of_both_versions_and_leaves_no_token_behind() {
     assert!(matches!(&refused, VaultError::Absent { .. }), "{refused:?}");
     let refused = side.refused(&spec("secret/others/api", &["key"])).await;
     assert!(matches!(&refused, VaultError::Denied { .. }), "{refused:?}");
+    let refused = side.refused(&spec("nothing/here", &["key"])).await;
+    assert!(matches!(&refused, VaultError::Denied { path, .. } if path == "nothing/here"), "{refused:?}");
     bao.run(&["kv", "delete", "secret/payments/api"]);
     let refused = side.refused(&spec("secret/payments/api", &["key"])).await;
     assert!(matches!(&refused, VaultError::Deleted { .. }), "{refused:?}");

@@ -93,6 +93,9 @@ fn vault_advice(error: &VaultError) -> String {
             "log in again; if the token is good, its policy needs `update` on auth/token/create and \
              auth/token/revoke-accessor"
         }
+        VaultError::Denied { path, .. } if path.ends_with("/login") => {
+            "compare the role, `mount` and what it logs in with, and when that runs out"
+        }
         VaultError::Denied { path, .. } => {
             return format!("ask for a policy with `path \"{path}\" {{ capabilities = [\"read\"] }}`, or log in again");
         }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::error::VaultError;
 use crate::credential::exec::said;
 use crate::credential::secret::Secret;
-use crate::credential::wiped::Wiped;
+use crate::credential::wiped::{self, Wiped};
 
 /// How long one call may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -147,7 +147,7 @@ impl Client {
             request = request.header(HeaderName::from_static("x-vault-token"), value);
         }
         if let Some(Wiped(body)) = body {
-            let text = Zeroizing::new(body.to_string().into_bytes());
+            let text = wiped::text(body).map_err(|_| VaultError::Answer("more to log in with than it takes"))?;
             request = request.header(http::header::CONTENT_TYPE, "application/json").body(Bytes::from_owner(text));
         }
         request.send().await.map_err(|error| self.failed(error))
