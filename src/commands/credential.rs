@@ -19,7 +19,7 @@ use crate::credential::fingerprint::{self, Fingerprint};
 use crate::credential::secret::Secret;
 use crate::credential::spec::{CredentialSpec, ProviderSpec};
 use crate::credential::store::Store;
-use crate::credential::{CredentialError, IssueContext, VALUE_LIMIT, admit, env_file, rotation};
+use crate::credential::{CredentialError, IssueContext, VALUE_LIMIT, admit, env_file, rotation, vault};
 use crate::project::manifest::Manifest;
 use crate::project::{CredentialName, ProjectName, SandboxName, trust};
 use crate::session::journal::{Journal, Phase};
@@ -115,7 +115,23 @@ pub fn issue_context<'a>(
         actor,
         store: store(context, root, actor),
         state: &context.folders.state,
+        vault: vault_environment(context),
         reason,
+    }
+}
+
+/// What the environment says of Vault. OpenBao's own names come first, as its command line has it.
+fn vault_environment(context: &Context) -> vault::Environment {
+    let variable = |name: &str| {
+        let find = |prefix: &str| std::env::var(format!("{prefix}_{name}")).ok().filter(|value| !value.is_empty());
+        find("BAO").or_else(|| find("VAULT"))
+    };
+    vault::Environment {
+        address: variable("ADDR"),
+        token: variable("TOKEN").map(|token| Secret::new(token.into_bytes())),
+        token_file: context.folders.home.join(".vault-token"),
+        namespace: variable("NAMESPACE"),
+        ca_file: variable("CACERT").map(PathBuf::from),
     }
 }
 
@@ -338,7 +354,7 @@ fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
             true
         }
         // The supervisors of the running sandboxes ask these anew.
-        ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } => false,
+        ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } | ProviderSpec::Vault(_) => false,
     };
     let journals = holders(context, &manifest, &name)?;
     for journal in journals.values() {

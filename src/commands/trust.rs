@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::printer::sanitise;
 use super::{Context, Failure};
-use crate::credential::spec::{Delivery, ProviderSpec};
+use crate::credential::spec::{Delivery, ProviderSpec, SecretSource, VaultAuth, VaultFields, VaultSpec};
 use crate::image::reference::{Digest, ImageChoice};
 use crate::project::manifest::{self, Manifest};
 use crate::project::quantity::{show_duration, show_size};
@@ -165,6 +165,7 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
                 lines.extend(revoke_command.iter().map(|words| format!("RUN ON THIS MACHINE: {}", words.join(" "))));
                 "from that command".to_owned()
             }
+            ProviderSpec::Vault(vault) => vault_source(vault, &mut lines),
         };
         let way = match &credential.deliver {
             Delivery::File { name } => format!("as the file /run/secrets/{name}"),
@@ -195,6 +196,32 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
         lines.push(format!("use up to {}", asked.join(", ")));
     }
     lines
+}
+
+/// What a credential of Vault's asks for; what is more than to hand it over gets a line of its own.
+fn vault_source(vault: &VaultSpec, lines: &mut Vec<String>) -> String {
+    let address = vault.address.as_deref().unwrap_or("the address of your environment");
+    let source = match &vault.auth {
+        VaultAuth::Token => {
+            lines.push(format!("USE YOUR VAULT TOKEN at {address}"));
+            None
+        }
+        VaultAuth::Approle { secret_id, .. } => Some(secret_id),
+        VaultAuth::Jwt { jwt, .. } => Some(jwt),
+    };
+    match source {
+        None => {}
+        Some(SecretSource::Command(words)) => {
+            lines.push(format!("RUN ON THIS MACHINE: {}", words.join(" ")));
+            lines.push(format!("log in with its answer at {address}"));
+        }
+        Some(SecretSource::File(path)) => lines.push(format!("log in with {} at {address}", path.display())),
+    }
+    let fields = match &vault.fields {
+        VaultFields::One(field) => field.clone(),
+        VaultFields::Several(fields) => fields.join(", "),
+    };
+    format!("from {fields} of {} in Vault at {address}", vault.path)
 }
 
 impl From<TrustError> for Failure {

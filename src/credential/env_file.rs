@@ -101,6 +101,14 @@ pub fn read_all(root: &Path, path: &Path) -> Result<Vec<(String, Secret)>, EnvFi
     parse(text.expose()).map_err(|line| EnvFileError::Line { path: path.to_path_buf(), line })
 }
 
+/// Reads a whole file under the same rules, such as one that holds nothing but a secret.
+///
+/// # Errors
+/// When the file is refused.
+pub fn read_whole(root: &Path, path: &Path) -> Result<Secret, EnvFileError> {
+    open(root, path).map(|(text, _)| text)
+}
+
 fn open(root: &Path, path: &Path) -> Result<(Secret, Timestamp), EnvFileError> {
     let shown = path.to_path_buf();
     let failed = |source| EnvFileError::Io { path: shown.clone(), source };

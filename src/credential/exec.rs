@@ -18,7 +18,7 @@ use super::IssueContext;
 use crate::project::CredentialName;
 
 mod answer;
-mod said;
+pub(super) mod said;
 
 pub use answer::Answer;
 

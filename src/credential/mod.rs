@@ -21,6 +21,8 @@ pub mod rotation;
 pub mod secret;
 pub mod spec;
 pub mod store;
+pub mod vault;
+mod wiped;
 
 use fingerprint::{Fingerprint, FingerprintError};
 use secret::Secret;
@@ -43,6 +45,9 @@ pub enum CredentialError {
     /// The command failed.
     #[error("have a command issue it")]
     Exec(#[from] exec::ExecError),
+    /// Vault failed.
+    #[error("get it from Vault")]
+    Vault(#[from] vault::VaultError),
     /// The fingerprints failed.
     #[error("compare it with the credentials of other projects")]
     Fingerprint(#[from] FingerprintError),
@@ -92,6 +97,8 @@ pub struct IssueContext<'a> {
     pub store: store::Store,
     /// The launcher's state folder.
     pub state: &'a Path,
+    /// What the developer's environment says of Vault.
+    pub vault: vault::Environment,
     /// Why: `up`, `rotation`, `down`.
     pub reason: &'a str,
 }
@@ -154,6 +161,11 @@ pub async fn issue(
         ProviderSpec::Exec { command, .. } => {
             let answer = exec::issue(command, &exec::Request::new(name, context, None)).await?;
             (answer.value, answer.expires_at, answer.handle, answer.scope)
+        }
+        ProviderSpec::Vault(vault) => {
+            let read = vault::issue(name, vault, context).await?;
+            issued_at = read.written_at.unwrap_or(issued_at);
+            (read.value, read.expires_at, read.handle, Some(format!("vault {}", vault.path)))
         }
     };
     match accept(name, spec, context, &value, issued_at, expires_at) {
@@ -256,6 +268,14 @@ pub async fn revoke(
             exec::revoke(command, &exec::Request::new(name, context, handle)).await?;
             Ok(Revocation::Revoked)
         }
+        ProviderSpec::Vault(vault) => match handle {
+            Some(handle) => {
+                vault::revoke(name, vault, handle, context).await?;
+                Ok(Revocation::Revoked)
+            }
+            // A stored value outlives the token that it was read with.
+            None => Ok(Revocation::StaticRemains),
+        },
         ProviderSpec::Store | ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } => Ok(Revocation::StaticRemains),
     }
 }
@@ -323,6 +343,7 @@ impl ProviderSpec {
             Self::Store => "store",
             Self::EnvFile { .. } => "env-file",
             Self::Exec { .. } => "exec",
+            Self::Vault(_) => "vault",
         }
     }
 }

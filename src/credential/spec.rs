@@ -46,6 +46,8 @@ pub enum ProviderSpec {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         revoke_command: Option<Vec<String>>,
     },
+    /// Vault or OpenBao.
+    Vault(Box<VaultSpec>),
 }
 
 /// How the agent gets a credential.
@@ -76,4 +78,74 @@ pub struct SharedWith {
     pub projects: Vec<String>,
     /// Why.
     pub reason: String,
+}
+
+/// What is read from Vault or OpenBao, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultSpec {
+    /// The server; of the developer's environment when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The namespace; of the developer's environment when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// As whom.
+    pub auth: VaultAuth,
+    /// The path, as the command line of Vault takes it.
+    pub path: String,
+    /// What of it is delivered.
+    pub fields: VaultFields,
+    /// How long the child token lives.
+    pub ttl: Duration,
+    /// The child token's policies; the developer's own when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
+}
+
+/// How the launcher logs in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VaultAuth {
+    /// With the developer's own token, of which a child is made.
+    Token,
+    /// With a role's id and a secret id.
+    Approle {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role's id, which is no secret by itself.
+        role_id: String,
+        /// Where the secret id comes from.
+        secret_id: SecretSource,
+        /// Whether that is a wrapping token with the secret id in it.
+        wrapped: bool,
+    },
+    /// With a signed token of an identity provider.
+    Jwt {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role.
+        role: String,
+        /// Where the signed token comes from.
+        jwt: SecretSource,
+    },
+}
+
+/// Where the launcher gets a secret of its own from, such as one to log in with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecretSource {
+    /// A file inside the project that nobody else can read and git does not track.
+    File(PathBuf),
+    /// A command on the developer's machine; runs only in a trusted manifest.
+    Command(Vec<String>),
+}
+
+/// What of an answer is delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VaultFields {
+    /// The text of one field.
+    One(String),
+    /// A JSON object of these fields.
+    Several(Vec<String>),
 }

@@ -28,6 +28,7 @@ impl Home {
                 owner: "ada".to_owned(),
             },
             state: root,
+            vault: vault::Environment::default(),
             reason: "up",
         }
     }

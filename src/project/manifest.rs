@@ -17,6 +17,7 @@ use crate::project::yaml;
 pub(in crate::project) mod credential;
 pub(in crate::project) mod network;
 pub(in crate::project) mod resolve;
+pub(in crate::project) mod vault;
 
 pub use crate::project::problem::{ManifestError, Problem};
 

@@ -194,13 +194,13 @@ fn credential() -> Value {
             (
                 "provider",
                 json!({
-                    "enum": ["store", "env-file", "exec"],
-                    "description": "Who issues it: the encrypted store, a variable of an env file, or a command on the developer's machine."
+                    "enum": ["store", "env-file", "exec", "vault"],
+                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, or Vault or OpenBao."
                 }),
             ),
             (
                 "path",
-                json!({ "type": "string", "minLength": 1, "description": "`env-file`: the file, inside the project." }),
+                json!({ "type": "string", "minLength": 1, "description": "`env-file`: the file, inside the project. `vault`: the path, as `vault kv get` or `vault read` takes it." }),
             ),
             ("variable", text("`env-file`: the variable in it.", VARIABLE)),
             (
@@ -208,6 +208,19 @@ fn credential() -> Value {
                 command("`exec`: the command that prints the value. There is no shell. It needs `sandbox trust`."),
             ),
             ("revoke_command", command("`exec`: the command that ends the credential.")),
+            (
+                "address",
+                text("`vault`: the server; VAULT_ADDR or BAO_ADDR of the environment when left out.", "^https?://"),
+            ),
+            ("namespace", text("`vault`: the namespace.", VAULT_PATH)),
+            ("auth", vault_auth()),
+            ("field", text("`vault`: the field whose text is the value.", VAULT_WORD)),
+            ("fields", vault_words("`vault`: the fields that make a JSON object, which is the value.")),
+            (
+                "ttl",
+                text("`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out.", DURATION),
+            ),
+            ("policies", vault_words("`vault`: the policies of that token; those of the log-in when left out.")),
             (
                 "deliver",
                 json!({
@@ -231,11 +244,49 @@ fn credential() -> Value {
         })
     };
     schema["allOf"] = json!([
-        when("store", &[], &["path", "variable", "command", "revoke_command"]),
-        when("env-file", &["path", "variable"], &["command", "revoke_command"]),
-        when("exec", &["command"], &["path", "variable"]),
+        when("store", &[], &[&["path", "variable", "command", "revoke_command"], VAULT_KEYS].concat()),
+        when("env-file", &["path", "variable"], &[&["command", "revoke_command"], VAULT_KEYS].concat()),
+        when("exec", &["command"], &[&["path", "variable"], VAULT_KEYS].concat()),
+        when("vault", &["path"], &["variable", "command", "revoke_command"]),
     ]);
     schema
+}
+
+/// Keys that `vault` alone has.
+const VAULT_KEYS: &[&str] = &["address", "namespace", "auth", "field", "fields", "ttl", "policies"];
+const VAULT_WORD: &str = "^[A-Za-z0-9._-]{1,128}$";
+const VAULT_PATH: &str = "^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$";
+
+fn vault_words(description: &str) -> Value {
+    json!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 32,
+        "items": { "type": "string", "pattern": VAULT_WORD },
+        "description": description
+    })
+}
+
+fn vault_auth() -> Value {
+    object(
+        "`vault`: as whom the launcher logs in; with the developer's own token when left out.",
+        &["method"],
+        vec![
+            ("method", json!({ "enum": ["token", "approle", "jwt"], "description": "How it logs in." })),
+            ("mount", text("Where the method is mounted; at its own name when left out.", VAULT_PATH)),
+            ("role_id", text("`approle`: the role's id.", VAULT_WORD)),
+            ("role", text("`jwt`: the role.", VAULT_WORD)),
+            (
+                "secret_file",
+                json!({ "type": "string", "minLength": 1, "description": "The file, inside the project, with the secret id or the signed token." }),
+            ),
+            ("secret_command", command("The command that prints the secret id or the signed token.")),
+            (
+                "wrapped",
+                json!({ "type": "boolean", "default": false, "description": "`approle`: whether the command prints a wrapping token with the secret id in it." }),
+            ),
+        ],
+    )
 }
 
 fn resources() -> Value {
@@ -260,7 +311,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::project::manifest::{credential, network, resolve};
+    use crate::project::manifest::{credential, network, resolve, vault};
 
     fn keys(schema: &Value) -> BTreeSet<&str> {
         assert_eq!(schema["additionalProperties"], json!(false), "{schema:#}");
@@ -286,6 +337,7 @@ mod tests {
         let credentials = &properties["credentials"]["additionalProperties"];
         assert_eq!(keys(credentials), known(credential::CREDENTIAL));
         assert_eq!(keys(&credentials["properties"]["shared_with"]), known(credential::SHARED));
+        assert_eq!(keys(&credentials["properties"]["auth"]), known(vault::AUTH));
         let ways = credentials["properties"]["deliver"]["oneOf"].as_array().unwrap();
         let ways: BTreeSet<&str> = ways.iter().flat_map(keys).collect();
         assert_eq!(ways, known(credential::DELIVER));

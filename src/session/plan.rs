@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::credential::spec::{CredentialSpec, Delivery};
+use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec};
 use crate::engine::container::{ContainerSpec, Limits, MemoryVolume, Mount, Network, Tmpfs, User, VolumeSpec};
 use crate::image::reference::Digest;
 use crate::network::policy::Policy;
@@ -149,6 +149,9 @@ pub struct PlannedCredential {
     pub provider: String,
     /// How the agent gets it, in words.
     pub deliver: String,
+    /// How long it lives at most, in seconds, where the manifest says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub life: Option<u64>,
     /// When it runs out; known once it was issued.
     pub expires_at: Option<jiff::Timestamp>,
 }
@@ -412,6 +415,10 @@ fn planned_credential(name: &CredentialName, spec: &CredentialSpec) -> PlannedCr
             Delivery::File { name } => format!("file {SECRETS}/{name}"),
             Delivery::Git { host } => format!("git credential helper for {host}"),
             Delivery::Environment { variable } => format!("environment variable {variable}"),
+        },
+        life: match &spec.provider {
+            ProviderSpec::Vault(vault) => Some(vault.ttl.as_secs()),
+            _ => None,
         },
         expires_at: None,
     }

@@ -2,6 +2,7 @@
 
 use crate::commands::Failure;
 use crate::credential::store::StoreError;
+use crate::credential::vault::VaultError;
 use crate::credential::{CredentialError, env_file};
 
 impl From<CredentialError> for Failure {
@@ -55,6 +56,7 @@ impl From<CredentialError> for Failure {
                 "keep agents' values in a file of their own, such as `.env.agent`, with mode 600".to_owned()
             }
             CredentialError::Exec(_) => "run the command by hand and see what it says".to_owned(),
+            CredentialError::Vault(error) => vault_advice(error),
             CredentialError::Fingerprint(_) => "make the launcher's state folder writable for you".to_owned(),
             CredentialError::Shared { .. } => {
                 "issue another one for this project; or declare `shared_with: { projects: […], reason: … }`".to_owned()
@@ -70,4 +72,43 @@ impl From<CredentialError> for Failure {
         };
         Failure::new("credential", &error, next)
     }
+}
+
+fn vault_advice(error: &VaultError) -> String {
+    let next = match error {
+        VaultError::NoAddress => "write `address: https://HOST:8200` in sandbox.yaml, or set VAULT_ADDR or BAO_ADDR",
+        VaultError::Address { .. } => "write https://HOST:PORT; http:// is for loopback alone",
+        VaultError::NoToken => "run `vault login` or `bao login`, or set VAULT_TOKEN or BAO_TOKEN",
+        VaultError::TokenFile { .. } => "make the file readable for you alone, or log in again",
+        VaultError::Certificates { .. } => "name a file of PEM certificates with VAULT_CACERT or BAO_CACERT",
+        VaultError::File(_) => "keep the secret alone in a file of mode 600 that git does not track",
+        VaultError::Command(_) => "run the command by hand and see what it says",
+        VaultError::NotText => "look at what the file, the command or the variable gives",
+        VaultError::Unreachable { .. } => {
+            "compare the address; for a certificate of your own authority, set VAULT_CACERT or BAO_CACERT to its file"
+        }
+        VaultError::Timeout { .. } | VaultError::Busy { .. } => "try again later, or ask who runs the server",
+        VaultError::Sealed(_) => "ask who runs the server to unseal it",
+        VaultError::Denied { path, .. } if path.starts_with("auth/token/") => {
+            "log in again; if the token is good, its policy needs `update` on auth/token/create and \
+             auth/token/revoke-accessor"
+        }
+        VaultError::Denied { path, .. } if path.ends_with("/login") => {
+            "compare the role, `mount` and what it logs in with, and when that runs out"
+        }
+        VaultError::Denied { path, .. } => {
+            return format!("ask for a policy with `path \"{path}\" {{ capabilities = [\"read\"] }}`, or log in again");
+        }
+        VaultError::Absent { .. } => "compare `path` and `namespace` with `vault kv get` or `vault read`",
+        VaultError::Deleted { .. } => "write a new version, or bring the old one back with `vault kv undelete`",
+        VaultError::Failed { .. } => "compare `auth`, `path` and `policies` with what the server has",
+        VaultError::Redirection(_) => "name the active server with `address`",
+        VaultError::Field(_) => "compare `field` or `fields` with what `vault read` shows",
+        VaultError::Intercepted => {
+            "treat the secret id as stolen: revoke it and the role's tokens, find out who opened it, then wrap a new one"
+        }
+        VaultError::Wider(_) => "ask for a role or token that grants no more, or list the policies in `policies`",
+        VaultError::Client(_) | VaultError::Answer(_) | VaultError::Handle => "compare the version of the server",
+    };
+    next.to_owned()
 }

@@ -4,9 +4,9 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
-use zeroize::Zeroize as _;
 
 use crate::credential::secret::Secret;
+use crate::credential::wiped::Wiped;
 
 /// The longest handle and the longest scope, in bytes.
 const WORD_LIMIT: usize = 1024;
@@ -102,23 +102,6 @@ fn time(value: Option<&Value>) -> Result<Option<Timestamp>, &'static str> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => text.parse().map(Some).map_err(|_| "a time that is not in RFC 3339"),
         Some(_) => Err("a time that is not text"),
-    }
-}
-
-/// A JSON document whose texts are wiped when it goes.
-struct Wiped(Value);
-
-impl Drop for Wiped {
-    fn drop(&mut self) {
-        fn wipe(value: &mut Value) {
-            match value {
-                Value::String(text) => text.zeroize(),
-                Value::Array(values) => values.iter_mut().for_each(wipe),
-                Value::Object(values) => values.values_mut().for_each(wipe),
-                _ => {}
-            }
-        }
-        wipe(&mut self.0);
     }
 }
 

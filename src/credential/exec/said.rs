@@ -18,7 +18,7 @@ const ANNOUNCING: [&str; 9] =
 
 /// The beginning of what a program said, on one line, without control characters, pieces of its answer, or words that
 /// look like secrets.
-pub(super) fn shown(said: &[u8], answer: &[u8]) -> String {
+pub(in crate::credential) fn shown(said: &[u8], answer: &[u8]) -> String {
     if answer.len() > SEARCHED {
         return String::new();
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::resolve::{deliverable, variable_name};
+use super::vault;
 use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, SharedWith};
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::quantity;
@@ -16,6 +17,13 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "variable",
     "command",
     "revoke_command",
+    "address",
+    "namespace",
+    "auth",
+    "field",
+    "fields",
+    "ttl",
+    "policies",
     "deliver",
     "max_age",
     "shared_with",
@@ -28,7 +36,7 @@ const DELIVER_AND_LATER: &[&str] = &["file", "git", "environment", "broker", "he
 pub(in crate::project) const SHARED: &[&str] = &["projects", "reason"];
 
 /// Providers that are designed and not built.
-const LATER: &[&str] = &["vault", "github-app", "aws-sts", "openai-project", "anthropic-wif"];
+const LATER: &[&str] = &["github-app", "aws-sts", "openai-project", "anthropic-wif"];
 
 /// The credential, or `None` with a problem reported.
 pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root: &Path) -> Option<CredentialSpec> {
@@ -41,7 +49,7 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
         reader.report(
             kind.place,
             format!("the provider `{text}` is not in this version"),
-            "this version has the providers store, env-file and exec; an `exec` command can ask the issuer",
+            "this version has the providers store, env-file, exec and vault; an `exec` command can ask the issuer",
         );
         return None;
     }
@@ -62,24 +70,29 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
 
 fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<ProviderSpec> {
     let Some(node) = fields.get("provider") else {
-        reader.report(fields.place, "a credential has no `provider`", "write `provider: store`, `env-file` or `exec`");
+        reader.report(
+            fields.place,
+            "a credential has no `provider`",
+            "write `provider: store`, `env-file`, `exec` or `vault`",
+        );
         return None;
     };
-    let kind = reader.text(node, "`provider`", "store, env-file or exec")?.to_owned();
+    let kind = reader.text(node, "`provider`", "store, env-file, exec or vault")?.to_owned();
     let allowed: &[&str] = match kind.as_str() {
         "store" => &[],
         "env-file" => &["path", "variable"],
         "exec" => &["command", "revoke_command"],
+        "vault" => &["path", "address", "namespace", "auth", "field", "fields", "ttl", "policies"],
         other => {
             let shown = other.chars().take(60).collect::<String>();
             let message = format!("there is no provider `{}`", shown.escape_debug());
-            reader.report(node.place, message, "this version has the providers store, env-file and exec");
+            reader.report(node.place, message, "this version has the providers store, env-file, exec and vault");
             return None;
         }
     };
-    for key in ["path", "variable", "command", "revoke_command"] {
+    for key in ["path", "variable", "command", "revoke_command"].iter().chain(vault::KEYS) {
         if let Some(node) = fields.get(key)
-            && !allowed.contains(&key)
+            && !allowed.contains(key)
         {
             let message = format!("the provider `{kind}` has no `{key}`");
             reader.report(node.place, message, "take it out, or name the provider that it belongs to");
@@ -112,6 +125,7 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
             };
             Some(ProviderSpec::Exec { command: command?, revoke_command })
         }
+        "vault" => vault::spec(reader, fields, root).map(|spec| ProviderSpec::Vault(Box::new(spec))),
         _ => Some(ProviderSpec::Store),
     }
 }

@@ -172,6 +172,60 @@ fn tells_what_is_wrong_with_a_credential() {
 }
 
 #[test]
+fn tells_what_is_wrong_with_a_credential_of_vault() {
+    insta::assert_snapshot!(refusal(
+        r#"credentials:
+  a: { provider: vault, path: secret/x }
+  b: { provider: vault, field: key }
+  c: { provider: vault, path: ../sys/seal, field: key }
+  d: { provider: vault, path: secret/x, field: key, fields: [a] }
+  e: { provider: vault, path: secret/x, field: key, address: "http://vault.example.com" }
+  f: { provider: vault, path: secret/x, field: key, ttl: 32d }
+  g: { provider: vault, path: secret/x, field: key, auth: { method: ldap } }
+  h: { provider: vault, path: secret/x, field: key, auth: { method: token, role: x } }
+  i: { provider: vault, path: secret/x, field: key, auth: { method: approle, role_id: x, secret_file: /etc/id } }
+  j: { provider: vault, path: secret/x, field: key, auth: { method: approle, role_id: x, secret_file: id, wrapped: true } }
+  k: { provider: vault, path: secret/x, field: key, auth: { method: jwt, role: x } }
+  l: { provider: vault, path: secret/x, field: key, policies: [] }
+  m: { provider: store, namespace: x }
+"#
+    ));
+}
+
+#[test]
+fn reads_a_credential_of_vault() {
+    let read = read(
+        r#"credentials:
+  plain: { provider: vault, path: secret/payments/api, field: key }
+  full:
+    provider: vault
+    address: https://vault.example.com:8200
+    namespace: team-a/payments
+    auth: { method: approle, mount: ci/approle, role_id: r-1, secret_command: [secret-id], wrapped: true }
+    path: database/creds/payments
+    fields: [username, password]
+    ttl: 30m
+    policies: [payments-read]
+"#,
+    )
+    .unwrap();
+    let specs: Vec<_> = read.credentials.values().map(|spec| serde_json::to_value(&spec.provider).unwrap()).collect();
+    let (full, plain) = (&specs[0], &specs[1]);
+    assert_eq!(full["auth"]["approle"]["secret_id"]["command"][0], "secret-id");
+    assert_eq!(full["auth"]["approle"]["wrapped"], true);
+    assert_eq!(full["fields"]["several"], serde_json::json!(["username", "password"]));
+    assert_eq!((&full["ttl"]["secs"], &full["policies"][0]), (&1800.into(), &"payments-read".into()));
+    assert_eq!((&plain["auth"], &plain["ttl"]["secs"]), (&"token".into(), &3600.into()));
+    // The journal keeps the declaration, and revokes by it.
+    for (spec, json) in read.credentials.values().zip(&specs) {
+        assert_eq!(
+            serde_json::from_value::<crate::credential::spec::ProviderSpec>(json.clone()).unwrap(),
+            spec.provider
+        );
+    }
+}
+
+#[test]
 fn tells_what_is_wrong_with_the_environment() {
     insta::assert_snapshot!(refusal(
         "environment: { LD_PRELOAD: x, git_dir: x, https_proxy: x, \"1X\": x, PATH: /bin, PORT: 80 }\n"
