@@ -22,7 +22,7 @@ async fn archive(cache: &Path) -> (Vec<Digest>, Digest) {
     assert_eq!(built.config_digest, locked.config_digest);
     assert_eq!(built.manifest_digest, locked.manifest_digest);
     let mut bytes = Vec::new();
-    built.archive().read_to_end(&mut bytes).await.unwrap();
+    built.archive().unwrap().read_to_end(&mut bytes).await.unwrap();
     // What travels is what was promised: each layer in the archive has its diff_id as digest.
     let mut layers = Vec::new();
     let mut entries = tar::Archive::new(&bytes[..]);

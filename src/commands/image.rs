@@ -157,7 +157,7 @@ async fn write(built: &BuiltImage, output: &Output) -> Result<(), ImageError> {
         Output::Archive(path) => {
             let io = |source| ImageError::File { path: path.clone(), source };
             let mut file = tokio::fs::File::create(path).await.map_err(io)?;
-            tokio::io::copy(&mut built.archive(), &mut file).await.map_err(io)?;
+            tokio::io::copy(&mut built.archive()?, &mut file).await.map_err(io)?;
             file.flush().await.map_err(io)
         }
         Output::Layout(folder) => {
@@ -167,7 +167,7 @@ async fn write(built: &BuiltImage, output: &Output) -> Result<(), ImageError> {
             for layer in &built.layers {
                 std::fs::copy(&layer.path, blobs.join(layer.diff_id.hex())).map_err(io)?;
             }
-            for (path, bytes) in built.documents() {
+            for (path, bytes) in built.documents()? {
                 std::fs::write(folder.join(path), bytes).map_err(io)?;
             }
             Ok(())

@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use oci_spec::OciSpecError;
+use oci_spec::image::{
+    Config, Descriptor, History, ImageConfiguration, ImageIndexBuilder, ImageManifestBuilder, MediaType, Os, RootFs,
+};
 use serde_json::json;
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
+use super::error::ImageError;
 use super::reference::Digest;
-
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// A layer in the cache.
 #[derive(Debug, Clone)]
@@ -58,68 +59,88 @@ pub struct Settings<'a> {
 
 impl BuiltImage {
     /// Puts an image together; the same input gives the same bytes.
-    pub fn assemble(settings: &Settings<'_>, layers: Vec<BuiltLayer>) -> Self {
+    pub fn assemble(settings: &Settings<'_>, layers: Vec<BuiltLayer>) -> Result<Self, ImageError> {
         let second = i64::try_from(settings.epoch).unwrap_or_default();
         let created = jiff::Timestamp::from_second(second).unwrap_or_default().to_string();
-        let environment: Vec<String> =
-            settings.environment.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let diff_ids: Vec<String> = layers.iter().map(|layer| layer.diff_id.to_string()).collect();
-        let history: Vec<_> =
-            layers.iter().map(|_| json!({"created": created, "created_by": "sandbox image build"})).collect();
-        // Keys stand in bytewise order; serde_json keeps the order in which they are written.
-        let config = json!({
-            "architecture": settings.architecture,
-            "config": {"Cmd": ["/bin/bash"], "Env": environment, "User": "1000:1000", "WorkingDir": "/workspace"},
-            "created": created,
-            "history": history,
-            "os": "linux",
-            "rootfs": {"diff_ids": diff_ids, "type": "layers"},
-        });
-        let config = config.to_string().into_bytes();
+        let mut run = Config::default();
+        run.set_cmd(Some(vec!["/bin/bash".to_owned()]))
+            .set_env(Some(settings.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()))
+            .set_user(Some("1000:1000".to_owned()))
+            .set_working_dir(Some("/workspace".to_owned()));
+        let mut step = History::default();
+        step.set_created(Some(created.clone())).set_created_by(Some("sandbox image build".to_owned()));
+        let mut root = RootFs::default();
+        root.set_diff_ids(layers.iter().map(|layer| layer.diff_id.to_string()).collect());
+        let mut config = ImageConfiguration::default();
+        config
+            .set_architecture(settings.architecture.into())
+            .set_os(Os::Linux)
+            .set_created(Some(created))
+            .set_config(Some(run))
+            .set_history(Some(vec![step; layers.len()]))
+            .set_rootfs(root);
+        Self::of_config(settings.name, canonical(&config)?, layers)
+    }
+
+    /// Puts layers below a configuration whose bytes are given. The manifest is ours and names uncompressed layers.
+    pub fn of_config(name: &str, config: Vec<u8>, layers: Vec<BuiltLayer>) -> Result<Self, ImageError> {
         let config_digest = Digest::of(&config);
-        let descriptors: Vec<_> = layers
-            .iter()
-            .map(|layer| json!({"digest": layer.diff_id.to_string(), "mediaType": LAYER, "size": layer.size}))
-            .collect();
-        let manifest = json!({
-            "config": {"digest": config_digest.to_string(), "mediaType": CONFIG, "size": config.len()},
-            "layers": descriptors,
-            "mediaType": MANIFEST,
-            "schemaVersion": 2,
-        });
-        let manifest = manifest.to_string().into_bytes();
+        let manifest = ImageManifestBuilder::default()
+            .schema_version(2_u32)
+            .media_type(MediaType::ImageManifest)
+            .config(descriptor(MediaType::ImageConfig, config.len() as u64, &config_digest)?)
+            .layers(
+                layers
+                    .iter()
+                    .map(|layer| descriptor(MediaType::ImageLayer, layer.size, &layer.diff_id))
+                    .collect::<Result<Vec<_>, _>>()?,
+            )
+            .build()?;
+        let manifest = canonical(&manifest)?;
         let manifest_digest = Digest::of(&manifest);
-        Self { name: settings.name.to_owned(), config_digest, manifest_digest, layers, config, manifest }
+        Ok(Self { name: name.to_owned(), config_digest, manifest_digest, layers, config, manifest })
+    }
+
+    /// The bytes of the configuration.
+    pub fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    /// The bytes of the manifest.
+    pub fn manifest(&self) -> &[u8] {
+        &self.manifest
     }
 
     /// The small files of the archive, with their paths.
-    pub fn documents(&self) -> Vec<(String, Vec<u8>)> {
+    pub fn documents(&self) -> Result<Vec<(String, Vec<u8>)>, ImageError> {
         let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
-        let index = json!({
-            "manifests": [{"digest": self.manifest_digest.to_string(), "mediaType": MANIFEST, "size": self.manifest.len()}],
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "schemaVersion": 2,
-        });
+        let manifest = descriptor(MediaType::ImageManifest, self.manifest.len() as u64, &self.manifest_digest)?;
+        let index = ImageIndexBuilder::default()
+            .schema_version(2_u32)
+            .media_type(MediaType::ImageIndex)
+            .manifests(vec![manifest])
+            .build()?;
         let layers: Vec<String> = self.layers.iter().map(|layer| blob(&layer.diff_id)).collect();
+        // Not of OCI: what `docker load` looks for (Docker image-spec v1.2, "Combined Image JSON + Filesystem Changeset").
         let docker = json!([{"Config": blob(&self.config_digest), "Layers": layers, "RepoTags": null}]);
-        vec![
+        Ok(vec![
             (blob(&self.config_digest), self.config.clone()),
             (blob(&self.manifest_digest), self.manifest.clone()),
-            ("index.json".into(), index.to_string().into_bytes()),
+            ("index.json".into(), canonical(&index)?),
             ("manifest.json".into(), docker.to_string().into_bytes()),
             ("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
-        ]
+        ])
     }
 
     /// The archive as a stream; layers are read from the cache as the stream is.
-    pub fn archive(&self) -> impl AsyncRead + Send + Unpin + 'static {
+    pub fn archive(&self) -> Result<impl AsyncRead + Send + Unpin + 'static, ImageError> {
         let mut parts = Vec::new();
         for layer in &self.layers {
             parts.push(Part::Bytes(header(&format!("blobs/sha256/{}", layer.diff_id.hex()), layer.size)));
             parts.push(Part::File(layer.path.clone()));
             parts.push(Part::Bytes(padding(layer.size)));
         }
-        for (path, bytes) in self.documents() {
+        for (path, bytes) in self.documents()? {
             let size = bytes.len() as u64;
             parts.push(Part::Bytes(header(&path, size)));
             parts.push(Part::Bytes(bytes));
@@ -133,8 +154,20 @@ impl BuiltImage {
             };
             Ok::<_, std::io::Error>(ReaderStream::with_capacity(reader, 1 << 17))
         });
-        StreamReader::new(Box::pin(streams.try_flatten()))
+        Ok(StreamReader::new(Box::pin(streams.try_flatten())))
     }
+}
+
+fn descriptor(kind: MediaType, size: u64, digest: &Digest) -> Result<Descriptor, ImageError> {
+    let digest: oci_spec::image::Digest = digest.to_string().parse()?;
+    Ok(Descriptor::new(kind, size, digest))
+}
+
+/// JSON without white space and with keys in bytewise order, whatever order the crate's types have.
+fn canonical(document: &impl serde::Serialize) -> Result<Vec<u8>, ImageError> {
+    let mut value = serde_json::to_value(document).map_err(OciSpecError::from)?;
+    value.sort_all_objects();
+    Ok(value.to_string().into_bytes())
 }
 
 enum Part {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ImageContext;
 use super::archive::{BuiltImage, BuiltLayer, Settings};
+use super::control::paragraph;
 use super::definition::Loaded;
 use super::error::{ImageError, PackageProblem, at};
 use super::fetch::{self, Wanted, blob};
@@ -29,8 +30,7 @@ pub async fn chain(
     std::fs::create_dir_all(layers).map_err(at(layers))?;
     let mut built: Vec<BuiltLayer> = Vec::new();
     for (loaded, lock) in chain.iter().zip(locks) {
-        let inputs = Lock { result: None, ..lock.clone() }.digest()?;
-        let note = layers.join(format!("{}.inputs", inputs.hex()));
+        let note = layers.join(format!("{}.inputs", key(lock, &built)?.hex()));
         if let Some(layer) = cached(&note, layers) {
             built.push(layer);
             continue;
@@ -47,7 +47,7 @@ pub async fn chain(
     let epoch = locks.iter().map(|lock| lock.epoch).max().unwrap_or_default();
     let name = chain.last().map(|loaded| loaded.name.as_str()).unwrap_or_default();
     let architecture = locks.last().map(|lock| lock.architecture.as_str()).unwrap_or_default();
-    Ok(BuiltImage::assemble(&Settings { name, environment: &environment, architecture, epoch }, built))
+    BuiltImage::assemble(&Settings { name, environment: &environment, architecture, epoch }, built)
 }
 
 /// Compares a build with what its lock promises.
@@ -65,6 +65,25 @@ pub fn compare(name: &str, built: &BuiltImage, lock: &Lock) -> Result<(), ImageE
         }
     }
     Ok(())
+}
+
+/// The text of every file that decides which bytes a layer has. A builder that was changed finds no layer of the former
+/// one in the cache, whether or not somebody thought of [`lock::RECIPE`].
+const BUILDER: &[&str] = &[
+    include_str!("build.rs"),
+    include_str!("control.rs"),
+    include_str!("finish.rs"),
+    include_str!("tree.rs"),
+    include_str!("unpack.rs"),
+    include_str!("../../Cargo.lock"),
+];
+
+/// All that a layer depends on: the lock without its result (and so the definition), the layers below, the builder.
+fn key(lock: &Lock, below: &[BuiltLayer]) -> Result<Digest, ImageError> {
+    let mut parts = vec![Lock { result: None, ..lock.clone() }.digest()?.to_string()];
+    parts.extend(below.iter().map(|layer| layer.diff_id.to_string()));
+    parts.extend(BUILDER.iter().map(|text| Digest::of(text.as_bytes()).to_string()));
+    Ok(Digest::of(parts.join("\n").as_bytes()))
 }
 
 fn cached(note: &Path, layers: &Path) -> Option<BuiltLayer> {
@@ -130,7 +149,7 @@ fn layer(
         let unpacked = unpacked.map_err(broken)?;
         finish::check_scripts(&package.name, &unpacked)?;
         let stanza = finish::record(&mut tree, package, &unpacked).map_err(broken)?;
-        let replaces = stanza.lines().find_map(|line| line.strip_prefix("Replaces: ")).unwrap_or_default().to_owned();
+        let replaces = paragraph(&stanza).and_then(|fields| fields.get("Replaces")).unwrap_or_default();
         status.extend_from_slice(stanza.as_bytes());
         for (path, entry) in unpacked.entries {
             tree.merge(&path, entry, &replaces).map_err(broken)?;
@@ -194,4 +213,23 @@ fn unpack_all(lock: &Lock, cache: &Path, folder: &Path) -> Result<Vec<Result<Unp
         }
     }
     slots.into_iter().map(|slot| slot.ok_or(ImageError::Worker)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::definition;
+
+    #[test]
+    fn a_layers_key_changes_with_its_lock_and_with_what_is_below_but_not_with_the_result() {
+        let chain = definition::chain("agent", None).unwrap();
+        let lock = lock::locks(&chain).unwrap().pop().unwrap();
+        let below = |text: &str| BuiltLayer { diff_id: Digest::of(text.as_bytes()), size: 1, path: "x".into() };
+        let first = key(&lock, &[below("a")]).unwrap();
+        assert_eq!(first, key(&Lock { result: None, ..lock.clone() }, &[below("a")]).unwrap());
+        let mut others = vec![key(&lock, &[]).unwrap(), key(&lock, &[below("b")]).unwrap()];
+        others.push(key(&Lock { definition: Digest::of(b"other"), ..lock.clone() }, &[below("a")]).unwrap());
+        others.push(key(&Lock { epoch: lock.epoch + 1, ..lock.clone() }, &[below("a")]).unwrap());
+        assert!(!others.contains(&first));
+    }
 }

@@ -55,6 +55,9 @@ pub enum ImageError {
     /// A digest somewhere is not one.
     #[error("a digest is not valid")]
     Digest(#[from] ReferenceError),
+    /// A document of the OCI image specification is not valid.
+    #[error("a document of the image is not valid")]
+    Document(#[from] oci_spec::OciSpecError),
     /// A file cannot be read or written.
     #[error("`{path}` cannot be read or written")]
     File {

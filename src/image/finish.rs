@@ -1,5 +1,6 @@
 //! What maintainer scripts would have done: the dpkg database, accounts, certificates, alternatives.
 
+use super::control::paragraph;
 use super::error::{ImageError, PackageProblem};
 use super::lock::Package;
 use super::tree::{Entry, Kind, Tree};
@@ -87,7 +88,8 @@ pub fn record(tree: &mut Tree, package: &Package, unpacked: &Unpacked) -> Result
     let (_, control) = control.ok_or(PackageProblem::Member("control file"))?;
     let control = String::from_utf8_lossy(control);
     // Packages that can be there for several architectures have the architecture in their files' names.
-    let same = control.lines().any(|line| line == "Multi-Arch: same");
+    let fields = paragraph(&control).ok_or(PackageProblem::Member("control paragraph"))?;
+    let same = fields.line("Multi-Arch") == Some("same");
     let stem = if same { format!("{}:{}", package.name, package.architecture) } else { package.name.clone() };
     let info = |kind: &str| format!("var/lib/dpkg/info/{stem}.{kind}");
     let mut list = String::from("/.\n");

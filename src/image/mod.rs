@@ -12,6 +12,7 @@ use sha2::Digest as _;
 
 pub mod archive;
 pub mod build;
+pub mod control;
 pub mod definition;
 pub mod error;
 pub mod fetch;

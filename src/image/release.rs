@@ -6,6 +6,7 @@ use pgp::composed::{CleartextSignedMessage, Deserializable, SignedPublicKey};
 use pgp::packet::Signature;
 use pgp::types::{KeyDetails as _, Timestamp};
 
+use super::control::paragraph;
 use super::error::ImageError;
 use super::reference::Digest;
 
@@ -77,7 +78,8 @@ fn lives<'a>(created: Timestamp, mut signatures: impl Iterator<Item = &'a Signat
 
 fn read(suite: &str, text: &str, architecture: &str, now: u64) -> Result<Release, ImageError> {
     let missing = |field| ImageError::Index { suite: suite.to_owned(), field };
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim);
+    let release = paragraph(text).ok_or_else(|| missing("paragraph"))?;
+    let field = |name: &str| release.line(name);
     if field("Codename") != Some(suite) {
         return Err(missing("Codename"));
     }
@@ -91,11 +93,11 @@ fn read(suite: &str, text: &str, architecture: &str, now: u64) -> Result<Release
         return Err(ImageError::Expired { suite: suite.to_owned(), from: date_text.to_owned(), until });
     }
     let wanted = format!("main/binary-{architecture}/Packages.xz");
-    let lines = text.lines().skip_while(|line| line.trim_end() != "SHA256:").skip(1);
-    for line in lines.take_while(|line| line.starts_with(' ')) {
-        let mut words = line.split_whitespace();
-        if let (Some(digest), Some(size), Some(path)) = (words.next(), words.next(), words.next())
-            && path == wanted
+    let sums = release.get("SHA256").unwrap_or_default();
+    let words: Vec<&str> = sums.split_whitespace().collect();
+    for entry in words.chunks_exact(3) {
+        if let [digest, size, path] = entry
+            && *path == wanted
         {
             let packages_size = size.parse().map_err(|_| missing("size of Packages.xz"))?;
             return Ok(Release { date, packages: format!("sha256:{digest}").parse()?, packages_size });

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use debversion::Version;
 
+use super::control::{Paragraph, paragraphs};
 use super::error::ImageError;
 use super::reference::Digest;
 
@@ -47,8 +48,9 @@ pub struct Index {
 impl Index {
     /// Adds the packages of one suite; the newer version of a name wins.
     pub fn add(&mut self, suite: &str, text: &str) -> Result<(), ImageError> {
-        for stanza in text.split("\n\n").filter(|stanza| !stanza.trim().is_empty()) {
-            let candidate = parse(suite, stanza)?;
+        for paragraph in paragraphs(text) {
+            let paragraph = paragraph.map_err(|_| ImageError::Index { suite: suite.to_owned(), field: "paragraph" })?;
+            let candidate = parse(suite, &paragraph)?;
             let older = self.packages.get(&candidate.name).is_none_or(|known| known.version < candidate.version);
             if older {
                 for provided in &candidate.provides {
@@ -155,15 +157,10 @@ fn relation(text: &str) -> Option<Relation> {
     (!name.is_empty()).then(|| Relation { name: name.to_owned(), version })
 }
 
-/// A field of a stanza; continuation lines are not read.
-pub fn field<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {
-    stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-}
-
-fn parse(suite: &str, stanza: &str) -> Result<Candidate, ImageError> {
+fn parse(suite: &str, paragraph: &Paragraph<'_>) -> Result<Candidate, ImageError> {
     let missing = |field| ImageError::Index { suite: suite.to_owned(), field };
-    let need = |name: &'static str| field(stanza, name).ok_or_else(|| missing(name));
-    let text = |name: &str| field(stanza, name).unwrap_or_default().to_owned();
+    let need = |name: &'static str| paragraph.line(name).ok_or_else(|| missing(name));
+    let text = |name: &str| paragraph.get(name).unwrap_or_default();
     let path = need("Filename")?.to_owned();
     if !path.starts_with("pool/") || path.split('/').any(|part| part == "..") {
         return Err(missing("Filename"));

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::control::paragraphs;
+
 /// Base addresses of mirrors of the two archives, the preferred one first, without a slash at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirrors {
@@ -61,15 +63,11 @@ fn one_line(line: &str) -> Option<String> {
 
 fn stanzas(text: &str) -> Vec<String> {
     let mut addresses = Vec::new();
-    for stanza in text.split("\n\n") {
-        let field = |name: &str| {
-            let mut lines = stanza.lines().filter(|line| !line.starts_with('#'));
-            lines.find_map(|line| line.split_once(':').filter(|(key, _)| key.eq_ignore_ascii_case(name)))
-        };
-        let on = field("Enabled").is_none_or(|(_, value)| value.trim() != "no");
-        let binary = field("Types").is_some_and(|(_, value)| value.split_whitespace().any(|kind| kind == "deb"));
-        if let (true, true, Some((_, value))) = (on, binary, field("URIs")) {
-            addresses.extend(value.split_whitespace().map(str::to_owned));
+    for stanza in paragraphs(text).map_while(Result::ok) {
+        let on = stanza.get("Enabled").is_none_or(|value| value != "no");
+        let binary = stanza.get("Types").is_some_and(|value| value.split_whitespace().any(|kind| kind == "deb"));
+        if on && binary {
+            addresses.extend(stanza.get("URIs").iter().flat_map(|value| value.split_whitespace()).map(str::to_owned));
         }
     }
     addresses

@@ -353,7 +353,7 @@ async fn ensure_agent_image(
         }
     }
     progress("loading the agent's image");
-    engine.load_image(built.archive()).await?;
+    engine.load_image(built.archive()?).await?;
     for id in &ids {
         if let Some(found) = engine.image(id).await? {
             return Ok(found.id);
