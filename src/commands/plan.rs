@@ -57,7 +57,7 @@ pub fn describe(plan: &Plan) -> String {
     for (index, credential) in plan.credentials.iter().enumerate() {
         let mut line = format!("{} from {}, as {}", credential.name, credential.provider, credential.deliver);
         if let Some(life) = credential.life {
-            let life = show_duration(std::time::Duration::from_secs(life));
+            let life = show_duration(Duration::from_secs(life));
             line.push_str(&format!("; issued by it for at most {life}"));
         }
         row(if index == 0 { "credentials" } else { "" }, line);
