@@ -6,24 +6,11 @@ mod support;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use support::{Home, Project};
+use support::{Home, Project, eventually, text};
 
 const PLAIN: &str = "image: agent\ncommand: [bash, -l]\n";
-
-fn text(output: &[u8]) -> String {
-    String::from_utf8_lossy(output).into_owned()
-}
-
-/// Waits until something holds, and says what did not.
-fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < limit, "{what} did not happen within {limit:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
 
 #[test]
 fn up_runs_the_command_and_passes_its_streams_and_exit_code() {

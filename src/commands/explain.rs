@@ -360,6 +360,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "The stream to the program inside the sandbox failed: it did not start, ended early or said what it must not say. An image that sandbox did not build needs git and a user with the id 1000.",
     ),
     (
+        "session-ended",
+        "The session ended while the command ran: a limit of `resources` was reached, the agent's container died, or another command took the sandbox down. The reason is in the message and in `sandbox status`. What the agent wrote is kept until `sandbox down`; processes and files in memory are gone.",
+    ),
+    (
         "state-folder",
         "The launcher's state folder cannot be used. It holds the journals, the audit log and the approvals, so that nothing works without it. Check its owner, its permissions and the free space.",
     ),

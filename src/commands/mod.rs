@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod connect;
 pub mod credential;
+pub mod cut_off;
 pub mod diff;
 pub mod doctor;
 pub mod down;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::audit::AuditLog;
@@ -14,7 +15,7 @@ use crate::commands::credential::issue_context;
 use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key};
 use crate::commands::progress::Progress;
 use crate::commands::sandbox::{self, Sandbox, remove_containers};
-use crate::commands::{Context, Failure, trust};
+use crate::commands::{Context, Failure, cut_off, trust};
 use crate::engine::Engine;
 use crate::image::reference::ImageChoice;
 use crate::image::{self, ImageContext};
@@ -91,7 +92,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         return Ok(0);
     }
     let request = run_request(&record, command(args, &loaded), !joined);
-    let code = run_command(client, request).await?;
+    let code = run_command(&journal, &record, client, request).await?;
     end(context, &journal, sessions, &record).await;
     Ok(code)
 }
@@ -133,7 +134,13 @@ pub fn run_request(record: &Record, command: Vec<String>, log: bool) -> RunReque
 ///
 /// # Errors
 /// When the session fails; a command that fails is an exit code.
-pub async fn run_command(mut client: ExecSession, mut request: RunRequest) -> Result<u8, Failure> {
+pub async fn run_command(
+    journal: &Journal,
+    record: &Record,
+    mut client: ExecSession,
+    mut request: RunRequest,
+) -> Result<u8, Failure> {
+    let begun = Timestamp::now();
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         request.terminal = terminal::own_size();
     }
@@ -143,7 +150,7 @@ pub async fn run_command(mut client: ExecSession, mut request: RunRequest) -> Re
                 let next = "see what the image has with `sandbox exec PROJECT -- ls /usr/bin`";
                 Err(Failure::new("command", &error, next).with_exit(code))
             }
-            None => Err(error.into()),
+            None => Err(cut_off::explain(journal, record, begun, error).await),
         },
         Ok(code) => Ok(code),
     }

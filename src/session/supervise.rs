@@ -31,6 +31,8 @@ use crate::session::mend::{self, Health};
 use crate::session::teardown::{self, EndContext};
 use crate::session::watchdog::{self, Notice};
 
+/// How often the agent's container is started again in one session: a relay that goes on dying has a cause.
+const RESTARTS: u32 = 5;
 /// How often requests for a rotation and due dates are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// The first pause after a failed rotation; it doubles up to [`RETRY_MOST`].
@@ -232,6 +234,9 @@ async fn mend_containers(
             Ok(Health::AgentEnded) => return Some("the agent's container ended"),
             Ok(Health::RelayDied) => {
                 note(input, record, "relay.died", "failed", &[]);
+                if *restarts.borrow() >= RESTARTS {
+                    return Some("the relay died again and again");
+                }
                 if let Err(error) = mend::relay(input.engine, record).await {
                     tracing::error!(%error, "the relay that died was not started again");
                     return Some("the relay died, and the agent could not be started again after it");

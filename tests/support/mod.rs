@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -16,6 +17,26 @@ pub(crate) fn engine() {
 /// Runs the engine's own client; it sees what the launcher cannot make up.
 pub(crate) fn docker(arguments: &[&str]) -> Output {
     Command::new("docker").args(arguments).output().expect("the docker command is installed")
+}
+
+/// What a program said.
+pub(crate) fn text(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).into_owned()
+}
+
+/// Waits until something holds, and says what did not.
+pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < limit, "{what} did not happen within {limit:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What `sandbox status` says of a project.
+pub(crate) fn status(home: &Home, project: &str) -> serde_json::Value {
+    let output = home.sandbox().args(["status", project, "--format", "json"]).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
 }
 
 /// A launcher with state and configuration of its own. The cache is shared by all tests: it holds packages by digest.
