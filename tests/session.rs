@@ -68,7 +68,14 @@ fn the_session_ends_with_its_last_command_and_the_clone_stays() {
     let project = Project::new(&home, "ends", PLAIN);
     let up = home
         .sandbox()
-        .args(["up", project.name(), "--", "bash", "-c", "echo kept > file && git add file && git commit -qm kept"])
+        .args([
+            "up",
+            project.name(),
+            "--",
+            "bash",
+            "-c",
+            "echo kept > file && git add file && git commit -qm kept; printenv SANDBOX_SESSION",
+        ])
         .output()
         .unwrap();
     assert!(up.status.success(), "{}", text(&up.stderr));
@@ -85,14 +92,26 @@ fn the_session_ends_with_its_last_command_and_the_clone_stays() {
     assert!(text(&refused.stderr).contains("sandbox pull"), "{}", text(&refused.stderr));
     let diff = home.sandbox().args(["diff", project.name()]).output().unwrap();
     assert!(text(&diff.stdout).contains("file"), "{} {}", text(&diff.stdout), text(&diff.stderr));
+    let own = home.path().join("config/sandbox/config.yaml");
+    std::fs::create_dir_all(own.parent().unwrap()).unwrap();
+    std::fs::write(&own, "review: { held_back: [\"F*\"] }\n").unwrap();
+    let held = home.sandbox().args(["pull", project.name()]).output().unwrap();
+    assert_eq!(held.status.code(), Some(1), "{}", text(&held.stderr));
+    assert!(text(&held.stdout).contains("file: is held back by your configuration"), "{}", text(&held.stdout));
+    std::fs::remove_file(own).unwrap();
     let pull = home.sandbox().args(["pull", project.name()]).output().unwrap();
     assert!(pull.status.success(), "{}{}", text(&pull.stdout), text(&pull.stderr));
     let log = Command::new("git")
-        .args(["log", "--format=%an %s", &format!("refs/sandbox/{}/main", project.name())])
+        .args([
+            "log",
+            "--format=%an %s %(trailers:key=Sandbox-Session,valueonly)",
+            &format!("refs/sandbox/{}/main", project.name()),
+        ])
         .current_dir(project.path())
         .output()
         .unwrap();
-    assert!(text(&log.stdout).contains(&format!("{}-agent[bot] kept", project.name())), "{}", text(&log.stdout));
+    let commit = format!("{}-agent[bot] kept {}", project.name(), text(&up.stdout));
+    assert!(text(&log.stdout).contains(&commit), "{}", text(&log.stdout));
     let down = home.sandbox().args(["down", project.name()]).output().unwrap();
     assert!(down.status.success(), "{}", text(&down.stderr));
     assert_eq!(support::objects(project.name()), Vec::<String>::new());

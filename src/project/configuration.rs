@@ -20,6 +20,7 @@ use ipnet::IpNet;
 
 use super::discovery;
 use super::manifest::Manifest;
+use super::path_patterns::PathPattern;
 use super::problem::{ManifestError, Place, Problem};
 use super::quantity::{self, show_size};
 use super::reader::{Fields, Reader};
@@ -60,9 +61,9 @@ pub struct Configuration {
     /// Where new credentials of the embedded store are kept.
     pub store: StorePlace,
     /// Globs of paths that `pull` holds back, besides those that it always holds back.
-    pub held_back: Vec<String>,
+    pub held_back: Vec<PathPattern>,
     /// Globs of paths that `pull` shows first, besides those that it always shows first.
-    pub shown_first: Vec<String>,
+    pub shown_first: Vec<PathPattern>,
 }
 
 /// The most that one sandbox may have.
@@ -147,10 +148,12 @@ fn parse(text: &str, path: &Path) -> Result<Configuration, ConfigurationError> {
         }
         if let Some(fields) = fields.get("review").and_then(|node| reader.fields(node, "`review`", REVIEW)) {
             if let Some(node) = fields.get("held_back") {
-                configuration.held_back = list(&mut reader, node, "`review.held_back`", "\"deploy/**\"", glob);
+                configuration.held_back =
+                    list(&mut reader, node, "`review.held_back`", "\"deploy/**\"", PathPattern::parse);
             }
             if let Some(node) = fields.get("shown_first") {
-                configuration.shown_first = list(&mut reader, node, "`review.shown_first`", "\"deploy/**\"", glob);
+                configuration.shown_first =
+                    list(&mut reader, node, "`review.shown_first`", "\"deploy/**\"", PathPattern::parse);
             }
         }
     }
@@ -202,10 +205,6 @@ fn list<T>(reader: &mut Reader, node: &Node, what: &str, example: &str, parse: i
         return Vec::new();
     }
     items.iter().filter_map(|item| reader.parsed(item, what, example, &parse)).collect()
-}
-
-fn glob(text: &str) -> Option<String> {
-    (!text.is_empty() && text.len() <= 1000 && globset::Glob::new(text).is_ok()).then(|| text.to_owned())
 }
 
 /// The manifest when the user's configuration permits all that it asks for. A limit that it leaves to its profile, and

@@ -4,6 +4,7 @@ pub mod configuration;
 pub mod discovery;
 pub mod manifest;
 pub mod name;
+pub mod path_patterns;
 pub mod preset;
 pub mod problem;
 pub mod quantity;

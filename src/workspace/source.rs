@@ -406,17 +406,12 @@ pub fn clone_request(
     state: &SourceState,
     project: &ProjectName,
     sandbox: &SandboxName,
-    session: &str,
     https_hosts: &[String],
-    extra: Vec<(String, String)>,
 ) -> CloneRequest {
     let mut config = vec![
         ("user.name".to_owned(), format!("{project}-agent[bot]")),
         ("user.email".to_owned(), format!("{project}-agent@sandbox.invalid")),
         ("sandbox.name".to_owned(), sandbox.to_string()),
-        ("sandbox.session".to_owned(), session.to_owned()),
-        ("trailer.Sandbox-Session.command".to_owned(), "git config sandbox.session".to_owned()),
-        ("trailer.Sandbox-Session.ifExists".to_owned(), "doNothing".to_owned()),
     ];
     for host in https_hosts {
         let key = format!("url.https://{host}/.insteadOf");
@@ -424,7 +419,6 @@ pub fn clone_request(
             config.push((key.clone(), address));
         }
     }
-    config.extend(extra);
     CloneRequest {
         directory: directory.to_owned(),
         branch: state.branch.clone(),

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 
@@ -42,12 +42,15 @@ pub(crate) fn status(home: &Home, project: &str) -> serde_json::Value {
 /// A launcher with state and configuration of its own. The cache is shared by all tests: it holds packages by digest.
 pub(crate) struct Home {
     folder: TempDir,
+    /// When the test began, in seconds since the epoch.
+    began: i64,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
         engine();
-        Self { folder: tempfile::tempdir().unwrap() }
+        let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        Self { folder: tempfile::tempdir().unwrap(), began: i64::try_from(began).unwrap() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -153,9 +156,9 @@ pub(crate) fn assert_no_canary(home: &Home, project: &str, canaries: &[&str]) {
     let root = docker(&["info", "--format", "{{.DockerRootDir}}"]);
     let root = String::from_utf8_lossy(&root.stdout).trim().to_owned();
     for folder in ["containers", "volumes", "overlay2"] {
-        grep(&Path::new(&root).join(folder), canaries);
+        grep(&Path::new(&root).join(folder), home.began, canaries);
     }
-    grep(home.path(), canaries);
+    grep(home.path(), 0, canaries);
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         if entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
             for file in ["environ", "cmdline"] {
@@ -168,8 +171,8 @@ pub(crate) fn assert_no_canary(home: &Home, project: &str, canaries: &[&str]) {
     }
 }
 
-/// Searches a folder on this file system alone: what is mounted in it is memory, where secrets belong.
-fn grep(folder: &Path, canaries: &[&str]) {
+/// Searches the files of a folder that changed after a time. What is mounted in it is memory, where secrets belong.
+fn grep(folder: &Path, since: i64, canaries: &[&str]) {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(top) = fs::metadata(folder) else { return };
     let mut open = vec![folder.to_path_buf()];
@@ -181,7 +184,7 @@ fn grep(folder: &Path, canaries: &[&str]) {
             }
             if metadata.is_dir() {
                 open.push(entry.path());
-            } else if metadata.is_file() && metadata.len() < 4 << 20 {
+            } else if metadata.is_file() && metadata.ctime() >= since && metadata.len() < 4 << 20 {
                 let bytes = fs::read(entry.path()).unwrap_or_default();
                 for canary in canaries {
                     let found = bytes.windows(canary.len()).any(|window| window == canary.as_bytes());
