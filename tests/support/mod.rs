@@ -49,6 +49,11 @@ pub(crate) struct Home {
 impl Home {
     pub(crate) fn new() -> Self {
         engine();
+        Self::without_engine()
+    }
+
+    /// For commands that talk to no engine.
+    pub(crate) fn without_engine() -> Self {
         let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         Self { folder: tempfile::tempdir().unwrap(), began: i64::try_from(began).unwrap() }
     }
