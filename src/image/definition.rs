@@ -68,15 +68,25 @@ pub struct Loaded {
     pub built_in: bool,
 }
 
-/// Name, definition and lock of each image that comes with the launcher.
+/// Name, definition and lock of an image that comes with the launcher.
+macro_rules! built_in {
+    ($name:literal) => {
+        (
+            $name,
+            include_str!(concat!("../../images/", $name, "/image.yaml")),
+            include_str!(concat!("../../images/", $name, "/image.lock")),
+        )
+    };
+}
+
+/// All images that come with the launcher.
 const BUILT_IN: &[(&str, &str, &str)] = &[
-    ("agent", include_str!("../../images/agent/image.yaml"), include_str!("../../images/agent/image.lock")),
-    ("base", include_str!("../../images/base/image.yaml"), include_str!("../../images/base/image.lock")),
-    (
-        "claude-code",
-        include_str!("../../images/claude-code/image.yaml"),
-        include_str!("../../images/claude-code/image.lock"),
-    ),
+    built_in!("agent"),
+    built_in!("base"),
+    built_in!("claude-code"),
+    built_in!("codex"),
+    built_in!("gemini-cli"),
+    built_in!("opencode"),
 ];
 
 /// Reads a definition and its lock: the project's, or else the built-in one.

@@ -34,14 +34,14 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "opencode",
         command: &["opencode"],
-        image: "agent",
+        image: "opencode",
         hosts: &["api.anthropic.com"],
         state_folder: ".local/share/opencode",
     },
     Preset {
         name: "gemini-cli",
         command: &["gemini"],
-        image: "agent",
+        image: "gemini-cli",
         hosts: &["generativelanguage.googleapis.com"],
         state_folder: ".gemini",
     },
