@@ -12,6 +12,7 @@ pub mod explain;
 pub mod failure;
 pub mod folders;
 pub mod image;
+pub mod init;
 pub mod load;
 pub mod logs;
 pub mod manifest_failure;

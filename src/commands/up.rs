@@ -15,7 +15,7 @@ use crate::commands::credential::issue_context;
 use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key};
 use crate::commands::progress::Progress;
 use crate::commands::sandbox::{self, Sandbox, remove_containers};
-use crate::commands::{Context, Failure, cut_off, trust};
+use crate::commands::{Context, Failure, cut_off, init, trust};
 use crate::engine::Engine;
 use crate::image::reference::ImageChoice;
 use crate::image::{self, ImageContext};
@@ -69,7 +69,13 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         image: args.image.as_deref().map(str::parse::<ImageChoice>).transpose()?,
         profile: args.profile.clone(),
     };
-    let loaded = load(context, &args.target, &overrides)?;
+    let loaded = match load(context, &args.target, &overrides) {
+        Err(missing) if missing.code == "manifest-missing" && args.target.project.is_none() => {
+            init::offer(context, missing)?;
+            load(context, &args.target, &overrides)?
+        }
+        loaded => loaded?,
+    };
     if args.dry_run {
         context.printer.result(&loaded.plan, || super::plan::describe(&loaded.plan));
         return Ok(0);

@@ -10,6 +10,7 @@ pub mod problem;
 pub mod quantity;
 pub(crate) mod reader;
 pub mod schema;
+pub mod survey;
 pub mod trust;
 pub(crate) mod yaml;
 

@@ -355,7 +355,7 @@ fn agent_container(
     ContainerSpec {
         name: id.object(Role::Agent),
         image: image.config.as_ref().unwrap_or(&image.digest).to_string(),
-        command: vec![HELPER.to_owned(), "init".to_owned()],
+        command: vec![HELPER.to_owned(), "reap".to_owned()],
         user: AGENT,
         groups: Vec::new(),
         environment,
