@@ -203,11 +203,6 @@ fn whatever_fails_at_any_request_of_a_launch_the_next_command_mends() {
             let faulty = up(&home, &project, &proxy);
             let said = text(&faulty.stderr);
             tried += 1;
-            eprintln!(
-                "{what}: {:?} {}",
-                faulty.status,
-                said.lines().find(|line| line.starts_with("error")).unwrap_or_default()
-            );
             assert!(!said.contains("panicked"), "{what}: {said}");
             if faulty.status.code() == Some(125) {
                 assert!(said.contains("error[") && said.contains("next:"), "{what}: {said}");

@@ -63,6 +63,20 @@ fn a_second_up_joins_the_running_sandbox() {
 }
 
 #[test]
+fn a_launcher_whose_file_is_replaced_while_it_runs_goes_on() {
+    let home = Home::new();
+    let project = Project::new(&home, "replaced", PLAIN);
+    let own = home.path().join("sandbox");
+    std::fs::copy(env!("CARGO_BIN_EXE_sandbox"), &own).unwrap();
+    let mut up = home.command_of(&own);
+    up.args(["up", project.name(), "--", "echo", "done"]);
+    let up = up.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::fs::remove_file(&own).unwrap();
+    let output = up.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout), "done\n", "{}", text(&output.stderr));
+}
+
+#[test]
 fn the_session_ends_with_its_last_command_and_the_clone_stays() {
     let home = Home::new();
     let project = Project::new(&home, "ends", PLAIN);

@@ -391,9 +391,9 @@ async fn spawn_supervisor(
         Failure::new("supervisor", &error, format!("read {}", folder.join("supervisor.log").display()))
     };
     let log = File::options().create(true).append(true).open(folder.join("supervisor.log")).map_err(failed)?;
-    let executable = std::env::current_exe().map_err(failed)?;
-    let mut supervisor = tokio::process::Command::new(executable);
-    supervisor.arg("supervise").arg("--name").arg(args.target.name.as_str());
+    // This very program, also when its file was replaced by another version since it started.
+    let mut supervisor = tokio::process::Command::new("/proc/self/exe");
+    supervisor.arg0("sandbox").arg("supervise").arg("--name").arg(args.target.name.as_str());
     if let Some(engine) = &context.engine {
         supervisor.arg("--engine").arg(engine);
     }

@@ -74,7 +74,12 @@ impl Home {
 
     /// The launcher.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_sandbox")))
+    }
+
+    /// A launcher of another path.
+    pub(crate) fn command_of(&self, launcher: &Path) -> Command {
+        let mut command = Command::new(launcher);
         command.envs(self.variables()).env_remove("SANDBOX_LOG").env("CI", "true").current_dir("/");
         command
     }
