@@ -53,6 +53,9 @@ pub fn describe(plan: &Plan) -> String {
             let _ = write!(line, " (may be at {private})");
         }
         row(if index == 0 { "network" } else { "" }, line);
+        for request in &rule.rules {
+            row("", format!("  {request}"));
+        }
     }
     if plan.credentials.is_empty() {
         row("credentials", "none".to_owned());

@@ -23,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use zeroize::Zeroizing;
 
+use crate::gateway::authority::{Authority, AuthorityError};
 use crate::gateway::channel::{CONNECTION_LIMIT, LineError, read_line};
 use crate::gateway::connection::{Shared, serve};
 use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT};
@@ -46,6 +47,8 @@ pub struct GatewayOptions {
     pub secrets: PathBuf,
     /// A name server, instead of those in `/etc/resolv.conf`.
     pub resolver: Option<SocketAddr>,
+    /// Certificates of authorities to trust upstream beside the web's, for hosts with rules.
+    pub authorities: Option<PathBuf>,
 }
 
 /// Why the gateway cannot start.
@@ -57,6 +60,9 @@ pub enum GatewayError {
     /// `/etc/resolv.conf` cannot be used.
     #[error("set up the resolver")]
     Resolver(#[source] Box<hickory_resolver::net::NetError>),
+    /// The session's certificate authority cannot be made.
+    #[error("set up the session's certificate authority")]
+    Authority(#[source] AuthorityError),
     /// The socket cannot be opened.
     #[error("listen on `{}`", path.display())]
     Socket {
@@ -127,6 +133,7 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
         policy: watch::Sender::new(None),
         reporter: reporter.clone(),
         resolver,
+        authority: Authority::generate(options.authorities.as_deref()).map_err(GatewayError::Authority)?,
         last: AtomicU64::new(0),
     });
     reporter.send(Event::Ready).await;
@@ -264,8 +271,18 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
     };
     let error = match command.action {
         Action::Policy(policy) => {
-            shared.policy.send_replace(Some(Arc::new(policy)));
-            None
+            // The agent needs the certificate before the first connection that is terminated.
+            let inspects = policy.allow.iter().any(|rule| !rule.rules.is_empty());
+            match inspects.then(|| folder.publish_authority(shared.authority.certificate())) {
+                Some(Err(error)) => {
+                    shared.policy.send_replace(None);
+                    Some(format!("failed to {}", with_source(&error)))
+                }
+                _ => {
+                    shared.policy.send_replace(Some(Arc::new(policy)));
+                    None
+                }
+            }
         }
         Action::Secrets(files) => changed(folder.replace(&files), folder, reads),
         Action::UpdateSecrets(files) => changed(folder.update(&files), folder, reads),

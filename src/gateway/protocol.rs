@@ -63,6 +63,8 @@ pub enum Event {
     },
     /// A connection was decided on.
     Decision(Decision),
+    /// A request to a host with rules was decided on.
+    Request(RequestDecision),
     /// A connection that was allowed ended.
     Closed(Closed),
     /// The agent read or opened a file below `/run/secrets`.
@@ -93,6 +95,31 @@ pub struct Decision {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub address: Option<String>,
     /// Where the deciding rule was written.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<String>,
+    /// More for people.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+}
+
+/// One decision on a request. It has no query, no header and no body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestDecision {
+    /// Number of the connection.
+    pub connection: u64,
+    /// Whether it was allowed.
+    pub allowed: bool,
+    /// Why, as one word: `rule`, `host`, `path`, `request`.
+    pub reason: String,
+    /// The host.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The method.
+    pub method: String,
+    /// The path, bounded, with control characters made visible.
+    pub path: String,
+    /// The rule that allowed it, and where it was written.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rule: Option<String>,
     /// More for people.

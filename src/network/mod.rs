@@ -5,3 +5,4 @@
 pub mod address;
 pub mod name;
 pub mod policy;
+pub mod request;

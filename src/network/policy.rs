@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::address::special_use;
 use crate::network::name::{Host, HostName, HostPattern};
+use crate::network::request::RequestRule;
 
 /// Everything that the agent may reach. An empty policy allows nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,10 @@ pub struct AllowRule {
     /// Private, loopback or otherwise special addresses that this host may resolve to. Empty for public hosts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_private: Vec<IpNet>,
+    /// The allowed methods and paths. With none, all are, and TLS passes through unread; with some, the gateway reads every
+    /// request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RequestRule>,
     /// Where the rule was written, for messages: `sandbox.yaml:12`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,

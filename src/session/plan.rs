@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec};
 use crate::engine::container::{ContainerSpec, Limits, MemoryVolume, Mount, Network, Tmpfs, User, VolumeSpec};
+use crate::gateway::secrets::AUTHORITY;
 use crate::image::reference::Digest;
 use crate::network::policy::Policy;
 use crate::profile::Profile;
@@ -43,6 +44,20 @@ pub const LAUNCHER_BINARY: &str = "/helper/sandbox";
 pub const CHANNEL: &str = "/run/channel";
 /// Where the relay takes HTTP proxy requests.
 pub const PROXY: &str = "127.0.0.1:3128";
+
+/// Where the helper puts the image's certificate authorities together with the session's.
+pub const CA_BUNDLE: &str = "/tmp/.sandbox/ca-certificates.crt";
+/// The variables by which tools find certificate authorities. Each replaces the tool's own list, so the bundle is whole.
+const BUNDLE_VARIABLES: [&str; 8] = [
+    "SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
+    "PIP_CERT",
+    "DENO_CERT",
+];
 
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -344,6 +359,11 @@ fn agent_container(
         ("SANDBOX_PROJECT", id.project.as_str()),
     ];
     environment.extend(ours.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    if manifest.network.allow.iter().any(|rule| !rule.rules.is_empty()) {
+        environment.insert("SANDBOX_SESSION_CA".to_owned(), format!("{SECRETS}/{AUTHORITY}"));
+        let variables = ["SANDBOX_CA_BUNDLE"].into_iter().chain(BUNDLE_VARIABLES);
+        environment.extend(variables.map(|name| (name.to_owned(), CA_BUNDLE.to_owned())));
+    }
     for (name, value) in [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("LANG", "C.UTF-8"),

@@ -344,6 +344,25 @@ fn record_line(input: &SuperviseInput<'_>, record: &Record, line: &[u8]) {
     let Ok(event) = serde_json::from_slice::<Event>(line) else { return };
     match event {
         Event::Decision(decision) => record_decision(input, record, &decision),
+        Event::Request(request) => {
+            let (connection, port) = (request.connection.to_string(), request.port.to_string());
+            let mut facts = vec![
+                ("connection", connection.as_str()),
+                ("host", &request.host),
+                ("port", &port),
+                ("method", &request.method),
+                ("path", &request.path),
+                ("reason", &request.reason),
+            ];
+            facts.extend(
+                [("rule", &request.rule), ("detail", &request.detail)]
+                    .iter()
+                    .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value))),
+            );
+            let (action, outcome) =
+                if request.allowed { ("request.allowed", "ok") } else { ("request.denied", "denied") };
+            note(input, record, action, outcome, &facts);
+        }
         Event::SecretRead { name, count } => {
             note(input, record, "credential.read", "ok", &[("file", &name), ("count", &count.to_string())]);
         }
