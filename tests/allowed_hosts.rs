@@ -15,9 +15,11 @@ const SERVERS: &str = r#"
 import http.server, socketserver, ssl, subprocess, threading
 class Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = ("%s %s\n" % (self.headers["Host"], self.path)).encode()
+        length = int(self.headers.get("Content-Length") or 0)
+        body = ("%s %s %s\n" % (self.command, self.headers["Host"], self.path)).encode() + self.rfile.read(length)
         self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
         self.wfile.write(body)
+    do_POST = do_GET
 class Echo(socketserver.StreamRequestHandler):
     def handle(self):
         self.wfile.write(b"echo " + self.rfile.readline())
@@ -36,23 +38,29 @@ struct Neighbour {
     name: String,
     subnet: String,
     certificate: String,
+    key: String,
 }
 
 impl Neighbour {
     fn network(unique: &str) -> Self {
+        let signed = rcgen::generate_simple_self_signed(vec!["shop.example.test".to_owned()]).unwrap();
+
         let name = format!("test-{unique}");
         assert!(docker(&["network", "create", &name]).status.success());
         let subnet = docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", &name]);
-        Self { subnet: text(&subnet.stdout).trim().to_owned(), name, certificate: String::new() }
+        Self {
+            subnet: text(&subnet.stdout).trim().to_owned(),
+            name,
+            certificate: signed.cert.pem(),
+            key: signed.signing_key.serialize_pem(),
+        }
     }
 
     /// Starts the servers, in an image that has Python, and lets a gateway reach them.
-    fn serve(&mut self, image: &str, gateway: &str) {
-        let signed = rcgen::generate_simple_self_signed(vec!["shop.example.test".to_owned()]).unwrap();
+    fn serve(&self, image: &str, gateway: &str) {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("certificate.pem"), signed.cert.pem()).unwrap();
-        fs::write(folder.path().join("key.pem"), signed.signing_key.serialize_pem()).unwrap();
-        self.certificate = signed.cert.pem();
+        fs::write(folder.path().join("certificate.pem"), &self.certificate).unwrap();
+        fs::write(folder.path().join("key.pem"), &self.key).unwrap();
         let program = ["--user", "0", "--entrypoint", "python3", image, "-u", "-c", SERVERS];
         let names = ["--network-alias", "shop.example.test", "--network-alias", "other.example.test"];
         let create = ["create", "--name", &self.name, "--network", &self.name];
@@ -106,7 +114,7 @@ tell 'another name in the TLS hello' direct $get --insecure --connect-to other.e
 #[test]
 fn programs_reach_the_listed_host_and_port_with_and_without_a_proxy_and_nothing_else() {
     let home = Home::new();
-    let mut neighbour = Neighbour::network(&home.path().file_name().unwrap().to_string_lossy().replace('.', ""));
+    let neighbour = Neighbour::network(&home.path().file_name().unwrap().to_string_lossy().replace('.', ""));
     let rules = [8000, 8443, 7000]
         .map(|port| format!("    - {{ host: shop.example.test, port: {port}, allow_private: {} }}\n", neighbour.subnet))
         .concat();
@@ -129,6 +137,60 @@ fn programs_reach_the_listed_host_and_port_with_and_without_a_proxy_and_nothing_
     });
     let log = text(&home.sandbox().args(["audit", "log", "--format", "json"]).output().unwrap().stdout);
     for fact in ["network.allowed", "\"port\": \"8443\"", "network.denied", "other.example.test", "8001"] {
+        assert!(log.contains(fact), "{fact} is not recorded: {log}");
+    }
+}
+
+/// Asks a host with rules by the programs that agents use, each with its own way to certificate authorities.
+const ASK_BY_RULES: &str = r#"
+url=https://shop.example.test:8443
+tell() { name=$1; shift; printf '%s: %s\n' "$name" "$("$@" 2>&1 | tail -n 1)"; }
+tell 'curl' curl -sS --max-time 10 $url/open/a
+tell 'curl without a proxy' env -u https_proxy -u HTTPS_PROXY curl -sS --max-time 10 $url/open/b
+tell 'curl with a body' curl -sS --max-time 10 --data 'text' $url/items
+tell 'python' python3 -c "import urllib.request as r; print(r.urlopen('$url/open/c').read().decode().strip())"
+tell 'node' node -e "fetch('$url/open/d').then(r => r.text()).then(t => console.log(t.trim()))"
+tell 'git' git ls-remote $url/open/e.git
+tell 'another path' curl -sS --max-time 10 $url/closed
+tell 'another method' curl -sS --max-time 10 -X POST $url/open/a
+tell 'dots' curl -sS --max-time 10 --path-as-is $url/open/../closed
+tell 'another host' curl -sS --max-time 10 -H 'Host: other.example.test' $url/open/a
+tell 'plain http' curl -sS --max-time 10 http://shop.example.test:8000/closed
+"#;
+
+#[test]
+fn a_host_with_rules_answers_the_allowed_requests_to_every_program() {
+    let home = Home::new();
+    let neighbour = Neighbour::network(&home.path().file_name().unwrap().to_string_lossy().replace('.', ""));
+    let authorities = home.path().join("company.pem");
+    fs::write(&authorities, &neighbour.certificate).unwrap();
+    let configuration = home.path().join("config/sandbox/config.yaml");
+    fs::create_dir_all(configuration.parent().unwrap()).unwrap();
+    fs::write(configuration, format!("network: {{ authorities: {} }}\n", authorities.display())).unwrap();
+    let rules = [8000, 8443]
+        .map(|port| {
+            let requests = "[GET /open/**, POST /items]";
+            let private = &neighbour.subnet;
+            format!("    - {{ host: shop.example.test, port: {port}, allow_private: {private}, rules: {requests} }}\n")
+        })
+        .concat();
+    let project = Project::new(&home, "rules", &format!("image: agent\nnetwork:\n  allow:\n{rules}"));
+    let up = home.sandbox().args(["up", project.name(), "--detach", "--", "sleep", "600"]).output().unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    let container = |role: &str| format!("sandbox-{}.main-{role}", project.name());
+    let image = text(&docker(&["inspect", "--format", "{{.Image}}", &container("agent")]).stdout);
+    neighbour.serve(image.trim(), &container("gateway"));
+    let exec = |script: &str| {
+        text(&home.sandbox().args(["exec", project.name(), "--", "bash", "-c", script]).output().unwrap().stdout)
+    };
+    insta::assert_snapshot!("by_rules", exec(ASK_BY_RULES));
+    // A gateway that is started again has another authority, which the next command's programs trust.
+    assert!(docker(&["kill", &container("gateway")]).status.success());
+    eventually("the gateway's return", Duration::from_secs(20), || {
+        exec("curl -sS --max-time 5 https://shop.example.test:8443/open/again").contains("/open/again")
+    });
+    let log = text(&home.sandbox().args(["audit", "log", "--format", "json"]).output().unwrap().stdout);
+    for fact in ["request.allowed", "request.denied", "/closed", "POST /items"] {
         assert!(log.contains(fact), "{fact} is not recorded: {log}");
     }
 }

@@ -43,9 +43,6 @@ pub(super) struct GatewayArguments {
     /// A name server, instead of those in /etc/resolv.conf
     #[arg(long)]
     resolver: Option<SocketAddr>,
-    /// Certificates of authorities to trust upstream beside the web's
-    #[arg(long)]
-    authorities: Option<PathBuf>,
 }
 
 impl From<RelayArguments> for RelayOptions {
@@ -55,7 +52,7 @@ impl From<RelayArguments> for RelayOptions {
 }
 
 impl From<GatewayArguments> for GatewayOptions {
-    fn from(GatewayArguments { socket, relay_uid, group, secrets, resolver, authorities }: GatewayArguments) -> Self {
-        Self { socket, relay_uid, group, secrets, resolver, authorities }
+    fn from(GatewayArguments { socket, relay_uid, group, secrets, resolver }: GatewayArguments) -> Self {
+        Self { socket, relay_uid, group, secrets, resolver }
     }
 }

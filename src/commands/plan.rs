@@ -57,6 +57,10 @@ pub fn describe(plan: &Plan) -> String {
             row("", format!("  {request}"));
         }
     }
+    if let Some(authorities) = &plan.network.authorities {
+        let count = authorities.matches("-----BEGIN CERTIFICATE-----").count();
+        row("", format!("{count} certificate authorities of your configuration are trusted beside the web's"));
+    }
     if plan.credentials.is_empty() {
         row("credentials", "none".to_owned());
     }

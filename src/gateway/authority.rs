@@ -4,7 +4,6 @@
 //! It vouches for the hosts that have rules, to this session's agent alone.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -37,12 +36,12 @@ pub enum AuthorityError {
     /// The TLS library refused its configuration.
     #[error("set up TLS")]
     Tls(#[from] rustls::Error),
-    /// The file of further authorities cannot be used.
+    /// The text of further authorities cannot be used.
     #[error("read the certificates of further authorities")]
     Roots(#[source] rustls::pki_types::pem::Error),
-    /// A panic of another task left the cache in an unknown state.
-    #[error("use the cache of certificates")]
-    Cache,
+    /// A panic of another task left certificates in an unknown state.
+    #[error("use certificates that another task was changing")]
+    Poisoned,
 }
 
 /// Makes certificates for the agent, and knows whom to trust upstream.
@@ -52,22 +51,16 @@ pub struct Authority {
     certificate: String,
     leaf_key: KeyPair,
     leaves: Mutex<HashMap<HostName, CertificateDer<'static>>>,
-    roots: Arc<RootCertStore>,
+    roots: Mutex<Arc<RootCertStore>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Authority {
-    /// Makes a new authority. Upstream, the web's authorities are trusted, and those in the file.
+    /// Makes a new authority. Upstream, the web's authorities are trusted.
     ///
     /// # Errors
-    /// When there is no randomness, or the file is not one of certificates.
-    pub fn generate(further: Option<&Path>) -> Result<Self, AuthorityError> {
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        if let Some(path) = further {
-            for certificate in CertificateDer::pem_file_iter(path).map_err(AuthorityError::Roots)? {
-                roots.add(certificate.map_err(AuthorityError::Roots)?)?;
-            }
-        }
+    /// When there is no randomness.
+    pub fn generate() -> Result<Self, AuthorityError> {
         let key = KeyPair::generate()?;
         let mut parameters = parameters(Vec::new(), "sandbox session authority")?;
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -78,9 +71,22 @@ impl Authority {
             certificate,
             leaf_key: KeyPair::generate()?,
             leaves: Mutex::default(),
-            roots: Arc::new(roots),
+            roots: Mutex::new(Arc::new(web())),
             provider: Arc::new(rustls::crypto::ring::default_provider()),
         })
+    }
+
+    /// Trusts these authorities upstream, in PEM, beside the web's; those of an earlier call no longer.
+    ///
+    /// # Errors
+    /// When the text is not one of certificates; nothing changes then.
+    pub fn trust(&self, further: &str) -> Result<(), AuthorityError> {
+        let mut roots = web();
+        for certificate in CertificateDer::pem_slice_iter(further.as_bytes()) {
+            roots.add(certificate.map_err(AuthorityError::Roots)?)?;
+        }
+        *self.roots.lock().map_err(|_| AuthorityError::Poisoned)? = Arc::new(roots);
+        Ok(())
     }
 
     /// The authority's certificate, in PEM. It is public.
@@ -107,16 +113,17 @@ impl Authority {
     /// # Errors
     /// When the TLS library refuses.
     pub fn client(&self, protocols: Vec<Vec<u8>>) -> Result<ClientConfig, AuthorityError> {
+        let roots = self.roots.lock().map_err(|_| AuthorityError::Poisoned)?.clone();
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(self.roots.clone())
+            .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = protocols;
         Ok(config)
     }
 
     fn leaf(&self, host: &HostName) -> Result<CertificateDer<'static>, AuthorityError> {
-        let mut leaves = self.leaves.lock().map_err(|_| AuthorityError::Cache)?;
+        let mut leaves = self.leaves.lock().map_err(|_| AuthorityError::Poisoned)?;
         if let Some(leaf) = leaves.get(host) {
             return Ok(leaf.clone());
         }
@@ -132,6 +139,11 @@ impl Authority {
         leaves.insert(host.clone(), leaf.clone());
         Ok(leaf)
     }
+}
+
+/// The authorities that the web's browsers trust.
+fn web() -> RootCertStore {
+    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
 }
 
 fn parameters(names: Vec<String>, common_name: &str) -> Result<CertificateParams, rcgen::Error> {
@@ -151,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_cache_of_certificates_is_bounded_and_keeps_what_it_made() {
-        let authority = Authority::generate(None).unwrap();
+        let authority = Authority::generate().unwrap();
         let host = |number: usize| format!("h{number}.example").parse::<HostName>().unwrap();
         let first = authority.leaf(&host(0)).unwrap();
         assert_eq!(authority.leaf(&host(0)).unwrap(), first);
@@ -162,9 +174,23 @@ mod tests {
     }
 
     #[test]
+    fn trusts_further_authorities_until_it_is_told_others() {
+        let authority = Authority::generate().unwrap();
+        let count = || authority.roots.lock().unwrap().len();
+        let web = count();
+        authority.trust(Authority::generate().unwrap().certificate()).unwrap();
+        assert_eq!(count(), web + 1);
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(authority.trust(broken).is_err());
+        assert_eq!(count(), web + 1);
+        authority.trust("").unwrap();
+        assert_eq!(count(), web);
+    }
+
+    #[test]
     fn no_two_sessions_have_one_authority() {
-        let one = Authority::generate(None).unwrap();
-        let other = Authority::generate(None).unwrap();
+        let one = Authority::generate().unwrap();
+        let other = Authority::generate().unwrap();
         assert_ne!(one.certificate(), other.certificate());
         assert!(one.certificate().starts_with("-----BEGIN CERTIFICATE-----"));
         assert!(!one.certificate().contains("PRIVATE"));

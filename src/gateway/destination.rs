@@ -196,7 +196,7 @@ mod tests {
         let host: Host = "a.example".parse().unwrap();
         assert!(matches!(authorise(None, &host, 443), Err(DialError::NoPolicy)));
         assert!(matches!(authorise(Some(&Policy::default()), &host, 443), Err(DialError::Unlisted)));
-        let policy = Policy { allow: vec![rule("a.example", &[])] };
+        let policy = Policy { allow: vec![rule("a.example", &[])], ..Policy::default() };
         assert!(authorise(Some(&policy), &host, 443).is_ok());
         assert!(authorise(Some(&policy), &host, 80).is_err());
     }

@@ -30,6 +30,7 @@ use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT};
 use crate::gateway::reads::ReadWatch;
 use crate::gateway::report::Reporter;
 use crate::gateway::secrets::{SecretFolder, SecretsError};
+use crate::network::policy::Policy;
 
 /// How long to wait before standard input is looked at again after its end.
 const INPUT_PAUSE: Duration = Duration::from_secs(1);
@@ -47,8 +48,6 @@ pub struct GatewayOptions {
     pub secrets: PathBuf,
     /// A name server, instead of those in `/etc/resolv.conf`.
     pub resolver: Option<SocketAddr>,
-    /// Certificates of authorities to trust upstream beside the web's, for hosts with rules.
-    pub authorities: Option<PathBuf>,
 }
 
 /// Why the gateway cannot start.
@@ -133,7 +132,7 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
         policy: watch::Sender::new(None),
         reporter: reporter.clone(),
         resolver,
-        authority: Authority::generate(options.authorities.as_deref()).map_err(GatewayError::Authority)?,
+        authority: Authority::generate().map_err(GatewayError::Authority)?,
         last: AtomicU64::new(0),
     });
     reporter.send(Event::Ready).await;
@@ -271,24 +270,27 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
     };
     let error = match command.action {
         Action::Policy(policy) => {
-            // The agent needs the certificate before the first connection that is terminated.
-            let inspects = policy.allow.iter().any(|rule| !rule.rules.is_empty());
-            match inspects.then(|| folder.publish_authority(shared.authority.certificate())) {
-                Some(Err(error)) => {
-                    shared.policy.send_replace(None);
-                    Some(format!("failed to {}", with_source(&error)))
-                }
-                _ => {
-                    shared.policy.send_replace(Some(Arc::new(policy)));
-                    None
-                }
-            }
+            let prepared = prepare(shared, folder, &policy);
+            shared.policy.send_replace(prepared.is_ok().then(|| Arc::new(policy)));
+            prepared.err()
         }
         Action::Secrets(files) => changed(folder.replace(&files), folder, reads),
         Action::UpdateSecrets(files) => changed(folder.update(&files), folder, reads),
         Action::RemoveSecrets(names) => changed(folder.remove(&names), folder, reads),
     };
     Event::Acknowledged { id: command.id, error }
+}
+
+/// What has to be there before the first connection under a policy: whom to trust upstream, and for the agent the
+/// certificates that it has to trust. Gives what went wrong, in words for the launcher.
+fn prepare(shared: &Shared, folder: &SecretFolder, policy: &Policy) -> Result<(), String> {
+    let authorities = policy.authorities.as_deref().unwrap_or_default();
+    shared.authority.trust(authorities).map_err(|error| format!("failed to {}", with_source(&error)))?;
+    if policy.adds_authorities() {
+        let certificates = format!("{authorities}\n{}", shared.authority.certificate());
+        folder.publish_authorities(&certificates).map_err(|error| format!("failed to {}", with_source(&error)))?;
+    }
+    Ok(())
 }
 
 /// Watches the set that is current now; gives what went wrong, in words for the launcher.
@@ -303,8 +305,8 @@ fn changed(result: Result<(), SecretsError>, folder: &SecretFolder, reads: &Read
     None
 }
 
-fn with_source(error: &SecretsError) -> String {
-    match std::error::Error::source(error) {
+fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }

@@ -15,7 +15,7 @@ use crate::gateway::protocol::SecretFile;
 /// The link to the current folder.
 const CURRENT: &str = "..data";
 
-/// The certificate of the session's authority, which is public and belongs to no set.
+/// The certificates that the agent has to trust beside its image's, which are public and belong to no set.
 pub const AUTHORITY: &str = "..authority.pem";
 
 /// The link under its temporary name.
@@ -81,11 +81,11 @@ impl SecretFolder {
         Ok(folder)
     }
 
-    /// Puts the certificate of the session's authority where the agent reads it, whole or not at all.
-    pub fn publish_authority(&self, certificate: &str) -> Result<(), SecretsError> {
+    /// Puts certificates of authorities where the agent reads them, whole or not at all.
+    pub fn publish_authorities(&self, certificates: &str) -> Result<(), SecretsError> {
         let path = self.root.join(AUTHORITY);
         let temporary = self.root.join("..authority-next");
-        fs::write(&temporary, certificate).map_err(|source| file("write", &temporary, source))?;
+        fs::write(&temporary, certificates).map_err(|source| file("write", &temporary, source))?;
         set_mode(&temporary, 0o444)?;
         fs::rename(&temporary, &path).map_err(|source| file("rename to", &path, source))
     }

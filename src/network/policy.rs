@@ -15,6 +15,9 @@ use crate::network::request::RequestRule;
 pub struct Policy {
     /// The allowed destinations, in the manifest's order.
     pub allow: Vec<AllowRule>,
+    /// Certificate authorities to trust beside the web's, in PEM: those of a company's own hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<String>,
 }
 
 /// One allowed destination: a host and a port.
@@ -38,10 +41,21 @@ pub struct AllowRule {
 }
 
 impl Policy {
+    /// Whether some host has rules, so that the gateway terminates TLS for it.
+    pub fn inspects(&self) -> bool {
+        self.allow.iter().any(|rule| !rule.rules.is_empty())
+    }
+
+    /// Whether the agent has to trust more authorities than its image does.
+    pub fn adds_authorities(&self) -> bool {
+        self.authorities.is_some() || self.inspects()
+    }
+
     /// The first rule that covers the destination.
     pub fn find(&self, host: &HostName, port: u16) -> Option<&AllowRule> {
         self.allow.iter().find(|rule| rule.port == port && rule.host.matches(host))
     }
+
     /// The first rule that covers the destination, which may be an address.
     pub fn find_host(&self, host: &Host, port: u16) -> Option<&AllowRule> {
         self.allow.iter().find(|rule| rule.port == port && rule.host.covers(host))

@@ -359,7 +359,7 @@ fn agent_container(
         ("SANDBOX_PROJECT", id.project.as_str()),
     ];
     environment.extend(ours.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    if manifest.network.allow.iter().any(|rule| !rule.rules.is_empty()) {
+    if manifest.network.adds_authorities() {
         environment.insert("SANDBOX_SESSION_CA".to_owned(), format!("{SECRETS}/{AUTHORITY}"));
         let variables = ["SANDBOX_CA_BUNDLE"].into_iter().chain(BUNDLE_VARIABLES);
         environment.extend(variables.map(|name| (name.to_owned(), CA_BUNDLE.to_owned())));

@@ -64,8 +64,6 @@ impl Gateway {
             .args(["--relay-uid", &relay_uid.unwrap_or(owner.uid()).to_string()])
             .args(["--group", &owner.gid().to_string()])
             .args(["--resolver", &name_server.to_string()])
-            .arg("--authorities")
-            .arg(crate::inspection::authority_file())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
@@ -24,27 +24,19 @@ const LOCAL: &[&str] = &["127.0.0.1"];
 
 struct TestAuthority {
     issuer: Issuer<'static, KeyPair>,
-    _folder: tempfile::TempDir,
-    file: PathBuf,
+    certificate: String,
 }
 
-/// The authority of the servers in these tests.
+/// The authority of the servers in these tests, as that of a company's own hosts.
 fn authority() -> &'static TestAuthority {
     static AUTHORITY: OnceLock<TestAuthority> = OnceLock::new();
     AUTHORITY.get_or_init(|| {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(Vec::<String>::new()).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = parameters.self_signed(&key).unwrap().pem();
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("authorities.pem");
-        std::fs::write(&file, pem).unwrap();
-        TestAuthority { issuer: Issuer::new(parameters, key), _folder: folder, file }
+        let certificate = parameters.self_signed(&key).unwrap().pem();
+        TestAuthority { issuer: Issuer::new(parameters, key), certificate }
     })
-}
-
-pub(crate) fn authority_file() -> &'static Path {
-    &authority().file
 }
 
 type Seen = Arc<Mutex<Vec<String>>>;
@@ -108,7 +100,8 @@ fn allow(harness: &mut Harness, host: &str, port: u16, rules: &[&str]) {
     let entry = json!({
         "host": host, "port": port, "allow_private": ["127.0.0.0/8"], "rules": rules, "origin": "sandbox.yaml:7"
     });
-    assert_eq!(harness.gateway.command(json!({ "policy": { "allow": [entry] } })), None);
+    let policy = json!({ "allow": [entry], "authorities": authority().certificate });
+    assert_eq!(harness.gateway.command(json!({ "policy": policy })), None);
 }
 
 fn certificate(harness: &Harness) -> PathBuf {
@@ -198,7 +191,9 @@ fn the_hosts_own_certificate_is_verified() {
 /// A TLS connection through the gateway to the host, which trusts the session's authority.
 fn open(harness: &Harness, port: u16) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(certificate(harness)).unwrap()).unwrap();
+    for certificate in CertificateDer::pem_file_iter(certificate(harness)).unwrap() {
+        roots.add(certificate.unwrap()).unwrap();
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

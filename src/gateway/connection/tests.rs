@@ -36,10 +36,10 @@ async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
         origin: None,
     };
     let shared = Arc::new(Shared {
-        policy: watch::Sender::new(Some(Arc::new(Policy { allow: vec![rule] }))),
+        policy: watch::Sender::new(Some(Arc::new(Policy { allow: vec![rule], ..Policy::default() }))),
         reporter: Reporter::start(reported.clone()).unwrap(),
         resolver: TokioResolver::builder_tokio().unwrap().build().unwrap(),
-        authority: Authority::generate(None).unwrap(),
+        authority: Authority::generate().unwrap(),
         last: AtomicU64::new(0),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
