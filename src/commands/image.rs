@@ -9,6 +9,8 @@ use tokio::io::AsyncWriteExt as _;
 use super::{Context, Failure};
 use crate::image::{self, BuiltImage, ImageContext, ImageError};
 
+pub mod registry;
+
 /// Arguments of `sandbox image`.
 #[derive(Debug, clap::Args)]
 pub struct ImageArguments {
@@ -44,6 +46,21 @@ enum ImageVerb {
         /// The definition
         name: String,
     },
+    /// Push what the lock says to a registry; manifest and digest stay what they are
+    Push {
+        /// The definition
+        name: String,
+        /// `REGISTRY/PATH`, with `:TAG` if there is to be one
+        target: String,
+        /// A repository of the same registry whose layers may be used without sending them again
+        #[arg(long, value_name = "PATH")]
+        mount_from: Option<String>,
+    },
+    /// Pull an image by its digest, check every byte, and load it into the engine
+    Pull {
+        /// `REGISTRY/PATH@sha256:…`
+        reference: String,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -65,11 +82,11 @@ pub fn run(context: &Context, arguments: &ImageArguments) -> Result<u8, Failure>
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::new("runtime", &error, "free memory or raise the limit of threads"))?;
-    runtime.block_on(run_async(context, arguments)).map_err(Failure::from)?;
+    runtime.block_on(run_async(context, arguments))?;
     Ok(0)
 }
 
-async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<(), ImageError> {
+async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<(), Failure> {
     let surroundings = ImageContext {
         project_root: Some(&arguments.project),
         cache: &context.folders.cache,
@@ -88,7 +105,7 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<(), 
             let path = folder.join("image.lock");
             let io = |source| ImageError::File { path: path.clone(), source };
             if !folder.join("image.yaml").is_file() {
-                return Err(ImageError::UnknownImage(name.clone()));
+                return Err(ImageError::UnknownImage(name.clone()).into());
             }
             let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(io)?;
             std::io::Write::write_all(&mut file, lock.text()?.as_bytes()).map_err(io)?;
@@ -115,6 +132,10 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<(), 
             print(context, &built);
             Ok(())
         }
+        ImageVerb::Push { name, target, mount_from } => {
+            registry::push(context, &surroundings, name, target, mount_from.as_deref()).await
+        }
+        ImageVerb::Pull { reference } => registry::pull(context, &surroundings, reference).await,
     }
 }
 
@@ -177,6 +198,9 @@ async fn write(built: &BuiltImage, output: &Output) -> Result<(), ImageError> {
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
+        if let ImageError::Registry(error) = &error {
+            return Self::from(error);
+        }
         let (code, next) = match &error {
             ImageError::UnknownImage(_) => ("image-unknown", "run `sandbox image ls`, or write images/NAME/image.yaml"),
             ImageError::Unlocked(_) => ("image-unlocked", "run `sandbox image lock NAME`"),
@@ -197,6 +221,9 @@ impl From<ImageError> for Failure {
                 ("image-release", "check the mirror and the clock, and update the package debian-archive-keyring")
             }
             ImageError::Keyring { .. } => ("image-keyring", "install the package debian-archive-keyring"),
+            ImageError::Digest(_) => {
+                ("image-reference", "write REGISTRY/PATH@sha256:… with the digest that the registry shows")
+            }
             ImageError::Script { .. } => ("image-script", "leave the package out of the definition"),
             _ => ("image", "see the causes above"),
         };

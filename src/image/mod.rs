@@ -19,6 +19,7 @@ pub mod fetch;
 pub mod finish;
 pub mod lock;
 pub mod reference;
+pub mod registry;
 pub mod release;
 pub mod resolve;
 pub mod sources;
