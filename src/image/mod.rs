@@ -14,14 +14,17 @@ pub mod archive;
 pub mod build;
 pub mod control;
 pub mod definition;
+pub mod difference;
 pub mod error;
 pub mod fetch;
 pub mod finish;
+pub mod inventory;
 pub mod lock;
 pub mod reference;
 pub mod registry;
 pub mod release;
 pub mod resolve;
+pub mod sbom;
 pub mod sources;
 pub mod tree;
 pub mod unpack;
@@ -30,7 +33,9 @@ pub use archive::{BuiltImage, BuiltLayer};
 pub use error::ImageError;
 
 use definition::Loaded;
+use difference::Difference;
 use error::{PackageProblem, at};
+use inventory::Inventory;
 use lock::{Lock, NpmTarball, RECIPE, ResultDigests, Source};
 use reference::Digest;
 
@@ -99,6 +104,65 @@ pub async fn verify(name: &str, context: &ImageContext<'_>) -> Result<BuiltImage
     std::fs::create_dir_all(context.cache).map_err(at(context.cache))?;
     let layers = tempfile::tempdir_in(context.cache).map_err(at(context.cache))?;
     build_into(name, context, layers.path()).await
+}
+
+/// What came of a check.
+#[derive(Debug)]
+pub struct Checked {
+    /// The first of the two builds.
+    pub built: BuiltImage,
+    /// Where it is not what the lock promises.
+    pub mismatches: Vec<build::Mismatch>,
+    /// Whether the second build gave the same.
+    pub repeats: bool,
+    /// The difference entry by entry: between the two builds, or between the lock's layers, where the cache has them, and
+    /// the first build.
+    pub difference: Option<Difference>,
+}
+
+/// Builds twice without the cache of layers, below a folder of the caller's, and compares both with each other
+/// and with the lock. Needs neither an engine nor root.
+///
+/// # Errors
+/// When it cannot be built at all; a build that gives something else is a result.
+pub async fn check(name: &str, context: &ImageContext<'_>, folder: &Path) -> Result<Checked, ImageError> {
+    let chain = definition::chain(name, context.project_root)?;
+    let locks = lock::locks(&chain)?;
+    let lock = locks.last().ok_or_else(|| ImageError::Unlocked(name.to_owned()))?;
+    let built = build::chain(&chain, &locks, context, &folder.join("one")).await?;
+    let again = build::chain(&chain, &locks, context, &folder.join("two")).await?;
+    let mismatches = build::mismatches(name, &built, lock)?;
+    let repeats = built.manifest() == again.manifest();
+    let difference = if !repeats {
+        Some(difference(&built, &again)?)
+    } else if mismatches.is_empty() {
+        None
+    } else {
+        let promised = lock.result.as_ref().map(|result| promised(&result.diff_ids, context.cache));
+        match promised.flatten() {
+            Some(layers) => Some(difference(&BuiltImage::of_config(name, built.config().to_vec(), layers)?, &built)?),
+            None => None,
+        }
+    };
+    Ok(Checked { built, mismatches, repeats, difference })
+}
+
+/// The layers that a lock promises, where the cache still has every one of them.
+fn promised(diff_ids: &[Digest], cache: &Path) -> Option<Vec<BuiltLayer>> {
+    let layer = |diff_id: &Digest| {
+        let path = cache.join("layers").join(format!("{}.tar", diff_id.hex()));
+        let size = path.metadata().ok()?.len();
+        Some(BuiltLayer { diff_id: diff_id.clone(), size, path })
+    };
+    diff_ids.iter().map(layer).collect()
+}
+
+/// What differs between two images.
+///
+/// # Errors
+/// When a layer cannot be read.
+pub fn difference(first: &BuiltImage, second: &BuiltImage) -> Result<Difference, ImageError> {
+    Ok(Difference::between(&Inventory::read(first)?, &Inventory::read(second)?))
 }
 
 async fn build_into(name: &str, context: &ImageContext<'_>, layers: &Path) -> Result<BuiltImage, ImageError> {
