@@ -203,3 +203,26 @@ fn independent_validators_accept_both_forms() {
     std::fs::write(&spdx, wrong.to_string()).unwrap();
     assert!(!Command::new(folder.join("bin/pyspdxtools")).arg("-i").arg(&spdx).output().unwrap().status.success());
 }
+
+#[test]
+fn outdated_tells_an_old_version_and_update_takes_the_new_one_and_nothing_else() {
+    let project = Project::new();
+    project.lock(|lock| {
+        let packages = lock["packages"].as_array_mut().unwrap();
+        let dash = packages.iter_mut().find(|package| package["name"] == "dash").unwrap();
+        dash["version"] = "0.1".into();
+    });
+    let outdated = project.image(&["outdated", "base"]);
+    assert_eq!(outdated.status.code(), Some(1), "{}", text(&outdated.stderr));
+    let said = text(&outdated.stdout);
+    assert!(said.starts_with("base:\n") && said.contains("  ~ deb dash 0.1 -> 0.5"), "{said}");
+    let before = std::fs::read(project.file("image.lock")).unwrap();
+    assert!(text(&project.image(&["update", "base"]).stdout).contains("~ deb dash 0.1 -> 0.5"));
+    let after = std::fs::read(project.file("image.lock")).unwrap();
+    assert_ne!(before, after);
+    assert!(project.image(&["outdated", "base"]).status.success());
+    // Nothing is newer now, so the lock stays as it is, to the byte.
+    assert_eq!(project.json(&["--format", "json", "update", "base"]), serde_json::json!([]));
+    assert_eq!(std::fs::read(project.file("image.lock")).unwrap(), after);
+    assert!(project.image(&["build", "base", "--check"]).status.success());
+}

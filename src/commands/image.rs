@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{Context, Failure};
 use crate::image::lock::Lock;
+use crate::image::update::LockChange;
 use crate::image::{self, BuiltImage, ImageContext, ImageError, sbom};
 
 mod compare;
@@ -67,6 +68,16 @@ enum ImageVerb {
         first: String,
         /// Another one
         second: String,
+    },
+    /// Show what has newer versions than the lock; exit code 1 when something has
+    Outdated {
+        /// The definition
+        name: String,
+    },
+    /// Take newer versions into the lock, and into those of the project's images below it
+    Update {
+        /// The definition
+        name: String,
     },
     /// List the definitions, their locks and digests
     Ls,
@@ -143,6 +154,19 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
                 write(&built, output).await?;
             }
             print(context, &built);
+        }
+        ImageVerb::Outdated { name } => {
+            let changes = image::update::outdated(name, &surroundings).await?;
+            context.printer.result(&changes, || changes.iter().map(LockChange::text).collect());
+            return Ok(u8::from(!changes.is_empty()));
+        }
+        ImageVerb::Update { name } => {
+            let mut changes = Vec::new();
+            for (change, lock) in image::update::update(name, &surroundings).await? {
+                write_lock(&arguments.project, &change.image, &lock)?;
+                changes.push(change);
+            }
+            context.printer.result(&changes, || changes.iter().map(LockChange::text).collect());
         }
         ImageVerb::Verify { name } => {
             let built = image::verify(name, &surroundings).await?;
