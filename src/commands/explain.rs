@@ -184,7 +184,7 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     ("image", "An image could not be locked, built or checked. The causes above name the step and the file."),
     (
         "image-absent",
-        "The manifest names an image by its digest, and the engine does not have it. It is never fetched silently; pull it, or name a definition in images/.",
+        "The engine does not have the image that the plan names. `sandbox up` pulls one that is named by its digest; run it again, or name a definition in images/.",
     ),
     (
         "image-definition",
@@ -205,6 +205,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "image-offline",
         "The step needs the network and `--offline` forbids it. What is in the cache is used without it.",
+    ),
+    (
+        "image-platform",
+        "The image is not for this machine's processor and operating system. The launcher takes the entry of an index that is for Linux and this processor, and nothing else.",
     ),
     (
         "image-reference",
@@ -346,6 +350,30 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "project-unknown",
         "This machine has not seen a project of this name. Name it by its path once; afterwards its name is enough.",
+    ),
+    (
+        "registry",
+        "The registry could not be reached, was busy for too long, or answered what the specification does not have. What was transferred is kept, so that running it again goes on from there.",
+    ),
+    (
+        "registry-absent",
+        "The registry has no such image or part of one. The name may be wrong, the image deleted, or hidden from the account that is logged in.",
+    ),
+    (
+        "registry-content",
+        "The registry sent other bytes than the digest names, or a document that is not an image. Nothing of it was used. A broken proxy does that, and so does somebody who wants another program to run.",
+    ),
+    (
+        "registry-denied",
+        "The registry or its token service refused. Logins come from Docker's configuration and its helpers; `docker login` makes one. An account may be logged in and not be allowed to use this repository.",
+    ),
+    (
+        "registry-login",
+        "Docker's configuration could not be read, or names a credential helper that cannot be started. Without a configuration registries are asked without a login.",
+    ),
+    (
+        "registry-redirection",
+        "The registry sent the launcher to a place where it does not go: an address of another kind than the registry's own, such as a private one or a metadata service, or one without encryption.",
     ),
     (
         "relay",

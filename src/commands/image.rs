@@ -7,7 +7,12 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{Context, Failure};
-use crate::image::{self, BuiltImage, ImageContext, ImageError};
+use crate::image::lock::Lock;
+use crate::image::update::LockChange;
+use crate::image::{self, BuiltImage, ImageContext, ImageError, sbom};
+
+mod compare;
+pub mod registry;
 
 /// Arguments of `sandbox image`.
 #[derive(Debug, clap::Args)]
@@ -36,6 +41,43 @@ enum ImageVerb {
         /// Write the image to `oci:FOLDER` or `docker-archive:FILE`
         #[arg(long, value_name = "KIND:PATH", value_parser = output)]
         output: Option<Output>,
+        /// Build twice without the cache of layers, and compare with each other and with the lock; exit code 1 and the
+        /// difference when they are not the same
+        #[arg(long)]
+        check: bool,
+        /// Never change the lock. It is never changed here; for scripts that want to say so
+        #[arg(long)]
+        locked: bool,
+    },
+    /// Print a bill of materials: packages, npm programs and files with their digests
+    Sbom {
+        /// The definition
+        name: String,
+        /// The form, always JSON
+        #[arg(long = "as", value_enum, default_value_t = SbomForm::Spdx)]
+        form: SbomForm,
+    },
+    /// Print how the image comes to be, as an in-toto statement of SLSA provenance
+    Provenance {
+        /// The definition
+        name: String,
+    },
+    /// Show which packages and files differ between two images
+    Diff {
+        /// A definition, or `REGISTRY/PATH@sha256:…`
+        first: String,
+        /// Another one
+        second: String,
+    },
+    /// Show what has newer versions than the lock; exit code 1 when something has
+    Outdated {
+        /// The definition
+        name: String,
+    },
+    /// Take newer versions into the lock, and into those of the project's images below it
+    Update {
+        /// The definition
+        name: String,
     },
     /// List the definitions, their locks and digests
     Ls,
@@ -44,6 +86,29 @@ enum ImageVerb {
         /// The definition
         name: String,
     },
+    /// Push what the lock says to a registry; manifest and digest stay what they are
+    Push {
+        /// The definition
+        name: String,
+        /// `REGISTRY/PATH`, with `:TAG` if there is to be one
+        target: String,
+        /// A repository of the same registry whose layers may be used without sending them again
+        #[arg(long, value_name = "PATH")]
+        mount_from: Option<String>,
+    },
+    /// Pull an image by its digest, check every byte, and load it into the engine
+    Pull {
+        /// `REGISTRY/PATH@sha256:…`
+        reference: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum SbomForm {
+    /// SPDX 2.3
+    Spdx,
+    /// CycloneDX 1.6
+    Cyclonedx,
 }
 
 #[derive(Debug, Clone)]
@@ -65,11 +130,10 @@ pub fn run(context: &Context, arguments: &ImageArguments) -> Result<u8, Failure>
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::new("runtime", &error, "free memory or raise the limit of threads"))?;
-    runtime.block_on(run_async(context, arguments)).map_err(Failure::from)?;
-    Ok(0)
+    runtime.block_on(run_async(context, arguments))
 }
 
-async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<(), ImageError> {
+async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, Failure> {
     let surroundings = ImageContext {
         project_root: Some(&arguments.project),
         cache: &context.folders.cache,
@@ -78,44 +142,84 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<(), 
         offline: arguments.offline,
     };
     match &arguments.verb {
-        ImageVerb::Ls => {
-            list(context, &arguments.project);
-            Ok(())
+        ImageVerb::Ls => list(context, &arguments.project),
+        ImageVerb::Lock { name } => lock(context, &surroundings, &arguments.project, name).await?,
+        ImageVerb::Build { name, output, check: true, locked: _ } => {
+            return compare::check(context, &surroundings, name, output.as_ref()).await;
         }
-        ImageVerb::Lock { name } => {
-            let lock = image::lock(name, &surroundings).await?;
-            let folder = arguments.project.join("images").join(name);
-            let path = folder.join("image.lock");
-            let io = |source| ImageError::File { path: path.clone(), source };
-            if !folder.join("image.yaml").is_file() {
-                return Err(ImageError::UnknownImage(name.clone()));
-            }
-            let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(io)?;
-            std::io::Write::write_all(&mut file, lock.text()?.as_bytes()).map_err(io)?;
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-            file.as_file().set_permissions(mode).map_err(io)?;
-            file.persist(&path).map_err(|error| io(error.error))?;
-            let result = json!({"name": name, "lock": path, "packages": lock.packages.len(), "result": lock.result});
-            context
-                .printer
-                .result(&result, || format!("locked {name}: {} packages, {}", lock.packages.len(), path.display()));
-            Ok(())
-        }
-        ImageVerb::Build { name, output } => {
+        ImageVerb::Build { name, output, check: false, locked: _ } => {
             let locked = image::locked(name, surroundings.project_root)?;
             let built = image::ensure_archive(&locked, &surroundings).await?;
             if let Some(output) = output {
                 write(&built, output).await?;
             }
             print(context, &built);
-            Ok(())
+        }
+        ImageVerb::Outdated { name } => {
+            let changes = image::update::outdated(name, &surroundings).await?;
+            context.printer.result(&changes, || changes.iter().map(LockChange::text).collect());
+            return Ok(u8::from(!changes.is_empty()));
+        }
+        ImageVerb::Update { name } => {
+            let mut changes = Vec::new();
+            for (change, lock) in image::update::update(name, &surroundings).await? {
+                write_lock(&arguments.project, &change.image, &lock)?;
+                changes.push(change);
+            }
+            context.printer.result(&changes, || changes.iter().map(LockChange::text).collect());
         }
         ImageVerb::Verify { name } => {
             let built = image::verify(name, &surroundings).await?;
             print(context, &built);
-            Ok(())
         }
+        ImageVerb::Sbom { name, form } => {
+            let built = image::ensure_archive(&image::locked(name, Some(&arguments.project))?, &surroundings).await?;
+            let form = match form {
+                SbomForm::Spdx => sbom::Form::Spdx,
+                SbomForm::Cyclonedx => sbom::Form::CycloneDx,
+            };
+            context.printer.document(&sbom::sbom(&built, Some(&arguments.project), form)?);
+        }
+        ImageVerb::Provenance { name } => {
+            let built = image::ensure_archive(&image::locked(name, Some(&arguments.project))?, &surroundings).await?;
+            context.printer.document(&sbom::provenance(&built, Some(&arguments.project))?);
+        }
+        ImageVerb::Diff { first, second } => compare::diff(context, &surroundings, first, second).await?,
+        ImageVerb::Push { name, target, mount_from } => {
+            registry::push(context, &surroundings, name, target, mount_from.as_deref()).await?;
+        }
+        ImageVerb::Pull { reference } => registry::pull(context, &surroundings, reference).await?,
     }
+    Ok(0)
+}
+
+async fn lock(
+    context: &Context,
+    surroundings: &ImageContext<'_>,
+    project: &Path,
+    name: &str,
+) -> Result<(), ImageError> {
+    let lock = image::lock(name, surroundings).await?;
+    let path = write_lock(project, name, &lock)?;
+    let result = json!({"name": name, "lock": path, "packages": lock.packages.len(), "result": lock.result});
+    context.printer.result(&result, || format!("locked {name}: {} packages, {}", lock.packages.len(), path.display()));
+    Ok(())
+}
+
+/// Writes `images/NAME/image.lock` in one step.
+fn write_lock(project: &Path, name: &str, lock: &Lock) -> Result<PathBuf, ImageError> {
+    let folder = project.join("images").join(name);
+    let path = folder.join("image.lock");
+    let io = |source| ImageError::File { path: path.clone(), source };
+    if !folder.join("image.yaml").is_file() {
+        return Err(ImageError::UnknownImage(name.to_owned()));
+    }
+    let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(io)?;
+    std::io::Write::write_all(&mut file, lock.text()?.as_bytes()).map_err(io)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.as_file().set_permissions(mode).map_err(io)?;
+    file.persist(&path).map_err(|error| io(error.error))?;
+    Ok(path)
 }
 
 fn print(context: &Context, built: &BuiltImage) {
@@ -177,6 +281,9 @@ async fn write(built: &BuiltImage, output: &Output) -> Result<(), ImageError> {
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
+        if let ImageError::Registry(error) = &error {
+            return Self::from(error);
+        }
         let (code, next) = match &error {
             ImageError::UnknownImage(_) => ("image-unknown", "run `sandbox image ls`, or write images/NAME/image.yaml"),
             ImageError::Unlocked(_) => ("image-unlocked", "run `sandbox image lock NAME`"),
@@ -197,6 +304,9 @@ impl From<ImageError> for Failure {
                 ("image-release", "check the mirror and the clock, and update the package debian-archive-keyring")
             }
             ImageError::Keyring { .. } => ("image-keyring", "install the package debian-archive-keyring"),
+            ImageError::Digest(_) => {
+                ("image-reference", "write REGISTRY/PATH@sha256:… with the digest that the registry shows")
+            }
             ImageError::Script { .. } => ("image-script", "leave the package out of the definition"),
             _ => ("image", "see the causes above"),
         };

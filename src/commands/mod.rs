@@ -21,6 +21,7 @@ pub mod printer;
 pub mod progress;
 pub mod ps;
 pub mod pull;
+pub mod registry_login;
 pub mod sandbox;
 pub mod sandbox_exchange;
 pub mod schema;

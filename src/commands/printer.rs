@@ -54,6 +54,11 @@ impl Printer {
         }
     }
 
+    /// Prints a JSON document, whatever the format.
+    pub fn document<T: Serialize>(&self, value: &T) {
+        Self::new(Format::Json, self.quiet).result(value, String::new);
+    }
+
     /// Prints a line of text to standard output, in either format.
     pub fn line(&self, text: &str) {
         anstream::println!("{text}");

@@ -348,10 +348,16 @@ async fn agent_image(
     progress: &Progress,
 ) -> Result<AgentImage, Failure> {
     let Some(locked) = &loaded.locked else {
-        return match engine.image(&loaded.plan.image.name).await? {
-            Some(image) => Ok(AgentImage::Present(image.id)),
-            None => Err(launch::LaunchError::ImageAbsent { reference: loaded.plan.image.name.clone() }.into()),
+        if let Some(image) = engine.image(&loaded.plan.image.name).await? {
+            return Ok(AgentImage::Present(image.id));
+        }
+        let ImageChoice::Pinned(pinned) = &loaded.manifest.image else {
+            return Err(launch::LaunchError::ImageAbsent { reference: loaded.plan.image.name.clone() }.into());
         };
+        progress.finish();
+        context.printer.note(&format!("pulling `{}`, or taking it from the cache", loaded.plan.image.name));
+        let pulled = super::image::registry::fetch(context, pinned, args.offline).await?;
+        return Ok(AgentImage::Built(Box::new(pulled)));
     };
     for id in [&locked.config_digest, &locked.manifest_digest] {
         if let Some(found) = engine.image(&id.to_string()).await? {

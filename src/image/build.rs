@@ -52,19 +52,40 @@ pub async fn chain(
 
 /// Compares a build with what its lock promises.
 pub fn compare(name: &str, built: &BuiltImage, lock: &Lock) -> Result<(), ImageError> {
-    let Some(result) = &lock.result else { return Err(ImageError::Unlocked(name.to_owned())) };
-    let layers = built.layers.iter().zip(&result.diff_ids).map(|(layer, locked)| ("layer", &layer.diff_id, locked));
-    let rest = [
-        ("configuration", &built.config_digest, &result.config),
-        ("manifest", &built.manifest_digest, &result.manifest),
-    ];
-    for (what, built, locked) in layers.chain(rest) {
-        if built != locked {
-            let (name, built, locked) = (name.to_owned(), built.clone(), locked.clone());
-            return Err(ImageError::Mismatch { name, what, built, locked });
+    match mismatches(name, built, lock)?.into_iter().next() {
+        None => Ok(()),
+        Some(Mismatch { what, built, locked, .. }) => {
+            Err(ImageError::Mismatch { name: name.to_owned(), what, built, locked })
         }
     }
-    Ok(())
+}
+
+/// A digest of a build that is not what the lock promises.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Mismatch {
+    /// Layer, configuration or manifest.
+    pub what: &'static str,
+    /// For a layer, which one, from below and from 0.
+    pub layer: Option<usize>,
+    /// What came out.
+    pub built: Digest,
+    /// What should have.
+    pub locked: Digest,
+}
+
+/// All digests of a build that are not what its lock promises.
+pub fn mismatches(name: &str, built: &BuiltImage, lock: &Lock) -> Result<Vec<Mismatch>, ImageError> {
+    let Some(result) = &lock.result else { return Err(ImageError::Unlocked(name.to_owned())) };
+    let layers = built.layers.iter().zip(&result.diff_ids).enumerate();
+    let layers = layers.map(|(index, (layer, locked))| ("layer", Some(index), &layer.diff_id, locked));
+    let rest = [
+        ("configuration", None, &built.config_digest, &result.config),
+        ("manifest", None, &built.manifest_digest, &result.manifest),
+    ];
+    let all = layers.chain(rest).filter(|(_, _, built, locked)| built != locked);
+    let all =
+        all.map(|(what, layer, built, locked)| Mismatch { what, layer, built: built.clone(), locked: locked.clone() });
+    Ok(all.collect())
 }
 
 /// The text of every file that decides which bytes a layer has. A builder that was changed finds no layer of the former

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::reference::{Digest, ReferenceError};
+use super::registry::RegistryError;
 
 /// A failure of this module, as a fragment that fits after "failed to …:".
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,9 @@ pub enum ImageError {
         #[source]
         source: std::io::Error,
     },
+    /// A registry does not give or take an image.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// The HTTP client cannot be set up.
     #[error("the HTTP client cannot be set up")]
     Client(#[source] reqwest::Error),

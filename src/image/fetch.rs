@@ -92,14 +92,7 @@ pub async fn all(cache: &Path, wanted: Vec<Wanted>, progress: bool, offline: boo
     }
     let folder = cache.join("blobs/sha256");
     std::fs::create_dir_all(&folder).map_err(at(&folder))?;
-    let bar = if progress {
-        indicatif::ProgressBar::new(missing.iter().map(|wanted| wanted.size).sum())
-    } else {
-        indicatif::ProgressBar::hidden()
-    };
-    if let Ok(style) = indicatif::ProgressStyle::with_template("  fetching {bytes}/{total_bytes} {wide_bar} {eta}") {
-        bar.set_style(style);
-    }
+    let bar = bar("fetching", missing.iter().map(|wanted| wanted.size).sum(), progress);
     let client = client()?;
     let mut transfers = futures_util::stream::iter(missing.iter().map(|wanted| one(&client, cache, wanted, &bar)))
         .buffer_unordered(PARALLEL);
@@ -108,6 +101,16 @@ pub async fn all(cache: &Path, wanted: Vec<Wanted>, progress: bool, offline: boo
     }
     bar.finish_and_clear();
     Ok(())
+}
+
+/// A bar on standard error, or one that nobody sees. `verb` is what is done, such as `fetching`.
+pub(super) fn bar(verb: &'static str, total: u64, progress: bool) -> indicatif::ProgressBar {
+    let bar = if progress { indicatif::ProgressBar::new(total) } else { indicatif::ProgressBar::hidden() };
+    let template = format!("  {verb} {{bytes}}/{{total_bytes}} {{wide_bar}} {{eta}}");
+    if let Ok(style) = indicatif::ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar
 }
 
 async fn one(

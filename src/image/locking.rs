@@ -1,0 +1,161 @@
+//! Makes locks: asks the repositories of Debian and npm's registry what there is, and builds what was chosen.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use sha2::Digest as _;
+
+use super::definition::{self, Loaded};
+use super::error::{self, ImageError, PackageProblem, at};
+use super::lock::{self, Lock, NpmTarball, RECIPE, ResultDigests, Source};
+use super::reference::Digest;
+use super::{ImageContext, build, fetch, release, resolve, sources};
+
+/// Debian's keys, as its package debian-archive-keyring installs them.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Resolves a definition whose base is locked, builds it, and gives the lock with the result.
+pub async fn lock(name: &str, context: &ImageContext<'_>) -> Result<Lock, ImageError> {
+    let chain = definition::chain(name, context.project_root)?;
+    let unknown = || ImageError::UnknownImage(name.to_owned());
+    let (own, below) = chain.split_last().ok_or_else(unknown)?;
+    let below = lock::locks(below)?;
+    let lock = resolved(own, &below, context).await?;
+    with_result(&chain, below, lock, context).await
+}
+
+/// What a definition comes to now, on these locks of its bases; without the result of a build.
+pub(super) async fn resolved(own: &Loaded, below: &[Lock], context: &ImageContext<'_>) -> Result<Lock, ImageError> {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => return Err(ImageError::Architecture(other)),
+    };
+    let client = fetch::client()?;
+    let (sources, packages) = match &own.definition.debian {
+        Some(debian) => resolve_debian(&client, debian, below, architecture, context).await?,
+        None => (Vec::new(), Vec::new()),
+    };
+    let mut npm = Vec::new();
+    for wanted in &own.definition.npm {
+        npm.push(resolve_npm(&client, wanted, context.cache).await?);
+    }
+    let below = below.last();
+    let epoch = sources.iter().map(|source| source.date).chain(below.map(|lock| lock.epoch)).max().unwrap_or_default();
+    let base = below.map(Lock::digest).transpose()?;
+    let (definition, architecture) = (own.digest.clone(), architecture.to_owned());
+    Ok(Lock { version: 1, recipe: RECIPE, definition, architecture, base, epoch, sources, packages, npm, result: None })
+}
+
+/// The lock with what a build of it gives.
+pub(super) async fn with_result(
+    chain: &[Loaded],
+    below: Vec<Lock>,
+    mut lock: Lock,
+    context: &ImageContext<'_>,
+) -> Result<Lock, ImageError> {
+    let mut locks = below;
+    locks.push(lock.clone());
+    let built = build::chain(chain, &locks, context, &context.cache.join("layers")).await?;
+    lock.result = Some(ResultDigests {
+        diff_ids: built.layers.into_iter().map(|layer| layer.diff_id).collect(),
+        config: built.config_digest,
+        manifest: built.manifest_digest,
+    });
+    Ok(lock)
+}
+
+async fn resolve_debian(
+    client: &reqwest::Client,
+    debian: &definition::Debian,
+    below: &[Lock],
+    architecture: &str,
+    context: &ImageContext<'_>,
+) -> Result<(Vec<Source>, Vec<lock::Package>), ImageError> {
+    let mirrors = sources::Mirrors::read(context.apt_sources_root);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default();
+    let (mut index, mut sources) = (resolve::Index::default(), Vec::new());
+    for suite in ["", "-security", "-updates"].map(|more| format!("{}{more}", debian.suite)) {
+        let distributions: Vec<String> =
+            mirrors.of(&suite).iter().map(|mirror| format!("{mirror}/dists/{suite}")).collect();
+        let join = |rest: &str| distributions.iter().map(|base| format!("{base}/{rest}")).collect::<Vec<_>>();
+        let bytes = fetch::small(client, &format!("the release file of {suite}"), &join("InRelease"), 4 << 20).await?;
+        let missing = |field| ImageError::Index { suite: suite.clone(), field };
+        let text = std::str::from_utf8(&bytes).map_err(|_| missing("InRelease"))?;
+        let release = release::verify(&suite, text, Path::new(KEYRING), architecture, now)?;
+        if release.packages_size > 64 << 20 {
+            return Err(missing("size of Packages.xz"));
+        }
+        let folder = format!("main/binary-{architecture}");
+        let mut addresses = join(&format!("{folder}/by-hash/SHA256/{}", release.packages.hex()));
+        addresses.extend(join(&format!("{folder}/Packages.xz")));
+        let (sha256, size) = (release.packages.clone(), release.packages_size);
+        let what = format!("the index of {suite}");
+        let wanted = fetch::Wanted { what, sha256, size, addresses };
+        fetch::all(context.cache, vec![wanted], context.progress, context.offline).await?;
+        let path = fetch::blob(context.cache, &release.packages);
+        let file = std::fs::File::open(&path).map_err(at(&path))?;
+        let mut packages = String::new();
+        let mut reader = std::io::Read::take(liblzma::read::XzDecoder::new(std::io::BufReader::new(file)), 1 << 30);
+        std::io::Read::read_to_string(&mut reader, &mut packages).map_err(at(&path))?;
+        index.add(&suite, &packages)?;
+        sources.push(Source { suite, date: release.date, in_release: Digest::of(&bytes), packages: release.packages });
+    }
+    sources.sort_by(|a, b| a.suite.cmp(&b.suite));
+    let base: Vec<String> = below.iter().flat_map(|lock| &lock.packages).map(|package| package.name.clone()).collect();
+    let packages = index.resolve(&debian.packages, &base)?;
+    let packages = packages.into_iter().map(|candidate| lock::Package {
+        name: candidate.name,
+        version: candidate.version.to_string(),
+        architecture: candidate.architecture,
+        suite: candidate.suite,
+        sha256: candidate.sha256,
+        size: candidate.size,
+        path: candidate.path,
+    });
+    Ok((sources, packages.collect()))
+}
+
+async fn resolve_npm(
+    client: &reqwest::Client,
+    wanted: &definition::Npm,
+    cache: &Path,
+) -> Result<NpmTarball, ImageError> {
+    let what = format!("{} {}", wanted.package, wanted.version);
+    let broken = |problem| ImageError::Package { package: what.clone(), problem };
+    let about = format!("https://registry.npmjs.org/{}/{}", wanted.package, wanted.version);
+    let about = fetch::small(client, &what, &[about], 4 << 20).await?;
+    let about: serde_json::Value =
+        serde_json::from_slice(&about).map_err(|source| ImageError::Lock { name: what.clone(), source })?;
+    let integrity = about.pointer("/dist/integrity").and_then(serde_json::Value::as_str);
+    let integrity = integrity.ok_or_else(|| broken(PackageProblem::Member("integrity")))?.to_owned();
+    let address = build::npm_address(&wanted.package, &wanted.version);
+    let bytes = fetch::small(client, &what, &[address], 512 << 20).await?;
+    let sum = base64::engine::general_purpose::STANDARD.encode(sha2::Sha512::digest(&bytes));
+    if integrity != format!("sha512-{sum}") {
+        return Err(ImageError::Unavailable { what, source: error::FetchError::Content });
+    }
+    let sha256 = fetch::keep(cache, &bytes)?;
+    let (package, version) = (wanted.package.clone(), wanted.version.clone());
+    Ok(NpmTarball { package, version, integrity, sha256, size: bytes.len() as u64 })
+}
+
+/// The newest version of a package of npm. Platform packages have their platform behind the version, and no tag of
+/// their own: the suffix of the present version stays.
+pub(super) async fn npm_latest(package: &str, present: &str) -> Result<String, ImageError> {
+    let what = format!("the newest version of {package}");
+    let address = format!("https://registry.npmjs.org/{package}/latest");
+    let about = fetch::small(&fetch::client()?, &what, &[address], 4 << 20).await?;
+    let about: serde_json::Value =
+        serde_json::from_slice(&about).map_err(|source| ImageError::Lock { name: what.clone(), source })?;
+    let version = about.get("version").and_then(serde_json::Value::as_str).filter(|version| {
+        version.len() < 100 && version.chars().all(|c| c.is_ascii_alphanumeric() || "-.+".contains(c))
+    });
+    let problem = PackageProblem::Member("version");
+    let version = version.ok_or(ImageError::Package { package: package.to_owned(), problem })?;
+    Ok(match present.split_once("-linux") {
+        Some((_, platform)) if !version.contains('-') => format!("{version}-linux{platform}"),
+        _ => version.to_owned(),
+    })
+}

@@ -1,0 +1,176 @@
+//! Bills of materials and provenance, made from the locks of an image and the files in its layers.
+//!
+//! They name no machine and no time but the lock's, so the same lock gives the same bytes. What a licence is, is not
+//! guessed: nothing here reads copyright files.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::archive::BuiltImage;
+use super::definition::{self, Loaded};
+use super::error::ImageError;
+use super::inventory::{EntryKind, Inventory};
+use super::lock::{self, Lock};
+use super::reference::Digest;
+
+mod cyclonedx;
+mod provenance;
+mod spdx;
+
+/// A part of an image that its lock pins.
+#[derive(Debug)]
+struct Part<'a> {
+    /// `deb` or `npm`.
+    kind: &'static str,
+    name: &'a str,
+    version: &'a str,
+    /// Package URL (purl-spec, types deb and npm).
+    purl: String,
+    /// Digest of what was fetched.
+    sha256: &'a Digest,
+    /// What the registry of npm publishes, as hexadecimal digits.
+    sha512: Option<String>,
+}
+
+/// A file of an image.
+#[derive(Debug)]
+struct Content<'a> {
+    path: &'a str,
+    sha256: &'a Digest,
+    sha1: &'a [u8; 20],
+}
+
+/// What the documents are made of.
+#[derive(Debug)]
+struct Materials<'a> {
+    name: &'a str,
+    manifest: &'a Digest,
+    config: &'a Digest,
+    /// Unix seconds.
+    epoch: u64,
+    parts: Vec<Part<'a>>,
+    /// Files by the index of their part, and those of none.
+    files: BTreeMap<Option<usize>, Vec<Content<'a>>>,
+}
+
+impl Materials<'_> {
+    /// The epoch in the form of RFC 3339.
+    fn time(&self) -> String {
+        let second = i64::try_from(self.epoch).unwrap_or_default();
+        jiff::Timestamp::from_second(second).unwrap_or_default().to_string()
+    }
+}
+
+/// The form of a bill of materials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// SPDX 2.3, as JSON.
+    Spdx,
+    /// CycloneDX 1.6, as JSON.
+    CycloneDx,
+}
+
+/// Makes a bill of materials of a built image.
+///
+/// # Errors
+/// When definition, lock or layers cannot be read.
+pub fn sbom(built: &BuiltImage, project_root: Option<&std::path::Path>, form: Form) -> Result<Value, ImageError> {
+    let chain = definition::chain(&built.name, project_root)?;
+    let locks = lock::locks(&chain)?;
+    let inventory = Inventory::read(built)?;
+    let materials = materials(built, &locks, &inventory);
+    Ok(match form {
+        Form::Spdx => spdx::document(&materials),
+        Form::CycloneDx => cyclonedx::document(&materials),
+    })
+}
+
+/// Makes a statement of how an image came to be (in-toto Statement v1, SLSA provenance v1).
+///
+/// # Errors
+/// When definition or lock cannot be read.
+pub fn provenance(built: &BuiltImage, project_root: Option<&std::path::Path>) -> Result<Value, ImageError> {
+    let chain = definition::chain(&built.name, project_root)?;
+    let locks = lock::locks(&chain)?;
+    Ok(provenance::statement(&materials(built, &locks, &Inventory::default()), &chain, &locks))
+}
+
+fn materials<'a>(built: &'a BuiltImage, locks: &'a [Lock], inventory: &'a Inventory) -> Materials<'a> {
+    let mut parts = Vec::new();
+    for lock in locks {
+        for package in &lock.packages {
+            let (name, version) = (package.name.as_str(), package.version.as_str());
+            let suite = package.suite.split('-').next().unwrap_or_default();
+            let (architecture, version_text) = (&package.architecture, escaped(version));
+            let purl = format!("pkg:deb/debian/{}@{version_text}?arch={architecture}&distro={suite}", escaped(name));
+            parts.push(Part { kind: "deb", name, version, purl, sha256: &package.sha256, sha512: None });
+        }
+        for npm in &lock.npm {
+            let (name, version) = (npm.package.as_str(), npm.version.as_str());
+            let purl = format!("pkg:npm/{}@{}", name.replace('@', "%40"), escaped(version));
+            parts.push(Part { kind: "npm", name, version, purl, sha256: &npm.sha256, sha512: sha512(&npm.integrity) });
+        }
+    }
+    let by_name: BTreeMap<(&str, &str), usize> =
+        parts.iter().enumerate().map(|(index, part)| ((part.kind, part.name), index)).collect();
+    let mut files: BTreeMap<Option<usize>, Vec<Content<'a>>> = BTreeMap::new();
+    for (path, entry) in &inventory.entries {
+        let EntryKind::File { sha256, sha1, .. } = &entry.kind else { continue };
+        let owner = match npm_package(path) {
+            Some(name) => by_name.get(&("npm", name)),
+            None => inventory.owners.get(path).and_then(|name| by_name.get(&("deb", name.as_str()))),
+        };
+        files.entry(owner.copied()).or_default().push(Content { path, sha256, sha1 });
+    }
+    let epoch = locks.iter().map(|lock| lock.epoch).max().unwrap_or_default();
+    let (manifest, config) = (&built.manifest_digest, &built.config_digest);
+    Materials { name: &built.name, manifest, config, epoch, parts, files }
+}
+
+/// The package of npm that a path below its folder belongs to.
+fn npm_package(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("usr/local/lib/node_modules/")?;
+    let words = if rest.starts_with('@') { 2 } else { 1 };
+    let end = rest.match_indices('/').nth(words - 1)?.0;
+    Some(&rest[..end])
+}
+
+/// `sha512-BASE64` as hexadecimal digits.
+fn sha512(integrity: &str) -> Option<String> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(integrity.strip_prefix("sha512-")?).ok()?;
+    Some(hex::encode(bytes))
+}
+
+/// Percent-encoded as purl-spec wants names and versions.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+fn sorted(mut value: Value) -> Value {
+    value.sort_all_objects();
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_package_urls_as_their_specification_has_it() {
+        assert_eq!(escaped("1:2.36-9+deb12u10~x"), "1%3A2.36-9%2Bdeb12u10~x");
+        assert_eq!(sha512("sha512-AAEC").unwrap(), "000102");
+        assert_eq!(npm_package("usr/local/lib/node_modules/@a/b/c/d"), Some("@a/b"));
+        assert_eq!(npm_package("usr/local/lib/node_modules/a/b"), Some("a"));
+        assert_eq!(npm_package("usr/lib/node_modules/a/b"), None);
+    }
+}

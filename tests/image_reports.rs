@@ -1,0 +1,228 @@
+//! What the launcher tells about images: the check against the lock, differences, bills of materials and provenance.
+//!
+//! Needs the packages of the images `base` and `agent`: from the cache of the tests, or else from Debian's mirrors.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use sandbox::image::reference::Digest;
+use serde_json::Value;
+
+/// A copy of the image `base` as a project's own, whose definition and lock can be changed.
+struct Project(tempfile::TempDir);
+
+impl Project {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let images = folder.path().join("images/base");
+        std::fs::create_dir_all(&images).unwrap();
+        for file in ["image.yaml", "image.lock"] {
+            let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/base").join(file);
+            std::fs::copy(from, images.join(file)).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join("images/base").join(name)
+    }
+
+    fn lock(&self, change: impl FnOnce(&mut Value)) {
+        let mut lock: Value = serde_json::from_slice(&std::fs::read(self.file("image.lock")).unwrap()).unwrap();
+        change(&mut lock);
+        std::fs::write(self.file("image.lock"), lock.to_string()).unwrap();
+    }
+
+    /// `sandbox image …` without any engine.
+    fn image(&self, words: &[&str]) -> Output {
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-test-cache");
+        Command::new(env!("CARGO_BIN_EXE_sandbox"))
+            .args(["--engine", "unix:///nowhere", "image", "--project"])
+            .arg(self.0.path())
+            .args(words)
+            .env("XDG_CACHE_HOME", cache)
+            .env("CI", "true")
+            .output()
+            .unwrap()
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        let output = self.image(words);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_check_that_succeeds_writes_the_layout_with_the_digests_of_the_lock() {
+    let project = Project::new();
+    let layout = project.0.path().join("layout");
+    let output = format!("oci:{}", layout.display());
+    let result = project.json(&["--format", "json", "build", "base", "--locked", "--check", "--output", &output]);
+    let index: Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();
+    assert_eq!(index["manifests"][0]["digest"], result["manifest"]);
+    let mut count = 0;
+    for entry in std::fs::read_dir(layout.join("blobs/sha256")).unwrap() {
+        let path = entry.unwrap().path();
+        let digest = Digest::of(&std::fs::read(&path).unwrap());
+        assert_eq!(digest.hex(), path.file_name().unwrap().to_str().unwrap());
+        count += 1;
+    }
+    assert_eq!(count, 3, "a layer, a configuration and a manifest");
+}
+
+#[test]
+fn a_check_that_fails_says_which_entry_differs_and_writes_nothing() {
+    let project = Project::new();
+    // The cache has to have the layer that the lock promises, or there is nothing to compare entries with.
+    project.json(&["--format", "json", "build", "base"]);
+    let definition = std::fs::read_to_string(project.file("image.yaml")).unwrap() + "files: {/etc/greeting: hello}\n";
+    std::fs::write(project.file("image.yaml"), &definition).unwrap();
+    project.lock(|lock| lock["definition"] = Digest::of(definition.as_bytes()).to_string().into());
+    let layout = project.0.path().join("layout");
+    let output = format!("oci:{}", layout.display());
+    let checked = project.image(&["build", "base", "--check", "--output", &output]);
+    assert_eq!(checked.status.code(), Some(1), "{}", text(&checked.stderr));
+    let said = text(&checked.stdout);
+    assert!(said.contains("base is not what its lock says\nlayer of `base`\n  locked sha256:"), "{said}");
+    assert!(said.contains("\n+ /etc/greeting\n"), "{said}");
+    assert!(said.contains("entries added: 1, removed: 0, changed: 0"), "{said}");
+    assert!(!layout.exists());
+    let checked = project.image(&["--format", "json", "build", "base", "--check"]);
+    let document: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert_eq!((&document["repeats"], &document["matches"]), (&true.into(), &false.into()));
+    assert_eq!(document["difference"]["files"][0]["path"], "/etc/greeting");
+}
+
+#[test]
+fn a_difference_has_packages_and_files() {
+    let project = Project::new();
+    let document = project.json(&["--format", "json", "diff", "base", "agent"]);
+    let packages = document["packages"].as_array().unwrap();
+    assert!(packages.iter().any(|package| package["name"] == "git" && package["from"].is_null()));
+    let files = document["files"].as_array().unwrap();
+    let git = files.iter().find(|file| file["path"] == "/usr/bin/git").unwrap();
+    assert_eq!(git["change"], "added");
+    let status = files.iter().find(|file| file["path"] == "/var/lib/dpkg/status").unwrap();
+    assert!(status["what"][0].as_str().unwrap().starts_with("size "));
+    let same = project.json(&["--format", "json", "diff", "base", "base"]);
+    assert_eq!(same, serde_json::json!({"packages": [], "files": []}));
+}
+
+/// Names and versions of the packages of the lock of `base`.
+fn locked() -> BTreeSet<(String, String)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("images/base/image.lock");
+    let lock: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let packages = lock["packages"].as_array().unwrap().iter();
+    packages.map(|package| (word(package, "name"), word(package, "version"))).collect()
+}
+
+fn word(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value}")).to_owned()
+}
+
+#[test]
+fn bills_of_materials_have_every_package_of_the_lock_and_every_file_and_are_always_the_same() {
+    let project = Project::new();
+    let spdx = project.image(&["sbom", "base"]);
+    assert!(spdx.stdout == project.image(&["sbom", "base"]).stdout, "two runs differ");
+    let spdx: Value = serde_json::from_slice(&spdx.stdout).unwrap();
+    let packages = spdx["packages"].as_array().unwrap();
+    let names: BTreeSet<_> =
+        packages[1..].iter().map(|package| (word(package, "name"), word(package, "versionInfo"))).collect();
+    assert_eq!(names, locked());
+    let purl = &packages[1]["externalRefs"][0]["referenceLocator"];
+    assert!(purl.as_str().unwrap().starts_with("pkg:deb/debian/"), "{purl}");
+    let bash = spdx["files"].as_array().unwrap().iter().find(|file| file["fileName"] == "./usr/bin/bash").unwrap();
+    let of_bash = |relation: &&Value| relation["relatedSpdxElement"] == bash["SPDXID"];
+    let owner = spdx["relationships"].as_array().unwrap().iter().find(of_bash).unwrap()["spdxElementId"].clone();
+    assert_eq!(packages.iter().find(|package| package["SPDXID"] == owner).unwrap()["name"], "bash");
+    let cyclonedx = project.json(&["sbom", "base", "--as", "cyclonedx"]);
+    let components = cyclonedx["components"].as_array().unwrap();
+    let libraries: BTreeSet<_> = components
+        .iter()
+        .filter(|component| component["type"] == "library")
+        .map(|component| (word(component, "name"), word(component, "version")))
+        .collect();
+    assert_eq!(libraries, locked());
+    let file = components.iter().find(|component| component["name"] == "/usr/bin/bash").unwrap();
+    assert_eq!(file["hashes"][0]["content"], bash["checksums"][1]["checksumValue"]);
+}
+
+#[test]
+fn provenance_names_the_manifest_the_definition_and_everything_that_was_fetched() {
+    let project = Project::new();
+    let statement = project.json(&["provenance", "base"]);
+    let built = project.json(&["--format", "json", "build", "base"]);
+    let digest = format!("sha256:{}", word(&statement["subject"][0]["digest"], "sha256"));
+    assert_eq!(digest, word(&built, "manifest"));
+    let dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"].as_array().unwrap();
+    let definition = Digest::of(&std::fs::read(project.file("image.yaml")).unwrap()).hex();
+    assert!(dependencies.iter().any(|dependency| dependency["digest"]["sha256"] == definition.as_str()));
+    let fetched = dependencies.iter().filter(|dependency| dependency["uri"].is_string()).count();
+    assert_eq!(fetched, locked().len());
+}
+
+#[test]
+#[ignore = "installs validators from PyPI; `make test-full` runs it"]
+fn independent_validators_accept_both_forms() {
+    let project = Project::new();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("validators");
+    let python = folder.join("bin/python3");
+    let run = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}{}", text(&output.stdout), text(&output.stderr));
+    };
+    if !folder.join("bin/pyspdxtools").exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
+        let packages = ["spdx-tools==0.8.5", "cyclonedx-python-lib[json-validation]==11.12.0"];
+        run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages));
+    }
+    let spdx = project.0.path().join("base.spdx.json");
+    std::fs::write(&spdx, project.image(&["sbom", "base"]).stdout).unwrap();
+    run(Command::new(folder.join("bin/pyspdxtools")).arg("-i").arg(&spdx));
+    let cyclonedx = project.0.path().join("base.cdx.json");
+    std::fs::write(&cyclonedx, project.image(&["sbom", "base", "--as", "cyclonedx"]).stdout).unwrap();
+    let script = "import sys\nfrom cyclonedx.validation.json import JsonStrictValidator\n\
+                  from cyclonedx.schema import SchemaVersion\n\
+                  sys.exit(JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read()))";
+    run(Command::new(&python).args(["-c", script]).arg(&cyclonedx));
+    // The control: the validators do find mistakes.
+    let mut wrong: Value = serde_json::from_slice(&std::fs::read(&cyclonedx).unwrap()).unwrap();
+    wrong["components"][0]["type"] = "thing".into();
+    std::fs::write(&cyclonedx, wrong.to_string()).unwrap();
+    assert!(!Command::new(&python).args(["-c", script]).arg(&cyclonedx).output().unwrap().status.success());
+    let mut wrong: Value = serde_json::from_slice(&std::fs::read(&spdx).unwrap()).unwrap();
+    wrong["packages"][1]["SPDXID"] = "x y".into();
+    std::fs::write(&spdx, wrong.to_string()).unwrap();
+    assert!(!Command::new(folder.join("bin/pyspdxtools")).arg("-i").arg(&spdx).output().unwrap().status.success());
+}
+
+#[test]
+fn outdated_tells_an_old_version_and_update_takes_the_new_one_and_nothing_else() {
+    let project = Project::new();
+    project.lock(|lock| {
+        let packages = lock["packages"].as_array_mut().unwrap();
+        let dash = packages.iter_mut().find(|package| package["name"] == "dash").unwrap();
+        dash["version"] = "0.1".into();
+    });
+    let outdated = project.image(&["outdated", "base"]);
+    assert_eq!(outdated.status.code(), Some(1), "{}", text(&outdated.stderr));
+    let said = text(&outdated.stdout);
+    assert!(said.starts_with("base:\n") && said.contains("  ~ deb dash 0.1 -> 0.5"), "{said}");
+    let before = std::fs::read(project.file("image.lock")).unwrap();
+    assert!(text(&project.image(&["update", "base"]).stdout).contains("~ deb dash 0.1 -> 0.5"));
+    let after = std::fs::read(project.file("image.lock")).unwrap();
+    assert_ne!(before, after);
+    assert!(project.image(&["outdated", "base"]).status.success());
+    // Nothing is newer now, so the lock stays as it is, to the byte.
+    assert_eq!(project.json(&["--format", "json", "update", "base"]), serde_json::json!([]));
+    assert_eq!(std::fs::read(project.file("image.lock")).unwrap(), after);
+    assert!(project.image(&["build", "base", "--check"]).status.success());
+}

@@ -1,0 +1,136 @@
+//! Debian's `docker-registry`, which others wrote, and the engine.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sandbox::image::registry::{PushTarget, RegistryError, push};
+use sandbox::image::{self, BuiltImage, ImageContext};
+use serde_json::Value;
+
+use crate::support::{Home, Project, docker};
+use crate::{assert_same, image, login, pulled, pushed};
+
+/// The password `canary-password`, as bcrypt.
+const HTPASSWD: &str = "ada:$2b$04$rSRwlk3qwaIfnL0AMRMSQO39GUwo3t/VZLH7jc8GLbTiMGUjAFGzy\n";
+
+struct Registry {
+    process: Child,
+    address: String,
+    folder: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // The port is free now; nobody else is told of it before it is taken again.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let users = folder.path().join("htpasswd");
+        std::fs::write(&users, HTPASSWD).unwrap();
+        let config = folder.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {0}/data}}}}\nhttp: {{addr: '{address}'}}\n\
+             auth: {{htpasswd: {{realm: test, path: {0}/htpasswd}}}}\n",
+            folder.path().display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry is installed: run `scripts/packages`");
+        let registry = Self { process, address, folder };
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(&registry.address).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the registry does not listen");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        registry
+    }
+
+    /// A configuration of Docker with a login for this registry.
+    fn docker_config(&self) -> &Path {
+        let auth = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "ada:canary-password");
+        let config = serde_json::json!({"auths": {&self.address: {"auth": auth}}});
+        std::fs::write(self.folder.path().join("config.json"), config.to_string()).unwrap();
+        self.folder.path()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_real_registry_keeps_the_digest_and_gives_the_same_bytes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = image(folder.path());
+    let registry = Registry::start();
+    let repository = format!("{}/team/small", registry.address);
+    let me = || login("ada", "canary-password");
+    let first = pushed(&image, &repository, me()).await.unwrap();
+    assert_eq!((first.uploaded, first.present), (3, 0));
+    assert_eq!(pushed(&image, &repository, me()).await.unwrap().present, 3);
+    let cache = folder.path().join("cache");
+    assert_same(&image, &pulled(&cache, &repository, &image.manifest_digest, me()).await.unwrap());
+    let other = PushTarget {
+        repository: format!("{}/team/copy", registry.address).parse().unwrap(),
+        tag: None,
+        mount_from: Some("team/small".into()),
+    };
+    assert_eq!(push(&image, &other, me(), false).await.unwrap().mounted, 3);
+    for wrong in [None, login("ada", "wrong")] {
+        let error = pulled(&folder.path().join("no"), &repository, &image.manifest_digest, wrong).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Denied { status: 401, .. }), "{error:?}");
+    }
+    let absent = sandbox::image::reference::Digest::of(b"absent");
+    let error = pulled(&folder.path().join("no"), &repository, &absent, me()).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Absent { .. }), "{error:?}");
+}
+
+/// The image `agent` with a configuration that no engine has seen, so that its layers are there and it is not.
+async fn unseen(cache: &Path) -> BuiltImage {
+    let apt_sources_root = Path::new("/etc/apt");
+    let context = ImageContext { project_root: None, cache, apt_sources_root, progress: false, offline: false };
+    let built = image::ensure_archive(&image::locked("agent", None).unwrap(), &context).await.unwrap();
+    let mut config: Value = serde_json::from_slice(built.config()).unwrap();
+    let unique = format!("{:?} {}", std::time::SystemTime::now(), std::process::id());
+    config["config"]["Labels"] = serde_json::json!({"test": unique});
+    BuiltImage::of_config("unseen", config.to_string().into_bytes(), built.layers).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn up_pulls_a_foreign_image_that_the_engine_lacks_with_the_login_of_docker() {
+    let home = Home::new();
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-test-cache/sandbox");
+    let image = unseen(&cache).await;
+    let registry = Registry::start();
+    let repository = format!("{}/team/unseen", registry.address);
+    let reference = pushed(&image, &repository, login("ada", "canary-password")).await.unwrap().reference;
+    let id = image.config_digest.to_string();
+    assert!(!docker(&["image", "inspect", &id]).status.success());
+    let project = Project::new(&home, "foreign", &format!("image: {reference}\ncommand: [bash, -l]\n"));
+    let up = |folder: &Path| {
+        let words = ["up", project.name(), "--", "bash", "-c", "id -u; git --version"];
+        home.sandbox().args(words).env("DOCKER_CONFIG", folder).output().unwrap()
+    };
+    let nobody = tempfile::tempdir().unwrap();
+    let refused = up(nobody.path());
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("registry-denied"), "{refused:?}");
+    let output = up(registry.docker_config());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("1000\ngit version"), "{output:?}");
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("canary"));
+    // The next start finds everything in the cache and the engine: the registry may be gone.
+    drop(registry);
+    assert!(up(nobody.path()).status.success());
+    drop(project);
+    docker(&["image", "rm", &id]);
+    assert!(!docker(&["image", "inspect", &id]).status.success());
+}
