@@ -16,6 +16,8 @@ import http.server, socketserver, ssl, subprocess, threading
 class Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         length = int(self.headers.get("Content-Length") or 0)
+        with open("/dev/shm/keys", "a") as keys:
+            keys.write("%s\n" % self.headers.get("X-Api-Key"))
         body = ("%s %s %s\n" % (self.command, self.headers["Host"], self.path)).encode() + self.rfile.read(length)
         self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
         self.wfile.write(body)
@@ -193,4 +195,61 @@ fn a_host_with_rules_answers_the_allowed_requests_to_every_program() {
     for fact in ["request.allowed", "request.denied", "/closed", "POST /items"] {
         assert!(log.contains(fact), "{fact} is not recorded: {log}");
     }
+}
+
+#[test]
+fn a_brokered_key_reaches_its_host_and_never_the_agent() {
+    let home = Home::new();
+    let neighbour = Neighbour::network(&home.path().file_name().unwrap().to_string_lossy().replace('.', ""));
+    let authorities = home.path().join("company.pem");
+    fs::write(&authorities, &neighbour.certificate).unwrap();
+    let configuration = home.path().join("config/sandbox/config.yaml");
+    fs::create_dir_all(configuration.parent().unwrap()).unwrap();
+    fs::write(configuration, format!("network: {{ authorities: {} }}\n", authorities.display())).unwrap();
+    let manifest = format!(
+        "image: agent\nnetwork:\n  allow:\n    - {{ host: shop.example.test, port: 8443, allow_private: {} }}\n\
+         credentials:\n  shop:\n    provider: store\n    \
+         deliver: {{ broker: shop.example.test, header: x-api-key, environment: SHOP_KEY }}\n",
+        neighbour.subnet
+    );
+    let project = Project::new(&home, "broker", &manifest);
+    let (first, second) = ("canary-3c1d77e0-first", "canary-8a52f9b4-second");
+    let give = |verb: &str, value: &str| {
+        let given =
+            home.sandbox().args(["credential", verb, "shop", project.name()]).write_stdin(value).output().unwrap();
+        assert!(given.status.success(), "{}", text(&given.stderr));
+    };
+    give("set", first);
+    let up = home.sandbox().args(["up", project.name(), "--detach", "--", "sleep", "600"]).output().unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    let container = |role: &str| format!("sandbox-{}.main-{role}", project.name());
+    let image = text(&docker(&["inspect", "--format", "{{.Image}}", &container("agent")]).stdout);
+    neighbour.serve(image.trim(), &container("gateway"));
+    let exec = |script: &str| {
+        text(&home.sandbox().args(["exec", project.name(), "--", "bash", "-c", script]).output().unwrap().stdout)
+    };
+    let ask = r#"curl -sS --max-time 5 -H "x-api-key: $SHOP_KEY" https://shop.example.test:8443/v1"#;
+    let keys = || text(&docker(&["exec", &neighbour.name, "cat", "/dev/shm/keys"]).stdout);
+    assert_eq!(exec("printenv SHOP_KEY"), "sandbox-brokered\n");
+    assert!(exec(ask).contains("/v1"));
+    assert_eq!(keys(), format!("{first}\n"));
+    give("rotate", second);
+    eventually("the new key's use", Duration::from_secs(10), || {
+        exec(ask);
+        keys().ends_with(&format!("{second}\n"))
+    });
+    // What a gateway that died held in memory is issued anew.
+    assert!(docker(&["kill", &container("gateway")]).status.success());
+    let before = keys();
+    eventually("the key's return", Duration::from_secs(20), || {
+        exec(ask);
+        keys().len() > before.len()
+    });
+    assert!(!keys().contains("sandbox-brokered") && keys().ends_with(&format!("{second}\n")), "{}", keys());
+    let search =
+        "grep -rlas canary- /run /home /workspace /tmp /proc/[0-9]*/environ /proc/[0-9]*/cmdline /dev/shm; true";
+    assert_eq!(exec(&search.replace("canary-", "canary-[38]")), "", "the agent can see the key");
+    support::assert_no_canary(&home, project.name(), &[first, second]);
+    let withdrawn = home.sandbox().args(["credential", "rm", "shop", project.name()]).output().unwrap();
+    assert!(withdrawn.status.success(), "{}", text(&withdrawn.stderr));
 }

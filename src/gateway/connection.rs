@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::gateway::authority::Authority;
+use crate::gateway::broker::Broker;
 use crate::gateway::channel::{Header, ListedName, Listing, read_header, to_line};
 use crate::gateway::destination::{DialError, authorise, dial, resolve};
 use crate::gateway::forward::{HeadError, forward, read_head, refuse};
@@ -46,6 +47,8 @@ pub struct Shared {
     pub resolver: TokioResolver,
     /// Makes certificates for hosts with rules.
     pub authority: Authority,
+    /// Credentials that are put into requests.
+    pub broker: Broker,
     /// The number of the last connection.
     pub last: AtomicU64,
 }
@@ -161,7 +164,7 @@ async fn open(shared: &Shared, host: &Host, port: u16) -> Result<Dialled, DialEr
     let addresses = resolve(&shared.resolver, rule, host).await?;
     let (stream, address) = dial(&addresses, port).await?;
     let (upstream, count) = Counted::new(stream);
-    Ok(Dialled { upstream, count, address, rule: rule.origin.clone(), inspected: !rule.rules.is_empty() })
+    Ok(Dialled { upstream, count, address, rule: rule.origin.clone(), inspected: rule.is_inspected() })
 }
 
 async fn open_or_refuse(

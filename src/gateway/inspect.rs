@@ -239,10 +239,13 @@ async fn answer(
     upgraded: Option<Arc<Upgrades>>,
 ) -> Result<Answer, io::Error> {
     let upgrades = asks_for_websocket(&request);
-    let judged = judge(&shared, &inspected, &request, upgrades);
-    let (allowed, reason, detail, rule) = match &judged {
-        Ok((_, rule)) => (true, "rule", None, Some(rule.clone())),
-        Err(refusal) => (false, refusal.reason, Some(visible(&refusal.detail)), None),
+    let shown = (visible(request.method().as_str()), visible(request.uri().path()));
+    let client = upgrades.then(|| hyper::upgrade::on(&mut request));
+    let judged = judge(&shared, &inspected, &request, upgrades)
+        .and_then(|allowed| prepare(&shared, &inspected, request, allowed, upgrades));
+    let (allowed, reason, detail, rule, credential) = match &judged {
+        Ok((_, allowed)) => (true, "rule", None, Some(allowed.rule.clone()), allowed.credential.clone()),
+        Err(refusal) => (false, refusal.reason, Some(visible(&refusal.detail)), None, None),
     };
     let decision = RequestDecision {
         connection: inspected.connection,
@@ -250,22 +253,19 @@ async fn answer(
         reason: reason.to_owned(),
         host: inspected.host.to_string(),
         port: inspected.port,
-        method: visible(request.method().as_str()),
-        path: visible(request.uri().path()),
+        method: shown.0,
+        path: shown.1,
         rule,
+        credential,
         detail,
     };
     if !shared.reporter.send(Event::Request(decision)).await {
         // What cannot be reported does not happen.
         return Err(io::ErrorKind::BrokenPipe.into());
     }
-    let path = match judged {
-        Ok((path, _)) => path,
+    let request = match judged {
+        Ok((request, _)) => request,
         Err(refusal) => return Ok(refused(&refusal)),
-    };
-    let client = upgrades.then(|| hyper::upgrade::on(&mut request));
-    let Some(request) = rebuild(&inspected, request, &path, upgrades) else {
-        return Ok(failed("the request cannot be passed on"));
     };
     let sent = match upstream {
         Upstream::Http1(sender) => {
@@ -302,19 +302,34 @@ fn asks_for_websocket(request: &Request<Incoming>) -> bool {
         && upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// The path to send and the rule that allows it, by the policy of this moment.
+/// A request that may be sent.
+struct Allowed {
+    /// The path to send.
+    path: RequestPath,
+    /// The rule, and where it was written.
+    rule: String,
+    /// The brokered credential to put in.
+    credential: Option<String>,
+}
+
+/// What to do with a request, by the policy of this moment.
 fn judge(
     shared: &Shared,
     inspected: &Inspected,
     request: &Request<Incoming>,
     upgrades: bool,
-) -> Result<(RequestPath, String), Refusal> {
+) -> Result<Allowed, Refusal> {
     let bad = |reason, detail: String| Refusal {
         status: StatusCode::BAD_REQUEST,
         reason,
         detail,
         next: "send the request in its plain form".to_owned(),
     };
+    // The HTTP library bounds its buffer, which a head that arrives at once may exceed a little.
+    let size: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if size > HEAD_LIMIT {
+        return Err(bad("request", format!("the header fields have more than {HEAD_LIMIT} bytes")));
+    }
     check_names(inspected, request).map_err(|detail| bad("host", detail.to_owned()))?;
     if request.method() == Method::CONNECT {
         return Err(bad("request", "a tunnel inside a tunnel".to_owned()));
@@ -323,11 +338,14 @@ fn judge(
     let policy = shared.policy.borrow().clone();
     let entry = policy.as_ref().and_then(|policy| policy.find_host(&inspected.host, inspected.port));
     let method = request.method().as_str();
-    let rule = entry.and_then(|entry| entry.rules.iter().find(|rule| rule.allows(method, upgrades, &path)));
+    let rule = entry.and_then(|entry| match entry.rules.as_slice() {
+        [] => Some("any request".to_owned()),
+        rules => rules.iter().find(|rule| rule.allows(method, upgrades, &path)).map(ToString::to_string),
+    });
     match (entry, rule) {
         (Some(entry), Some(rule)) => {
             let origin = entry.origin.as_deref().unwrap_or("network.allow");
-            Ok((path, format!("{origin} {rule}")))
+            Ok(Allowed { path, rule: format!("{origin} {rule}"), credential: entry.broker.clone() })
         }
         _ => {
             let word = if upgrades { "WEBSOCKET" } else { method };
@@ -368,6 +386,36 @@ fn check_names(inspected: &Inspected, request: &Request<Incoming>) -> Result<(),
     } else {
         Err("the request names another host than was connected to")
     }
+}
+
+/// The request as it is sent, with its brokered credential.
+fn prepare(
+    shared: &Shared,
+    inspected: &Inspected,
+    request: Request<Incoming>,
+    allowed: Allowed,
+    upgrades: bool,
+) -> Result<(Request<Incoming>, Allowed), Refusal> {
+    let refusal = |reason, detail: String, next: &str| Refusal {
+        status: StatusCode::BAD_GATEWAY,
+        reason,
+        detail,
+        next: next.to_owned(),
+    };
+    let rebuilt = rebuild(inspected, request, &allowed.path, upgrades).ok_or_else(|| {
+        refusal("request", "the request cannot be passed on".to_owned(), "send the request in its plain form")
+    })?;
+    let Some(name) = &allowed.credential else { return Ok((rebuilt, allowed)) };
+    if !inspected.tls {
+        let next = "ask for the same by https";
+        return Err(refusal("credential", "a credential is never sent without TLS".to_owned(), next));
+    }
+    let (mut parts, body) = rebuilt.into_parts();
+    shared.broker.apply(name, &inspected.host, &mut parts).map_err(|error| {
+        let next = format!("ask the developer to look at `{name}` in `sandbox status`");
+        refusal("credential", error.to_string(), &next)
+    })?;
+    Ok((Request::from_parts(parts, body), allowed))
 }
 
 /// The request with the path that was judged and the host that was checked, and nothing that belongs to one connection.

@@ -33,6 +33,8 @@ pub mod forward;
 
 pub mod authority;
 
+pub mod broker;
+
 pub mod inspect;
 
 pub mod report;

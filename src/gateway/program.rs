@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, watch};
 use zeroize::Zeroizing;
 
 use crate::gateway::authority::{Authority, AuthorityError};
+use crate::gateway::broker::Broker;
 use crate::gateway::channel::{CONNECTION_LIMIT, LineError, read_line};
 use crate::gateway::connection::{Shared, serve};
 use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT};
@@ -132,6 +133,7 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
         policy: watch::Sender::new(None),
         reporter: reporter.clone(),
         resolver,
+        broker: Broker::default(),
         authority: Authority::generate().map_err(GatewayError::Authority)?,
         last: AtomicU64::new(0),
     });
@@ -260,7 +262,9 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
         Err(error) => {
             let outline = serde_json::from_slice::<Outline>(line).ok();
             // An invalid policy allows nothing. So does a line that could have been one.
-            if !outline.as_ref().is_some_and(|outline| outline.action.keys().any(|action| action.contains("secrets"))) {
+            if !outline.as_ref().is_some_and(|outline| {
+                outline.action.keys().any(|action| action.contains("secrets") || action.contains("broker"))
+            }) {
                 shared.policy.send_replace(None);
             }
             // The parser's message can quote the line, and with it a secret: its place must do.
@@ -277,6 +281,14 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
         Action::Secrets(files) => changed(folder.replace(&files), folder, reads),
         Action::UpdateSecrets(files) => changed(folder.update(&files), folder, reads),
         Action::RemoveSecrets(names) => changed(folder.remove(&names), folder, reads),
+        Action::Broker(credentials) => {
+            shared.broker.hold(credentials);
+            None
+        }
+        Action::Unbroker(names) => {
+            shared.broker.withdraw(&names);
+            None
+        }
     };
     Event::Acknowledged { id: command.id, error }
 }

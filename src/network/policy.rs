@@ -35,15 +35,18 @@ pub struct AllowRule {
     /// request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RequestRule>,
+    /// The brokered credential that the gateway puts into each request to this host, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<String>,
     /// Where the rule was written, for messages: `sandbox.yaml:12`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
 }
 
 impl Policy {
-    /// Whether some host has rules, so that the gateway terminates TLS for it.
+    /// Whether the gateway reads the requests to some host.
     pub fn inspects(&self) -> bool {
-        self.allow.iter().any(|rule| !rule.rules.is_empty())
+        self.allow.iter().any(AllowRule::is_inspected)
     }
 
     /// Whether the agent has to trust more authorities than its image does.
@@ -63,6 +66,11 @@ impl Policy {
 }
 
 impl AllowRule {
+    /// Whether the gateway terminates TLS for the host and reads every request.
+    pub fn is_inspected(&self) -> bool {
+        !self.rules.is_empty() || self.broker.is_some()
+    }
+
     /// Whether the rule lets its host be at this address: a public one always, a special one when `allow_private` has
     /// it.
     pub fn permits(&self, address: IpAddr) -> bool {

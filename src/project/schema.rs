@@ -187,6 +187,26 @@ fn credential() -> Value {
     let git = text("A file, and git asks for it when it talks to this host.", HOST);
     let environment =
         text("A file, and this variable: weaker, since it keeps the old value after a rotation.", VARIABLE);
+    let mut broker = object(
+        "The gateway puts it into requests to one host, and the agent never has it. A bearer token unless another place is named.",
+        &["broker"],
+        vec![
+            ("broker", text("The host, which has an entry of its own in `network.allow`.", HOST)),
+            ("header", text("In a header field of this name.", "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")),
+            ("bearer", json!({ "const": true, "description": "As `Authorization: Bearer`." })),
+            ("basic", text("As the password of this user, in `Authorization: Basic`.", "^[!-9;-~]{0,100}$")),
+            ("query", text("As a query parameter of this name.", "^[A-Za-z0-9._~-]{1,100}$")),
+            (
+                "environment",
+                text("A variable with a stand-in, for programs that do not start without a key.", VARIABLE),
+            ),
+        ],
+    );
+    broker["dependentSchemas"] = json!({
+        "header": { "properties": { "bearer": false, "basic": false, "query": false } },
+        "bearer": { "properties": { "basic": false, "query": false } },
+        "basic": { "properties": { "query": false } }
+    });
     let shared = object(
         "Other projects that hold the same value on purpose.",
         &["projects", "reason"],
@@ -236,7 +256,7 @@ fn credential() -> Value {
                 "deliver",
                 json!({
                     "description": "How the agent gets it; as a file of the credential's name when left out.",
-                    "oneOf": [delivery("file", file), delivery("git", git), delivery("environment", environment)]
+                    "oneOf": [delivery("file", file), delivery("git", git), delivery("environment", environment), broker]
                 }),
             ),
             ("max_age", text("The age after which it is refused, such as 30d.", DURATION)),
@@ -349,7 +369,7 @@ mod tests {
         assert_eq!(keys(&credentials["properties"]["auth"]), known(vault::AUTH));
         let ways = credentials["properties"]["deliver"]["oneOf"].as_array().unwrap();
         let ways: BTreeSet<&str> = ways.iter().flat_map(keys).collect();
-        assert_eq!(ways, known(credential::DELIVER));
+        assert_eq!(ways, known(credential::DELIVER).union(&known(credential::BROKER)).copied().collect());
     }
 
     #[test]

@@ -649,6 +649,10 @@ async fn deliver(
     if !files.is_empty() {
         gateway.carry_out(Action::Secrets(files)).await?;
     }
+    let brokered = std::mem::take(&mut delivered.brokered);
+    if !brokered.is_empty() {
+        gateway.carry_out(Action::Broker(brokered)).await?;
+    }
     for name in names {
         audit(input, record, "credential.delivered", &[("credential", &name)])?;
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec};
+use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, STAND_IN};
 use crate::engine::container::{ContainerSpec, Limits, MemoryVolume, Mount, Network, Tmpfs, User, VolumeSpec};
 use crate::gateway::secrets::AUTHORITY;
 use crate::image::reference::Digest;
@@ -364,6 +364,11 @@ fn agent_container(
         let variables = ["SANDBOX_CA_BUNDLE"].into_iter().chain(BUNDLE_VARIABLES);
         environment.extend(variables.map(|name| (name.to_owned(), CA_BUNDLE.to_owned())));
     }
+    for spec in manifest.credentials.values() {
+        if let Delivery::Broker { variable: Some(variable), .. } = &spec.deliver {
+            environment.insert(variable.clone(), STAND_IN.to_owned());
+        }
+    }
     for (name, value) in [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("LANG", "C.UTF-8"),
@@ -435,6 +440,9 @@ fn planned_credential(name: &CredentialName, spec: &CredentialSpec) -> PlannedCr
             Delivery::File { name } => format!("file {SECRETS}/{name}"),
             Delivery::Git { host } => format!("git credential helper for {host}"),
             Delivery::Environment { variable } => format!("environment variable {variable}"),
+            Delivery::Broker { host, placement, .. } => {
+                format!("{placement} in requests to {host}, unseen by the agent")
+            }
         },
         life: match &spec.provider {
             ProviderSpec::Vault(vault) => Some(vault.ttl.as_secs()),

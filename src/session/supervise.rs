@@ -257,11 +257,29 @@ async fn mend_containers(
                     continue;
                 }
                 note(input, record, "gateway.restarted", "ok", &[]);
+                broker_again(input, record).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "the sandbox's containers cannot be seen");
                 return None;
             }
+        }
+    }
+}
+
+/// Gives a gateway that was started again the credentials that its memory lost, by issuing them anew.
+async fn broker_again(input: &SuperviseInput<'_>, record: &Record) {
+    let brokered = record.leases.iter().filter(|(_, lease)| matches!(lease.spec.deliver, Delivery::Broker { .. }));
+    for (name, _) in brokered {
+        if let Err(error) = rotate(input, record, name).await {
+            // Requests to its host fail until the next rotation, and say why.
+            note(
+                input,
+                record,
+                "credential.rotation_failed",
+                "failed",
+                &[("credential", name.as_str()), ("reason", &error.reason())],
+            );
         }
     }
 }
@@ -355,7 +373,7 @@ fn record_line(input: &SuperviseInput<'_>, record: &Record, line: &[u8]) {
                 ("reason", &request.reason),
             ];
             facts.extend(
-                [("rule", &request.rule), ("detail", &request.detail)]
+                [("rule", &request.rule), ("credential", &request.credential), ("detail", &request.detail)]
                     .iter()
                     .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value))),
             );
@@ -459,10 +477,15 @@ async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialNa
     let issued = credential::issue(name, &old.spec, &input.issue).await?;
     let fingerprint = issued.fingerprint.to_string();
     let renewed = lease(old.spec.clone(), &issued);
-    let files = credential::deliver(vec![(&old.spec, issued)])?.files;
+    let delivered = credential::deliver(vec![(&old.spec, issued)])?;
     let gateway = record.id.object(Role::Gateway);
     let mut control = GatewayControl::attach(input.engine, &gateway).await?;
-    control.carry_out(Action::UpdateSecrets(files)).await?;
+    if !delivered.files.is_empty() {
+        control.carry_out(Action::UpdateSecrets(delivered.files)).await?;
+    }
+    if !delivered.brokered.is_empty() {
+        control.carry_out(Action::Broker(delivered.brokered)).await?;
+    }
     let changed = name.clone();
     input.journal.update(|record| {
         record.leases.insert(changed, renewed);
@@ -486,13 +509,14 @@ async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialNa
 /// Takes a credential away from the running sandbox and revokes it at its issuer.
 async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
     let lease = record.leases.get(name).ok_or(RotateError::NotOut)?;
-    let file = match &lease.spec.deliver {
-        Delivery::File { name } => name.clone(),
-        _ => name.to_string(),
+    let withdrawal = match &lease.spec.deliver {
+        Delivery::File { name } => Action::RemoveSecrets(vec![name.clone()]),
+        Delivery::Git { .. } | Delivery::Environment { .. } => Action::RemoveSecrets(vec![name.to_string()]),
+        Delivery::Broker { .. } => Action::Unbroker(vec![name.to_string()]),
     };
     let gateway = record.id.object(Role::Gateway);
     let mut control = GatewayControl::attach(input.engine, &gateway).await?;
-    control.carry_out(Action::RemoveSecrets(vec![file])).await?;
+    control.carry_out(withdrawal).await?;
     credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;
     let gone = name.clone();
     input.journal.update(|record| {

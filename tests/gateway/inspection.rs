@@ -280,3 +280,85 @@ fn each_gateway_has_an_authority_of_its_own_and_its_key_is_in_no_file() {
         assert!(!text.contains("PRIVATE"), "{text}");
     }
 }
+
+fn hold(harness: &mut Harness, value: &str) {
+    use base64::Engine as _;
+    let value = base64::engine::general_purpose::STANDARD.encode(value);
+    let key = json!({ "name": "key", "host": "rules.example", "placement": { "header": "x-api-key" }, "value": value });
+    assert_eq!(harness.gateway.command(json!({ "broker": [key] })), None);
+}
+
+fn allow_brokered(harness: &mut Harness, port: u16) {
+    let entry = |host: &str, broker: Option<&str>| json!({ "host": host, "port": port, "allow_private": ["127.0.0.0/8"], "rules": ["GET /**"], "broker": broker });
+    let allow = [entry("rules.example", Some("key")), entry("other.example", None)];
+    let policy = json!({ "allow": allow, "authorities": authority().certificate });
+    assert_eq!(harness.gateway.command(json!({ "policy": policy })), None);
+}
+
+#[test]
+fn a_brokered_credential_is_in_each_request_to_its_host_and_is_swapped_between_two() {
+    for (protocol, option) in [("http/1.1", "--http1.1"), ("h2", "--http2")] {
+        let (port, seen) = server("rules.example", &[protocol]);
+        let mut harness = Harness::start(&[("rules.example", LOCAL)]);
+        allow_brokered(&mut harness, port);
+        let url = format!("https://rules.example:{port}/v1?api_key=mine&a=b");
+        let ask = |harness: &Harness| {
+            curl(harness, &[option, "-H", "X-Api-Key: mine", "-H", "Authorization: Bearer mine", "-b", "c=mine", &url])
+        };
+        let early = ask(&harness);
+        assert!(early.contains("the credential for this host is not there") && early.contains("502"), "{early}");
+        hold(&mut harness, "canary-first");
+        assert!(ask(&harness).starts_with("ok200"));
+        // An open connection gets the new value with its next request.
+        let mut open = open(&harness, port);
+        let request = format!("GET /open HTTP/1.1\r\nHost: rules.example:{port}\r\n\r\n");
+        let mut exchange = || {
+            open.write_all(request.as_bytes()).unwrap();
+            let mut answer = [0; 2048];
+            let length = open.read(&mut answer).unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..length]));
+        };
+        if protocol == "http/1.1" {
+            exchange();
+        }
+        hold(&mut harness, "canary-second");
+        if protocol == "http/1.1" {
+            exchange();
+        }
+        assert!(ask(&harness).starts_with("ok200"));
+        assert_eq!(harness.gateway.command(json!({ "unbroker": ["key"] })), None);
+        assert!(ask(&harness).contains("502"));
+        let seen = seen.lock().unwrap();
+        assert!(seen.iter().all(|line| !line.contains("mine")), "{seen:#?}");
+        let values: Vec<_> = seen.iter().map(|line| line.contains("x-api-key=canary-first")).collect();
+        let expected: &[bool] = if protocol == "http/1.1" { &[true, true, false, false] } else { &[true, false] };
+        assert_eq!(values, expected, "{seen:#?}");
+        assert!(seen.iter().all(|line| line.matches("x-api-key=").count() == 1 && line.contains("/")), "{seen:#?}");
+        let event = harness.gateway.wait_for(|event| event["event"] == "request" && event["credential"] == "key");
+        assert_eq!(event["allowed"], true);
+        assert!(!format!("{:?}", harness.gateway.events()).contains("canary"), "a value is in an event");
+        for entry in std::fs::read_dir(harness.secrets()).unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+            assert!(!text.contains("canary"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_brokered_credential_goes_to_no_other_host_and_never_without_tls() {
+    let (port, seen) = server("other.example", &["http/1.1"]);
+    let mut harness = Harness::start(&[("rules.example", LOCAL), ("other.example", LOCAL)]);
+    allow_brokered(&mut harness, port);
+    hold(&mut harness, "canary-value");
+    assert!(curl(&harness, &[&format!("https://other.example:{port}/")]).starts_with("ok200"));
+    assert!(seen.lock().unwrap().iter().all(|line| !line.contains("canary")), "{:#?}", seen.lock().unwrap());
+    // The server is not the one that it says it is: nothing is sent to it.
+    assert!(curl(&harness, &[&format!("https://rules.example:{port}/")]).starts_with("000"));
+    assert_eq!(seen.lock().unwrap().len(), 1);
+    let (port, requests) = crate::harness::http();
+    allow_brokered(&mut harness, port);
+    let host = format!("rules.example:{port}");
+    let answer = harness.ask(&format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("never sent without TLS"), "{answer}");
+    assert!(requests.lock().unwrap().is_empty());
+}

@@ -33,6 +33,7 @@ async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
         port,
         allow_private: Vec::new(),
         rules: Vec::new(),
+        broker: None,
         origin: None,
     };
     let shared = Arc::new(Shared {
@@ -40,6 +41,7 @@ async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
         reporter: Reporter::start(reported.clone()).unwrap(),
         resolver: TokioResolver::builder_tokio().unwrap().build().unwrap(),
         authority: Authority::generate().unwrap(),
+        broker: Broker::default(),
         last: AtomicU64::new(0),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

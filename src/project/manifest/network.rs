@@ -47,6 +47,7 @@ pub(super) fn policy(reader: &mut Reader, node: Option<&Node>, path: &Path) -> P
                 port: 443,
                 allow_private: Vec::new(),
                 rules: Vec::new(),
+                broker: None,
                 origin: None,
             }),
             _ => long(reader, item),
@@ -94,7 +95,7 @@ fn long(reader: &mut Reader, item: &Node) -> Option<AllowRule> {
         let remedy = "write the host's name, or take `rules` out";
         reader.report(node.place, "an address has `rules`, and TLS to an address names no host to check", remedy);
     }
-    Some(AllowRule { host, port, allow_private, rules, origin: None })
+    Some(AllowRule { host, port, allow_private, rules, broker: None, origin: None })
 }
 
 /// The methods and paths of one host.

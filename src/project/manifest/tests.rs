@@ -175,6 +175,15 @@ fn tells_what_is_wrong_with_a_credential() {
   a: { provider: vault, mount: kv }
   b: { provider: github-app, app_id: 1 }
   c: { provider: store, deliver: { broker: api.example.com } }
+  c1: { provider: store, deliver: { header: x-api-key } }
+  c2: { provider: store, deliver: { broker: listed.example.com, header: Host } }
+  c3: { provider: store, deliver: { broker: listed.example.com, header: x-api-key, query: key } }
+  c4: { provider: store, deliver: { broker: "*.example.com" } }
+  c5: { provider: store, deliver: { broker: listed.example.com, file: key } }
+  c6: { provider: store, deliver: { broker: listed.example.com } }
+  c7: { provider: store, deliver: { broker: listed.example.com, basic: me } }
+  c8: { provider: store, deliver: { broker: below.example.com, bearer: false } }
+  c9: { provider: store, deliver: { broker: below.example.com } }
   d: { provider: store, deliver: { file: ../x } }
   e: { provider: store, deliver: { environment: LD_PRELOAD } }
   f: { provider: exec, command: "op read" }
@@ -182,6 +191,7 @@ fn tells_what_is_wrong_with_a_credential() {
   h: { provider: store, max_age: 30 }
   i: { provider: nothing }
   j: { provider: store, command: [x] }
+network: { allow: [listed.example.com, "*.example.com", below.example.com] }
 "#
     ));
 }
