@@ -25,8 +25,12 @@ pub struct Preset {
 pub struct AgentKey {
     /// What a manifest calls it.
     pub credential: &'static str,
-    /// The environment variable that the agent reads.
+    /// The environment variable that the agent reads; it holds a stand-in.
     pub variable: &'static str,
+    /// The host that the key is for.
+    pub host: &'static str,
+    /// The header field that it stands in; a bearer token when there is none.
+    pub header: Option<&'static str>,
 }
 
 /// The command when a manifest has neither `agent` nor `command`.
@@ -40,7 +44,12 @@ pub const PRESETS: &[Preset] = &[
         image: "claude-code",
         hosts: &["api.anthropic.com"],
         state_folder: ".claude",
-        key: Some(AgentKey { credential: "anthropic", variable: "ANTHROPIC_API_KEY" }),
+        key: Some(AgentKey {
+            credential: "anthropic",
+            variable: "ANTHROPIC_API_KEY",
+            host: "api.anthropic.com",
+            header: Some("x-api-key"),
+        }),
     },
     Preset {
         name: "codex",
@@ -48,7 +57,7 @@ pub const PRESETS: &[Preset] = &[
         image: "codex",
         hosts: &["api.openai.com"],
         state_folder: ".codex",
-        key: Some(AgentKey { credential: "openai", variable: "OPENAI_API_KEY" }),
+        key: Some(AgentKey { credential: "openai", variable: "OPENAI_API_KEY", host: "api.openai.com", header: None }),
     },
     Preset {
         name: "opencode",
@@ -56,7 +65,12 @@ pub const PRESETS: &[Preset] = &[
         image: "opencode",
         hosts: &["api.anthropic.com"],
         state_folder: ".local/share/opencode",
-        key: Some(AgentKey { credential: "anthropic", variable: "ANTHROPIC_API_KEY" }),
+        key: Some(AgentKey {
+            credential: "anthropic",
+            variable: "ANTHROPIC_API_KEY",
+            host: "api.anthropic.com",
+            header: Some("x-api-key"),
+        }),
     },
     Preset {
         name: "gemini-cli",
@@ -64,7 +78,12 @@ pub const PRESETS: &[Preset] = &[
         image: "gemini-cli",
         hosts: &["generativelanguage.googleapis.com"],
         state_folder: ".gemini",
-        key: Some(AgentKey { credential: "gemini", variable: "GEMINI_API_KEY" }),
+        key: Some(AgentKey {
+            credential: "gemini",
+            variable: "GEMINI_API_KEY",
+            host: "generativelanguage.googleapis.com",
+            header: Some("x-goog-api-key"),
+        }),
     },
     Preset {
         name: "aider",
@@ -72,7 +91,12 @@ pub const PRESETS: &[Preset] = &[
         image: "agent",
         hosts: &["api.anthropic.com"],
         state_folder: ".aider",
-        key: Some(AgentKey { credential: "anthropic", variable: "ANTHROPIC_API_KEY" }),
+        key: Some(AgentKey {
+            credential: "anthropic",
+            variable: "ANTHROPIC_API_KEY",
+            host: "api.anthropic.com",
+            header: Some("x-api-key"),
+        }),
     },
     Preset { name: "shell", command: SHELL, image: "agent", hosts: &[], state_folder: ".cache", key: None },
 ];

@@ -230,13 +230,16 @@ pub fn draft(project: &ProjectName, preset: &Preset, survey: &Survey) -> String 
     if let Some(key) = &preset.key {
         let _ = write!(
             text,
-            "\n# A key that belongs to this project alone. `sandbox credential set {name}` asks for it and encrypts it.\n\
+            "\n# A key that belongs to this project alone. `sandbox credential set {name}` asks for it and encrypts it; the gateway\n\
+             # puts it into requests to its host, and the agent sees a stand-in.\n\
              credentials:\n\
              \x20 {name}:\n\
              \x20   provider: store\n\
              \x20   max_age: 90d\n\
-             \x20   deliver: {{ environment: {variable} }}\n",
+             \x20   deliver: {{ broker: {host}, {header}environment: {variable} }}\n",
             name = key.credential,
+            host = key.host,
+            header = key.header.map(|header| format!("header: {header}, ")).unwrap_or_default(),
             variable = key.variable,
         );
     }
