@@ -242,6 +242,22 @@ mod tests {
     use crate::image::definition;
 
     #[test]
+    fn a_package_that_left_the_mirrors_is_looked_for_in_the_archive_of_the_day_of_the_lock() {
+        let chain = definition::chain("base", None).unwrap();
+        let lock = lock::locks(&chain).unwrap().pop().unwrap();
+        let mirrors =
+            Mirrors { debian: vec!["http://m/debian".into()], security: vec!["http://m/debian-security".into()] };
+        for (suite, archive) in [("bookworm", "debian"), ("bookworm-security", "debian-security")] {
+            let package = Package { suite: suite.into(), path: "pool/x.deb".into(), ..lock.packages[0].clone() };
+            let sources = [lock::Source { suite: suite.into(), date: 1_747_500_000, ..lock.sources[0].clone() }];
+            let lock = Lock { sources: sources.to_vec(), ..lock.clone() };
+            // Six hours later the archive has what was published then.
+            let day = format!("https://snapshot.debian.org/archive/{archive}/20250517T224000Z/pool/x.deb");
+            assert_eq!(debian(&package, &lock, &mirrors).addresses, [format!("http://m/{archive}/pool/x.deb"), day]);
+        }
+    }
+
+    #[test]
     fn a_layers_key_changes_with_its_lock_and_with_what_is_below_but_not_with_the_result() {
         let chain = definition::chain("agent", None).unwrap();
         let lock = lock::locks(&chain).unwrap().pop().unwrap();

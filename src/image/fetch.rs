@@ -157,3 +157,49 @@ async fn transfer(
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    /// A mirror that answers everything with this status and body, so many times.
+    fn mirror(status: u16, body: &'static str, times: usize) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/file", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(times).flatten() {
+                let mut stream = stream;
+                let _ = stream.read(&mut [0; 4096]);
+                let head =
+                    format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all(format!("{head}{body}").as_bytes());
+            }
+        });
+        address
+    }
+
+    fn wanted(addresses: Vec<String>) -> Vec<Wanted> {
+        vec![Wanted { what: "x".into(), sha256: Digest::of(b"right"), size: 5, addresses }]
+    }
+
+    #[tokio::test]
+    async fn goes_past_mirrors_that_lack_a_file_or_have_another_one() {
+        let cache = tempfile::tempdir().unwrap();
+        let gone = mirror(404, "right", 9);
+        let (wrong, longer) = (mirror(200, "wrong", 9), mirror(200, "right and more", 9));
+        let addresses = vec![gone.clone(), wrong.clone(), longer.clone()];
+        let error = all(cache.path(), wanted(addresses.clone()), false, false).await.unwrap_err();
+        assert!(matches!(error, ImageError::Unavailable { source: FetchError::Content, .. }), "{error:?}");
+        assert!(!blob(cache.path(), &Digest::of(b"right")).exists());
+        let last = [addresses, vec![mirror(200, "right", 1)]].concat();
+        all(cache.path(), wanted(last), false, false).await.unwrap();
+        assert_eq!(std::fs::read(blob(cache.path(), &Digest::of(b"right"))).unwrap(), b"right");
+        assert!(!blob(cache.path(), &Digest::of(b"wrong")).exists());
+        // It is there now, so that no mirror and no network is needed.
+        all(cache.path(), wanted(Vec::new()), false, true).await.unwrap();
+        let offline = vec![Wanted { sha256: Digest::of(b"other"), ..wanted(Vec::new()).remove(0) }];
+        assert!(matches!(all(cache.path(), offline, false, true).await, Err(ImageError::Offline(_))));
+    }
+}

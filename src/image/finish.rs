@@ -48,6 +48,7 @@ const INERT: &[&str] = &[
     "python3.11-minimal",
     "tar",
     "unzip",
+    "usr-is-merged",
     "usrmerge",
 ];
 
@@ -109,8 +110,27 @@ pub fn record(tree: &mut Tree, package: &Package, unpacked: &Unpacked) -> Result
             stanza.push_str("Status: install ok installed\n");
         }
     }
+    stanza.push_str(&conffiles(unpacked)?);
     stanza.push('\n');
     Ok(stanza)
+}
+
+/// The field `Conffiles` of `status`: each configuration file with the MD5 of what the package ships, by which dpkg knows
+/// later whether somebody changed it (deb-conffiles(5), dpkg-query(1)).
+fn conffiles(unpacked: &Unpacked) -> Result<String, PackageProblem> {
+    let mut field = String::new();
+    let listed = unpacked.control.iter().find(|(name, _)| name == "conffiles");
+    let listed = listed.map(|(_, bytes)| String::from_utf8_lossy(bytes)).unwrap_or_default();
+    // A line may begin with a flag, such as `remove-on-upgrade`, which is about a file that the package no longer has.
+    for path in listed.lines().filter(|line| line.starts_with('/')) {
+        let entry = unpacked.entries.iter().find(|(name, _)| *name == path[1..]);
+        let Some((_, Entry { kind: Kind::File(content), .. })) = entry else { continue };
+        if field.is_empty() {
+            field.push_str("Conffiles:\n");
+        }
+        field.push_str(&format!(" {path} {}\n", hex::encode(content.md5()?)));
+    }
+    Ok(field)
 }
 
 /// Before the first package: merged /usr, and the folders that a read-only root needs as mount points.
@@ -195,4 +215,25 @@ pub fn every(tree: &mut Tree) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::tree::Content;
+
+    #[test]
+    fn the_status_has_the_configuration_files_that_a_package_ships_with_their_digests() {
+        let file = |text: &str| Entry::new(Kind::File(Content::Bytes(text.as_bytes().into())), 0o644);
+        let conffiles = b"/etc/bash.bashrc\nremove-on-upgrade /etc/old\n/etc/absent\n".to_vec();
+        let unpacked = Unpacked {
+            control: vec![("conffiles".to_owned(), conffiles)],
+            entries: vec![("etc/bash.bashrc".to_owned(), file("hello\n")), ("etc/old".to_owned(), file("x"))],
+        };
+        // md5sum of "hello\n".
+        let expected = "Conffiles:\n /etc/bash.bashrc b1946ac92492d2347c6235b4d2611184\n";
+        assert_eq!(super::conffiles(&unpacked).unwrap(), expected);
+        let none = Unpacked { control: Vec::new(), entries: Vec::new() };
+        assert_eq!(super::conffiles(&none).unwrap(), "");
+    }
 }

@@ -12,7 +12,7 @@ use super::error::ImageError;
 use super::reference::Digest;
 
 /// Changes whenever the builder makes other bytes of the same inputs.
-pub const RECIPE: u32 = 1;
+pub const RECIPE: u32 = 2;
 
 /// The content of `image.lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

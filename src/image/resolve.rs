@@ -30,6 +30,8 @@ pub struct Candidate {
     depends: String,
     conflicts: String,
     provides: Vec<Relation>,
+    /// 0 for `required`, and so on (Debian Policy, section 2.5).
+    rank: u8,
 }
 
 #[derive(Debug, Clone)]
@@ -62,7 +64,10 @@ impl Index {
                 self.packages.insert(candidate.name.clone(), candidate);
             }
         }
-        self.providers.values_mut().for_each(|providers| providers.sort());
+        // As apt: what every system has goes before what somebody may want, so `mawk` before `gawk` for `awk`.
+        let packages = &self.packages;
+        let rank = |name: &String| (packages.get(name).map_or(u8::MAX, |candidate| candidate.rank), name.clone());
+        self.providers.values_mut().for_each(|providers| providers.sort_by_cached_key(rank));
         Ok(())
     }
 
@@ -176,6 +181,12 @@ fn parse(suite: &str, paragraph: &Paragraph<'_>) -> Result<Candidate, ImageError
         depends: format!("{}, {}", text("Pre-Depends"), text("Depends")),
         conflicts: format!("{}, {}", text("Conflicts"), text("Breaks")),
         provides: text("Provides").split(',').filter_map(relation).collect(),
+        rank: match paragraph.line("Priority") {
+            Some("required") => 0,
+            Some("important") => 1,
+            Some("standard") => 2,
+            _ => 3,
+        },
     })
 }
 
@@ -212,6 +223,17 @@ mod tests {
         let index =
             index(&[("a", "1", "Depends: v (>= 2)"), ("p", "1", "Provides: v"), ("q", "1", "Provides: v (= 2)")]);
         assert_eq!(names(&index, &["a"]).unwrap(), ["a", "q"]);
+    }
+
+    #[test]
+    fn of_those_who_provide_a_package_the_one_that_every_system_has_is_taken() {
+        let index = index(&[
+            ("a", "1", "Depends: awk"),
+            ("gawk", "1", "Provides: awk\nPriority: optional"),
+            ("mawk", "1", "Provides: awk\nPriority: required"),
+        ]);
+        assert_eq!(names(&index, &["a"]).unwrap(), ["a", "mawk"]);
+        assert_eq!(names(&index, &["a", "gawk"]).unwrap(), ["a", "gawk"]);
     }
 
     #[test]

@@ -39,6 +39,13 @@ impl Content {
         }
     }
 
+    /// The MD5 of the bytes, for dpkg's database; it protects nothing.
+    pub fn md5(&self) -> std::io::Result<[u8; 16]> {
+        let mut bytes = Vec::new();
+        self.reader().read_to_end(&mut bytes)?;
+        Ok(md5::Md5::digest(&bytes).into())
+    }
+
     fn reader(&self) -> Box<dyn Read + '_> {
         match self {
             Self::Bytes(bytes) => Box::new(&bytes[..]),
