@@ -56,7 +56,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     if !args.discard {
         sandbox::refuse_unpulled(context, &engine, &sandbox, args.target.project.as_deref()).await?;
     }
-    if record.phase != Phase::Stopped || !record.leases.is_empty() {
+    if record.phase != Phase::Stopped || record.owes() {
         sandbox::stop(context, &engine, &journal, &mut record, "sandbox down").await?;
     }
     wait_for_supervisor(&journal).await;

@@ -97,6 +97,17 @@ pub struct JournalLease {
     pub expires_at: Option<Timestamp>,
 }
 
+/// A credential that is to be revoked: it was replaced, or never delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiringLease {
+    /// The credential's name.
+    pub name: CredentialName,
+    /// What is revoked.
+    pub lease: JournalLease,
+    /// When.
+    pub end_at: Timestamp,
+}
+
 /// Limits of a session that no engine enforces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionLimits {
@@ -145,6 +156,9 @@ pub struct Record {
     pub objects: Vec<JournalObject>,
     /// Credentials that are out, by name.
     pub leases: BTreeMap<CredentialName, JournalLease>,
+    /// Credentials that were replaced, or issued and not delivered, and are not revoked yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retiring: Vec<RetiringLease>,
     /// Environment of commands that was made for this session's credentials.
     pub environment: BTreeMap<String, String>,
     /// Variables that are read from a file below `/run/secrets` when a command starts.
@@ -160,6 +174,13 @@ pub struct Record {
     /// Lines of the gateway's log of this session that are in the audit log already.
     #[serde(default)]
     pub audited_lines: u64,
+}
+
+impl Record {
+    /// Whether some credential is still to be revoked.
+    pub fn owes(&self) -> bool {
+        !self.leases.is_empty() || !self.retiring.is_empty()
+    }
 }
 
 /// The journal of one sandbox: a record that is replaced atomically.

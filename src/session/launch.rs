@@ -244,6 +244,7 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
             volume(Role::Channel),
         ],
         leases: BTreeMap::new(),
+        retiring: Vec::new(),
         environment: BTreeMap::new(),
         secret_environment: BTreeMap::new(),
         started_at: Timestamp::now(),

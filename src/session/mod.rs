@@ -12,6 +12,7 @@ pub mod launcher_image;
 pub mod mend;
 pub mod plan;
 pub mod reconcile;
+mod rotation;
 pub mod stream_client;
 pub mod supervise;
 pub mod teardown;

@@ -7,7 +7,6 @@
 //! It is always a process of its own, also for a foreground `up`: whoever started the sandbox may leave first.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
@@ -17,28 +16,21 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::audit::AuditLog;
-use crate::credential::spec::Delivery;
-use crate::credential::{self, CredentialError, IssueContext};
+use crate::credential::IssueContext;
 use crate::engine::stream::Chunk;
 use crate::engine::{Engine, EngineError};
-use crate::gateway::protocol::{Action, Decision, Event};
-use crate::project::CredentialName;
-use crate::session::gateway_control::{GatewayControl, GatewayControlError, LineBuffer};
+use crate::gateway::protocol::{Decision, Event};
+use crate::session::gateway_control::LineBuffer;
 use crate::session::identity::{LABEL_SESSION, Role, lock_file};
 use crate::session::journal::{Journal, JournalError, Phase, Record};
-use crate::session::launch::{event, lease};
+use crate::session::launch::event;
 use crate::session::mend::{self, Health};
+use crate::session::rotation::{broker_again, rotate_forever};
 use crate::session::teardown::{self, EndContext};
 use crate::session::watchdog::{self, Notice};
 
 /// How often the agent's container is started again in one session: a relay that goes on dying has a cause.
 const RESTARTS: u32 = 5;
-/// How often requests for a rotation and due dates are looked at.
-const TICK: Duration = Duration::from_millis(100);
-/// The first pause after a failed rotation; it doubles up to [`RETRY_MOST`].
-const RETRY_FIRST: Duration = Duration::from_secs(5);
-/// The longest pause between two tries of a rotation.
-const RETRY_MOST: Duration = Duration::from_secs(300);
 /// How many events of the gateway are recorded before the journal remembers how far the log was read.
 const REMEMBER_EVERY: u64 = 64;
 
@@ -60,33 +52,6 @@ pub enum SuperviseError {
     /// The sandbox does not run.
     #[error("supervise a sandbox that does not run")]
     NotRunning,
-}
-
-/// Why a credential was not rotated or withdrawn.
-#[derive(Debug, thiserror::Error)]
-enum RotateError {
-    #[error("find the credential among those that are out")]
-    NotOut,
-    #[error(transparent)]
-    Credential(#[from] CredentialError),
-    #[error(transparent)]
-    Gateway(#[from] GatewayControlError),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-}
-
-impl RotateError {
-    /// The error and its causes on one line, for the audit log.
-    fn reason(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        text
-    }
 }
 
 /// What the supervisor needs.
@@ -267,23 +232,6 @@ async fn mend_containers(
     }
 }
 
-/// Gives a gateway that was started again the credentials that its memory lost, by issuing them anew.
-async fn broker_again(input: &SuperviseInput<'_>, record: &Record) {
-    let brokered = record.leases.iter().filter(|(_, lease)| matches!(lease.spec.deliver, Delivery::Broker { .. }));
-    for (name, _) in brokered {
-        if let Err(error) = rotate(input, record, name).await {
-            // Requests to its host fail until the next rotation, and say why.
-            note(
-                input,
-                record,
-                "credential.rotation_failed",
-                "failed",
-                &[("credential", name.as_str()), ("reason", &error.reason())],
-            );
-        }
-    }
-}
-
 fn tell(input: &SuperviseInput<'_>, record: &Record, notice: Notice) {
     match notice {
         Notice::DiskNearlyFull(usage) => {
@@ -297,7 +245,7 @@ fn tell(input: &SuperviseInput<'_>, record: &Record, notice: Notice) {
     }
 }
 
-fn note(input: &SuperviseInput<'_>, record: &Record, action: &str, outcome: &str, facts: &[(&str, &str)]) {
+pub(super) fn note(input: &SuperviseInput<'_>, record: &Record, action: &str, outcome: &str, facts: &[(&str, &str)]) {
     let event = event(input.actor, record, action, outcome, facts);
     if let Err(error) = input.audit.append(&event) {
         tracing::error!(%error, action, "an audit event was not written");
@@ -414,113 +362,4 @@ fn record_decision(input: &SuperviseInput<'_>, record: &Record, decision: &Decis
     }
     let (action, outcome) = if decision.allowed { ("network.allowed", "ok") } else { ("network.denied", "denied") };
     note(input, record, action, outcome, &facts);
-}
-
-/// When a credential is to be renewed next.
-struct Due {
-    at: Timestamp,
-    pause: Duration,
-}
-
-/// Rotates what is due and what the user asked for.
-async fn rotate_forever(input: &SuperviseInput<'_>) {
-    let mut due: BTreeMap<CredentialName, Due> = BTreeMap::new();
-    loop {
-        let Ok(Some(record)) = input.journal.read() else {
-            tokio::time::sleep(TICK).await;
-            continue;
-        };
-        let now = Timestamp::now();
-        for (name, lease) in &record.leases {
-            let entry = credential::next_rotation(lease.issued_at, lease.expires_at, record.session.as_str());
-            if let Some(at) = entry {
-                due.entry(name.clone()).or_insert(Due { at, pause: RETRY_FIRST });
-            }
-        }
-        let asked = credential::rotation::take_requests(input.journal.folder()).unwrap_or_default();
-        let names: Vec<CredentialName> = record
-            .leases
-            .keys()
-            .filter(|name| asked.rotate.contains(*name) || due.get(*name).is_some_and(|due| due.at <= now))
-            .cloned()
-            .collect();
-        for name in asked.revoke.iter().filter(|name| record.leases.contains_key(*name)) {
-            due.remove(name);
-            let withdrawn = withdraw(input, &record, name).await;
-            let outcome = if withdrawn.is_ok() { "ok" } else { "failed" };
-            let reason = withdrawn.err().map_or_else(|| "asked for".to_owned(), |error| error.reason());
-            note(input, &record, "credential.revoked", outcome, &[("credential", name.as_str()), ("reason", &reason)]);
-        }
-        for name in names.into_iter().filter(|name| !asked.revoke.contains(name)) {
-            match rotate(input, &record, &name).await {
-                Ok(()) => {
-                    due.remove(&name);
-                }
-                Err(error) => {
-                    let reason = error.reason();
-                    let until = record.leases.get(&name).and_then(|lease| lease.expires_at);
-                    let until = until.map_or_else(|| "unlimited".to_owned(), |time| time.to_string());
-                    let facts = [("credential", name.as_str()), ("reason", &reason), ("valid_until", &until)];
-                    note(input, &record, "credential.rotation_failed", "failed", &facts);
-                    let pause = due.get(&name).map_or(RETRY_FIRST, |due| due.pause);
-                    due.insert(name, Due { at: now + pause, pause: (pause * 2).min(RETRY_MOST) });
-                }
-            }
-        }
-        tokio::time::sleep(TICK).await;
-    }
-}
-
-/// Issues every credential of the sandbox anew where it is `name`, and delivers all files in one swap.
-async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
-    let old = record.leases.get(name).ok_or(RotateError::NotOut)?;
-    let issued = credential::issue(name, &old.spec, &input.issue).await?;
-    let fingerprint = issued.fingerprint.to_string();
-    let renewed = lease(old.spec.clone(), &issued);
-    let delivered = credential::deliver(vec![(&old.spec, issued)])?;
-    let gateway = record.id.object(Role::Gateway);
-    let mut control = GatewayControl::attach(input.engine, &gateway).await?;
-    if !delivered.files.is_empty() {
-        control.carry_out(Action::UpdateSecrets(delivered.files)).await?;
-    }
-    if !delivered.brokered.is_empty() {
-        control.carry_out(Action::Broker(delivered.brokered)).await?;
-    }
-    let changed = name.clone();
-    input.journal.update(|record| {
-        record.leases.insert(changed, renewed);
-    })?;
-    let facts = [("credential", name.as_str()), ("fingerprint", &fingerprint), ("previous", &old.fingerprint)];
-    note(input, record, "credential.rotated", "ok", &facts);
-    if old.handle.is_some() {
-        let revoked = credential::revoke(name, &old.spec, old.handle.as_deref(), &input.issue).await;
-        let outcome = if revoked.is_ok() { "ok" } else { "failed" };
-        note(
-            input,
-            record,
-            "credential.revoked",
-            outcome,
-            &[("credential", name.as_str()), ("fingerprint", &old.fingerprint)],
-        );
-    }
-    Ok(())
-}
-
-/// Takes a credential away from the running sandbox and revokes it at its issuer.
-async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
-    let lease = record.leases.get(name).ok_or(RotateError::NotOut)?;
-    let withdrawal = match &lease.spec.deliver {
-        Delivery::File { name } => Action::RemoveSecrets(vec![name.clone()]),
-        Delivery::Git { .. } | Delivery::Environment { .. } => Action::RemoveSecrets(vec![name.to_string()]),
-        Delivery::Broker { .. } => Action::Unbroker(vec![name.to_string()]),
-    };
-    let gateway = record.id.object(Role::Gateway);
-    let mut control = GatewayControl::attach(input.engine, &gateway).await?;
-    control.carry_out(withdrawal).await?;
-    credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;
-    let gone = name.clone();
-    input.journal.update(|record| {
-        record.leases.remove(&gone);
-    })?;
-    Ok(())
 }

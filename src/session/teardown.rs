@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::audit::AuditLog;
 use crate::credential::{self, IssueContext, Revocation};
 use crate::engine::{Engine, EngineError};
@@ -10,7 +12,7 @@ use crate::gateway::protocol::Action;
 use crate::network::policy::Policy;
 use crate::session::gateway_control::GatewayControl;
 use crate::session::identity::{MachineKey, Role};
-use crate::session::journal::{Journal, JournalObject, ObjectKind, Phase, Record};
+use crate::session::journal::{Journal, JournalObject, ObjectKind, Phase, Record, RetiringLease};
 
 /// How long the agent's processes have between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
@@ -85,7 +87,7 @@ pub async fn remove(engine: &Engine, key: &MachineKey, journal: &Journal, record
         }
     }
     if complaints.is_empty()
-        && record.leases.is_empty()
+        && !record.owes()
         && let Err(error) = journal.remove()
     {
         complaints.push(error.to_string());
@@ -133,7 +135,9 @@ impl EndContext<'_> {
 }
 
 async fn revoke(record: &mut Record, context: &EndContext<'_>, complaints: &mut Vec<Complaint>) {
-    for (name, lease) in std::mem::take(&mut record.leases) {
+    let retiring = std::mem::take(&mut record.retiring).into_iter().map(|old| (old.name, old.lease, false));
+    let current = std::mem::take(&mut record.leases).into_iter().map(|(name, lease)| (name, lease, true));
+    for (name, lease, current) in current.chain(retiring).collect::<Vec<_>>() {
         let revoked = credential::revoke(&name, &lease.spec, lease.handle.as_deref(), &context.issue).await;
         let provider = lease.spec.provider.word();
         let mut facts = vec![
@@ -160,7 +164,11 @@ async fn revoke(record: &mut Record, context: &EndContext<'_>, complaints: &mut 
                 complaints.push(format!("the credential {name} was not revoked and lives {until}: {error}"));
                 facts.push(("reason", error.to_string()));
                 // It stays in the journal, so that `gc` or the next `down` tries again.
-                record.leases.insert(name.clone(), lease);
+                if current {
+                    record.leases.insert(name.clone(), lease);
+                } else {
+                    record.retiring.push(RetiringLease { name: name.clone(), lease, end_at: Timestamp::now() });
+                }
                 "failed"
             }
         };

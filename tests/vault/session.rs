@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::server::{Bao, Postgres};
-use crate::support::{Home, Project, assert_no_canary};
+use crate::support::{Home, Project, assert_no_canary, docker};
 use crate::{READ, with_database};
 
 const MANIFEST: &str = "image: agent
@@ -51,6 +51,30 @@ fn the_agent_has_a_database_role_until_its_session_ends() {
     let (user, password) = (read["username"].as_str().unwrap(), read["password"].as_str().unwrap());
     assert_eq!(postgres.query(&format!("SELECT count(*) FROM pg_roles WHERE rolname = '{user}'")), "1");
     assert_no_canary(&home, project.name(), &[password]);
+
+    // A rotation gives a new role; the old one goes on for its grace.
+    let eventually = |what: &str, holds: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {}", run(&["audit", "log"]).1);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    let (code, _, errors) = run(&["credential", "rotate", "database", project.name()]);
+    assert_eq!(code, Some(0), "{errors}");
+    eventually("the new role's arrival", &|| {
+        !run(&["exec", project.name(), "--", "cat", "/run/secrets/database"]).1.contains(user)
+    });
+    assert_eq!(roles(), "2");
+    // A credential that was issued and cannot be delivered is revoked again.
+    let gateway = format!("sandbox-{}.main-gateway", project.name());
+    assert!(docker(&["pause", &gateway]).status.success());
+    let (code, _, errors) = run(&["credential", "rotate", "database", project.name()]);
+    assert_eq!(code, Some(0), "{errors}");
+    eventually("the third role", &|| roles() == "3");
+    eventually("its end", &|| roles() == "2");
+    assert!(docker(&["unpause", &gateway]).status.success());
+    assert!(run(&["audit", "log"]).1.contains("credential.rotation_failed"));
 
     let (code, _, errors) = run(&["down", "--discard", project.name()]);
     assert_eq!(code, Some(0), "{errors}");

@@ -1,0 +1,231 @@
+//! The credentials of a running sandbox: issued anew in time or on request, delivered, and the old ones revoked after a
+//! grace. Also what the user takes away while the agent runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::credential::spec::{CredentialSpec, Delivery};
+use crate::credential::{self, CredentialError, IssueContext, Issued};
+use crate::gateway::protocol::Action;
+use crate::project::CredentialName;
+use crate::session::gateway_control::{GatewayControl, GatewayControlError};
+use crate::session::identity::Role;
+use crate::session::journal::{Journal, JournalError, Record, RetiringLease};
+use crate::session::launch::lease;
+use crate::session::supervise::{SuperviseInput, note};
+
+/// How often requests for a rotation and due dates are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// The first pause after a failed rotation; it doubles up to [`RETRY_MOST`].
+const RETRY_FIRST: Duration = Duration::from_secs(5);
+/// The longest pause between two tries of a rotation.
+const RETRY_MOST: Duration = Duration::from_secs(300);
+/// How long a value that was replaced goes on: a fetch or a query that began with it may still need it.
+const GRACE: Duration = Duration::from_secs(300);
+/// The pause before a revocation that failed is tried again.
+const RETRY_RETIRED: Duration = Duration::from_secs(30);
+
+/// Why a credential was not rotated or withdrawn.
+#[derive(Debug, thiserror::Error)]
+enum RotateError {
+    #[error("find the credential among those that are out")]
+    NotOut,
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    #[error(transparent)]
+    Gateway(#[from] GatewayControlError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl RotateError {
+    /// The error and its causes on one line, for the audit log.
+    fn reason(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        text
+    }
+}
+
+/// Gives a gateway that was started again the credentials that its memory lost, by issuing them anew.
+pub(super) async fn broker_again(input: &SuperviseInput<'_>, record: &Record) {
+    let brokered = record.leases.iter().filter(|(_, lease)| matches!(lease.spec.deliver, Delivery::Broker { .. }));
+    for (name, _) in brokered {
+        if let Err(error) = rotate(input, record, name).await {
+            // Requests to its host fail until the next rotation, and say why.
+            note(
+                input,
+                record,
+                "credential.rotation_failed",
+                "failed",
+                &[("credential", name.as_str()), ("reason", &error.reason())],
+            );
+        }
+    }
+}
+
+/// When a credential is to be renewed next.
+struct Due {
+    at: Timestamp,
+    pause: Duration,
+}
+
+/// Rotates what is due and what the user asked for.
+pub(super) async fn rotate_forever(input: &SuperviseInput<'_>) {
+    let mut due: BTreeMap<CredentialName, Due> = BTreeMap::new();
+    loop {
+        let Ok(Some(record)) = input.journal.read() else {
+            tokio::time::sleep(TICK).await;
+            continue;
+        };
+        let now = Timestamp::now();
+        for (name, lease) in &record.leases {
+            let entry = credential::next_rotation(lease.issued_at, lease.expires_at, record.session.as_str());
+            if let Some(at) = entry {
+                due.entry(name.clone()).or_insert(Due { at, pause: RETRY_FIRST });
+            }
+        }
+        end_retired(&input.journal, &input.issue, now, |retired, failure| {
+            let outcome = if failure.is_none() { "ok" } else { "failed" };
+            let reason = failure.unwrap_or_else(|| "replaced by a rotation".to_owned());
+            let facts = [
+                ("credential", retired.name.as_str()),
+                ("fingerprint", retired.lease.fingerprint.as_str()),
+                ("reason", &reason),
+            ];
+            note(input, &record, "credential.revoked", outcome, &facts);
+        })
+        .await;
+        let asked = credential::rotation::take_requests(input.journal.folder()).unwrap_or_default();
+        let names: Vec<CredentialName> = record
+            .leases
+            .keys()
+            .filter(|name| asked.rotate.contains(*name) || due.get(*name).is_some_and(|due| due.at <= now))
+            .cloned()
+            .collect();
+        for name in asked.revoke.iter().filter(|name| record.leases.contains_key(*name)) {
+            due.remove(name);
+            let withdrawn = withdraw(input, &record, name).await;
+            let outcome = if withdrawn.is_ok() { "ok" } else { "failed" };
+            let reason = withdrawn.err().map_or_else(|| "asked for".to_owned(), |error| error.reason());
+            note(input, &record, "credential.revoked", outcome, &[("credential", name.as_str()), ("reason", &reason)]);
+        }
+        for name in names.into_iter().filter(|name| !asked.revoke.contains(name)) {
+            match rotate(input, &record, &name).await {
+                Ok(()) => {
+                    due.remove(&name);
+                }
+                Err(error) => {
+                    let reason = error.reason();
+                    let until = record.leases.get(&name).and_then(|lease| lease.expires_at);
+                    let until = until.map_or_else(|| "unlimited".to_owned(), |time| time.to_string());
+                    let facts = [("credential", name.as_str()), ("reason", &reason), ("valid_until", &until)];
+                    note(input, &record, "credential.rotation_failed", "failed", &facts);
+                    let pause = due.get(&name).map_or(RETRY_FIRST, |due| due.pause);
+                    due.insert(name, Due { at: now + pause, pause: (pause * 2).min(RETRY_MOST) });
+                }
+            }
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Issues a credential anew and delivers it. The old value goes on for [`GRACE`], so that what was begun with it ends well.
+///
+/// The new one is in the journal before it is delivered: whatever fails afterwards, and whoever dies, it is revoked.
+async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
+    let old = record.leases.get(name).ok_or(RotateError::NotOut)?;
+    let issued = credential::issue(name, &old.spec, &input.issue).await?;
+    let fingerprint = issued.fingerprint.to_string();
+    let renewed = lease(old.spec.clone(), &issued);
+    let undelivered = RetiringLease { name: name.clone(), lease: renewed.clone(), end_at: Timestamp::now() };
+    if renewed.handle.is_some() {
+        input.journal.update(|record| record.retiring.push(undelivered.clone()))?;
+    }
+    hand_out(input, record, &old.spec, issued).await?;
+    let ends = RetiringLease { name: name.clone(), lease: old.clone(), end_at: Timestamp::now() + GRACE };
+    input.journal.update(|record| {
+        record.retiring.retain(|retiring| *retiring != undelivered);
+        record.leases.insert(name.clone(), renewed);
+        if ends.lease.handle.is_some() {
+            record.retiring.push(ends);
+        }
+    })?;
+    let facts = [("credential", name.as_str()), ("fingerprint", &fingerprint), ("previous", &old.fingerprint)];
+    note(input, record, "credential.rotated", "ok", &facts);
+    Ok(())
+}
+
+async fn hand_out(
+    input: &SuperviseInput<'_>,
+    record: &Record,
+    spec: &CredentialSpec,
+    issued: Issued,
+) -> Result<(), RotateError> {
+    let delivered = credential::deliver(vec![(spec, issued)])?;
+    let gateway = record.id.object(Role::Gateway);
+    let mut control = GatewayControl::attach(input.engine, &gateway).await?;
+    if !delivered.files.is_empty() {
+        control.carry_out(Action::UpdateSecrets(delivered.files)).await?;
+    }
+    if !delivered.brokered.is_empty() {
+        control.carry_out(Action::Broker(delivered.brokered)).await?;
+    }
+    Ok(())
+}
+
+/// Revokes what has been replaced, or was never delivered, and whose time is over.
+async fn end_retired(
+    journal: &Journal,
+    issue: &IssueContext<'_>,
+    now: Timestamp,
+    mut told: impl FnMut(&RetiringLease, Option<String>),
+) {
+    let Ok(Some(record)) = journal.read() else { return };
+    for retiring in record.retiring.iter().filter(|retiring| retiring.end_at <= now) {
+        let lease = &retiring.lease;
+        let revoked = credential::revoke(&retiring.name, &lease.spec, lease.handle.as_deref(), issue).await;
+        let again = revoked.is_err().then(|| RetiringLease { end_at: now + RETRY_RETIRED, ..retiring.clone() });
+        let updated = journal.update(|record| {
+            record.retiring.retain(|other| other != retiring);
+            record.retiring.extend(again);
+        });
+        if let Err(error) = updated {
+            tracing::warn!(%error, "the journal was not updated");
+        }
+        told(retiring, revoked.err().map(|error| RotateError::from(error).reason()));
+    }
+}
+
+/// Takes a credential away from the running sandbox and revokes it at its issuer.
+async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
+    let lease = record.leases.get(name).ok_or(RotateError::NotOut)?;
+    let withdrawal = match &lease.spec.deliver {
+        Delivery::File { name } => Action::RemoveSecrets(vec![name.clone()]),
+        Delivery::Git { .. } | Delivery::Environment { .. } => Action::RemoveSecrets(vec![name.to_string()]),
+        Delivery::Broker { .. } => Action::Unbroker(vec![name.to_string()]),
+    };
+    let gateway = record.id.object(Role::Gateway);
+    let mut control = GatewayControl::attach(input.engine, &gateway).await?;
+    control.carry_out(withdrawal).await?;
+    credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;
+    // What it replaced ends with it, at the next look.
+    let now = Timestamp::now();
+    input.journal.update(|record| {
+        record.leases.remove(name);
+        for retiring in record.retiring.iter_mut().filter(|retiring| retiring.name == *name) {
+            retiring.end_at = now;
+        }
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+use std::path::Path;
+
+use serde_json::json;
+
+use super::*;
+use crate::credential::{store, vault};
+use crate::project::{ProjectName, SandboxName};
+use crate::session::identity::SandboxId;
+
+struct Scene {
+    folder: tempfile::TempDir,
+    project: ProjectName,
+    sandbox: SandboxName,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, project: "demo".parse().unwrap(), sandbox: SandboxName::main() }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn issue(&self) -> IssueContext<'_> {
+        let root = self.path();
+        IssueContext {
+            project: &self.project,
+            project_root: root,
+            sandbox: &self.sandbox,
+            actor: "ada",
+            store: store::Store {
+                folder: root.join("credentials"),
+                recipients: root.join("recipients"),
+                identity: root.join("identity.txt"),
+                make_identity: true,
+                owner: "ada".to_owned(),
+            },
+            state: root,
+            vault: vault::Environment::default(),
+            reason: "rotation",
+        }
+    }
+
+    /// A journal with credentials that end at these times, each revoked by a command that appends its handle to `ended`
+    /// and fails while there is a file `down`.
+    fn journal(&self, retiring: &[(&str, Timestamp)]) -> Journal {
+        let command =
+            "test ! -e down || exit 1; sed -n 's/.*\"handle\":\"\\([a-z]*\\)\".*/\\1/p' >> ended; echo >> ended";
+        let retiring: Vec<_> = retiring
+            .iter()
+            .map(|(handle, end_at)| {
+                json!({
+                    "name": "token",
+                    "end_at": end_at,
+                    "lease": {
+                        "spec": {
+                            "provider": {
+                                "provider": "exec", "command": ["true"], "revoke_command": ["/bin/sh", "-c", command]
+                            },
+                            "deliver": { "file": { "name": "token" } }
+                        },
+                        "handle": handle,
+                        "fingerprint": "f",
+                        "issued_at": end_at
+                    }
+                })
+            })
+            .collect();
+        let record: Record = serde_json::from_value(json!({
+            "version": 1, "id": { "project": "demo", "name": "main" }, "session": "0123456789abcdef",
+            "phase": "running", "plan_hash": "", "owner": "ada@host", "manifest": "", "repository": "", "branch": "main",
+            "base": "", "start": "", "engine": "", "image": "", "policy": { "allow": [] }, "objects": [], "leases": {},
+            "retiring": retiring, "environment": {}, "secret_environment": {}, "started_at": Timestamp::UNIX_EPOCH
+        }))
+        .unwrap();
+        let id = SandboxId { project: self.project.clone(), name: self.sandbox.clone() };
+        let journal = Journal::of(self.path(), &id);
+        journal.write(&record).unwrap();
+        journal
+    }
+
+    fn ended(&self) -> String {
+        std::fs::read_to_string(self.path().join("ended")).unwrap_or_default()
+    }
+}
+
+#[tokio::test]
+async fn what_was_replaced_is_revoked_when_its_grace_is_over_and_not_before() {
+    let scene = Scene::new();
+    let now = Timestamp::now();
+    let journal = scene.journal(&[("early", now - Duration::from_secs(1)), ("late", now + GRACE)]);
+    let mut told = Vec::new();
+    end_retired(&journal, &scene.issue(), now, |retired, failure| told.push((retired.lease.handle.clone(), failure)))
+        .await;
+    assert_eq!(told, [(Some("early".to_owned()), None)]);
+    assert_eq!(scene.ended(), "early\n");
+    assert_eq!(journal.read().unwrap().unwrap().retiring.len(), 1);
+    end_retired(&journal, &scene.issue(), now + GRACE, |_, _| {}).await;
+    assert_eq!(scene.ended(), "early\nlate\n");
+    assert!(!journal.read().unwrap().unwrap().owes());
+}
+
+#[tokio::test]
+async fn a_revocation_that_fails_is_tried_again_after_a_pause() {
+    let scene = Scene::new();
+    let now = Timestamp::now();
+    let journal = scene.journal(&[("old", now)]);
+    std::fs::write(scene.path().join("down"), "").unwrap();
+    let mut failures = 0;
+    end_retired(&journal, &scene.issue(), now, |_, failure| failures += usize::from(failure.is_some())).await;
+    end_retired(&journal, &scene.issue(), now, |_, failure| failures += usize::from(failure.is_some())).await;
+    assert_eq!((failures, scene.ended().as_str()), (1, ""));
+    assert!(journal.read().unwrap().unwrap().owes());
+    std::fs::remove_file(scene.path().join("down")).unwrap();
+    end_retired(&journal, &scene.issue(), now + RETRY_RETIRED, |_, _| {}).await;
+    assert_eq!(scene.ended(), "old\n");
+}
