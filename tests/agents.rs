@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::Command;
 
 use sandbox::project::preset::PRESETS;
@@ -12,11 +13,16 @@ use support::{Home, docker};
 
 /// Builds an image from its lock, gives it to the engine, and runs `COMMAND --version` in it.
 fn version(image: &str, command: &str) -> String {
-    let home = Home::new();
+    run(&Home::new(), Path::new("/"), image, &format!("exec {command} --version"))
+}
+
+/// Builds an image of a project, or a built-in one, gives it to the engine, and runs a shell's script in it.
+fn run(home: &Home, project: &Path, image: &str, script: &str) -> String {
     let archive = home.path().join("image.tar");
     let output = format!("docker-archive:{}", archive.display());
-    let built =
-        home.sandbox().args(["--format", "json", "image", "build", image, "--output", &output]).output().unwrap();
+    let mut build = home.sandbox();
+    build.args(["--format", "json", "image", "build", image, "--output", &output, "--project"]).arg(project);
+    let built = build.output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let built: serde_json::Value = serde_json::from_slice(&built.stdout).unwrap();
     let id = built["config"].as_str().unwrap();
@@ -25,18 +31,25 @@ fn version(image: &str, command: &str) -> String {
     assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
     let run = Command::new("docker")
         .args(["run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--user", "1000:1000"])
-        .args(["--security-opt", "no-new-privileges", "--tmpfs", "/tmp", "--tmpfs", "/home/agent:uid=1000,gid=1000"])
+        .args([
+            "--security-opt",
+            "no-new-privileges",
+            "--tmpfs",
+            "/tmp:exec",
+            "--tmpfs",
+            "/home/agent:uid=1000,gid=1000",
+        ])
         .args(["--env", "HOME=/home/agent", id, "bash", "-c"])
         // The checks of the surroundings come first: a version that was printed with a network proves less.
         .arg(format!(
-            "test $(id -u) = 1000 && ! touch /x 2>/dev/null && test \"$(ls /sys/class/net)\" = lo && exec {command} --version"
+            "test $(id -u) = 1000 && ! touch /x 2>/dev/null && test \"$(ls /sys/class/net)\" = lo && {script}"
         ))
         .output()
         .unwrap();
     if !known {
         docker(&["image", "rm", id]);
     }
-    assert!(run.status.success(), "{command}: {}", String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{script}: {}", String::from_utf8_lossy(&run.stderr));
     String::from_utf8(run.stdout).unwrap()
 }
 
@@ -80,4 +93,27 @@ fn gemini_cli_starts_offline_and_read_only() {
 #[ignore = "fetches 180 MB; `make test-full` runs it"]
 fn claude_code_starts_offline_and_read_only() {
     assert!(version("claude-code", "claude").contains(&wanted("claude-code", "@anthropic-ai/claude-code-linux-x64")));
+}
+
+#[test]
+#[ignore = "fetches 300 MB; `make test-full` runs it"]
+fn compilers_and_interpreters_of_a_definition_of_ones_own_work() {
+    let home = Home::new();
+    let project = tempfile::tempdir().unwrap();
+    let images = project.path().join("images/tools");
+    std::fs::create_dir_all(&images).unwrap();
+    let packages = "build-essential, cargo, cmake, gawk, golang, pkg-config, postgresql-client, python3-pip, \
+                    python3-venv, ruby, rustc";
+    let definition = format!("version: 1\nbase: agent\ndebian: {{suite: bookworm, packages: [{packages}]}}\n");
+    std::fs::write(images.join("image.yaml"), definition).unwrap();
+    let locked = home.sandbox().args(["image", "lock", "tools", "--project"]).arg(project.path()).output().unwrap();
+    assert!(locked.status.success(), "{}", String::from_utf8_lossy(&locked.stderr));
+    let script = "cd /tmp && echo 'int main(){return 0;}' | tee a.c > a.cc && cc a.c -o a && ./a && echo c \
+        && c++ a.cc -o a && ./a && echo c++ && echo 'fn main(){println!(\"rust\")}' > a.rs && rustc a.rs -o a && ./a \
+        && awk --version | head -c 7 && echo && go version | head -c 10 && echo && python3 -m venv v \
+        && v/bin/pip --version | head -c 3 && echo && psql --version | head -c 4 && echo && ruby -e 'puts :ruby' \
+        && cmake --version | head -c 5 && echo && dpkg --audit && echo consistent";
+    let said = run(&home, project.path(), "tools", script);
+    let expected = ["c", "c++", "rust", "GNU Awk", "go version", "pip", "psql", "ruby", "cmake", "consistent"];
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
 }

@@ -7,7 +7,10 @@ use std::path::Path;
 use std::process::Command;
 
 const DOCUMENTS: &[&str] =
-    &["README.md", "SECURITY.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "examples/demo/README.md"];
+    &["README.md", "SECURITY.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/images.md", "examples/demo/README.md"];
+
+/// Workflows that people copy.
+const WORKFLOWS: &[&str] = &["examples/ci/github-actions.yml", "examples/ci/gitlab-ci.yml"];
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -50,6 +53,18 @@ fn shown_commands() -> BTreeSet<Vec<String>> {
                 found.insert(plain.split_whitespace().map(str::to_owned).collect());
             }
         }
+    }
+    for workflow in WORKFLOWS {
+        let text = read(workflow);
+        let commands: Vec<Vec<String>> = text
+            .lines()
+            .map(|line| line.trim_start_matches([' ', '-']).trim_start_matches("run: "))
+            .filter_map(|line| line.strip_prefix("sandbox "))
+            .map(|line| line.split(" > ").next().unwrap().split(" | ").next().unwrap())
+            .map(|line| line.split_whitespace().map(str::to_owned).collect())
+            .collect();
+        assert!(commands.len() >= 4, "{workflow} shows {commands:?}");
+        found.extend(commands);
     }
     assert!(found.len() >= 10, "only {} commands are shown", found.len());
     found
@@ -130,4 +145,19 @@ fn every_manifest_that_is_shown_is_one() {
         let result = sandbox::project::manifest::load(&path);
         assert!(result.is_ok(), "{text}\n{:?}", result.err());
     }
+}
+
+#[test]
+fn the_workflows_are_yaml_and_the_definition_that_is_shown_is_one() {
+    for workflow in WORKFLOWS {
+        let parsed: Result<serde_json::Value, _> = serde_yaml::from_str(&read(workflow));
+        assert!(parsed.as_ref().is_ok_and(serde_json::Value::is_object), "{workflow}: {parsed:?}");
+    }
+    let definition = blocks(&read("docs/images.md"), &["yaml"]).remove(0);
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().join("images/go");
+    std::fs::create_dir_all(&images).unwrap();
+    std::fs::write(images.join("image.yaml"), definition).unwrap();
+    let loaded = sandbox::image::load("go", Some(folder.path())).unwrap();
+    assert_eq!(loaded.definition.base.as_deref(), Some("agent"));
 }

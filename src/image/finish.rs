@@ -11,29 +11,46 @@ pub const AGENT: u64 = 1000;
 
 /// Packages whose preinst and postinst are replaced by a fix-up of this file: accounts, copied files, alternatives,
 /// certificates.
-const REPLACED: &[&str] =
-    &["base-files", "base-passwd", "ca-certificates", "debianutils", "less", "mawk", "readline-common", "xz-utils"];
+const REPLACED: &[&str] = &[
+    "base-files",
+    "base-passwd",
+    "ca-certificates",
+    "cpp",
+    "debianutils",
+    "g++",
+    "gawk",
+    "gcc",
+    "less",
+    "mawk",
+    "readline-common",
+    "xz-utils",
+];
 
 /// Packages whose preinst and postinst mend an older version, make caches, or set up services, mail, login or PAM, which
 /// a new root without an init system has no use for.
 const INERT: &[&str] = &[
     "adduser",
     "bash",
+    "cmake-data",
     "coreutils",
     "dash",
     "debconf",
     "dpkg",
     "git",
+    "golang-go",
     "init-system-helpers",
     "libc-bin",
     "libc6",
+    "libcrypt-dev",
     "libgcrypt20",
     "libgssapi-krb5-2",
+    "libjs-jquery",
     "libpam-modules",
     "libpam-runtime",
     "libpam0g",
     "libpython3.11-minimal",
     "login",
+    "netbase",
     "node-undici",
     "nodejs",
     "openssh-client",
@@ -41,11 +58,22 @@ const INERT: &[&str] = &[
     "passwd",
     "perl",
     "perl-base",
+    "pkg-config",
+    "pkgconf",
+    "postgresql-client-15",
     "procps",
     "python3",
+    "python3-distutils",
+    "python3-lib2to3",
     "python3-minimal",
+    "python3-pip",
+    "python3-pkg-resources",
+    "python3-setuptools",
+    "python3-wheel",
     "python3.11",
     "python3.11-minimal",
+    "python3.11-venv",
+    "ruby",
     "tar",
     "unzip",
     "usr-is-merged",
@@ -62,10 +90,18 @@ const COPIES: &[(&str, &str)] = &[
     ("usr/share/readline/inputrc", "etc/inputrc"),
 ];
 
-/// Links of /etc/alternatives: name, command, target, used when the target is there.
+/// Links of /etc/alternatives: name, command, target, used when the target is there. Of one name the last one wins: they
+/// stand in the order of the priorities that the packages give them.
 const ALTERNATIVES: &[(&str, &str, &str)] = &[
     ("awk", "usr/bin/awk", "/usr/bin/mawk"),
     ("nawk", "usr/bin/nawk", "/usr/bin/mawk"),
+    ("awk", "usr/bin/awk", "/usr/bin/gawk"),
+    ("nawk", "usr/bin/nawk", "/usr/bin/gawk"),
+    ("c++", "usr/bin/c++", "/usr/bin/g++"),
+    ("c89", "usr/bin/c89", "/usr/bin/c89-gcc"),
+    ("c99", "usr/bin/c99", "/usr/bin/c99-gcc"),
+    ("cc", "usr/bin/cc", "/usr/bin/gcc"),
+    ("cpp", "usr/lib/cpp", "/usr/bin/cpp"),
     ("pager", "usr/bin/pager", "/usr/bin/less"),
     ("which", "usr/bin/which", "/usr/bin/which.debianutils"),
     ("lzma", "usr/bin/lzma", "/usr/bin/xz"),
@@ -209,8 +245,10 @@ pub fn every(tree: &mut Tree) -> std::io::Result<()> {
         }
     }
     for (name, command, target) in ALTERNATIVES {
-        if tree.get(&target[1..]).is_some_and(|entry| !entry.below) && tree.get(command).is_none() {
-            tree.put(&format!("etc/alternatives/{name}"), Entry::new(Kind::Symlink(target.to_string()), 0o777));
+        let link = format!("etc/alternatives/{name}");
+        let free = tree.get(command).is_none() || tree.get(&link).is_some();
+        if tree.get(&target[1..]).is_some_and(|entry| !entry.below) && free {
+            tree.put(&link, Entry::new(Kind::Symlink(target.to_string()), 0o777));
             tree.put(command, Entry::new(Kind::Symlink(format!("/etc/alternatives/{name}")), 0o777));
         }
     }
@@ -221,6 +259,26 @@ pub fn every(tree: &mut Tree) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use crate::image::tree::Content;
+
+    #[test]
+    fn of_two_alternatives_the_preferred_one_wins_also_in_a_higher_layer_and_foreign_files_stay() {
+        let mut tree = Tree::default();
+        let awk = |tree: &Tree| match &tree.get("etc/alternatives/awk").unwrap().kind {
+            Kind::Symlink(target) => target.clone(),
+            other => panic!("{other:?}"),
+        };
+        tree.write("usr/bin/mawk", "m", 0o755);
+        every(&mut tree).unwrap();
+        assert_eq!(awk(&tree), "/usr/bin/mawk");
+        tree.write("usr/bin/gawk", "g", 0o755);
+        every(&mut tree).unwrap();
+        assert_eq!(awk(&tree), "/usr/bin/gawk");
+        tree.write("usr/bin/cc", "a compiler of somebody else's", 0o755);
+        tree.write("usr/bin/gcc", "g", 0o755);
+        every(&mut tree).unwrap();
+        assert!(matches!(tree.get("usr/bin/cc").unwrap().kind, Kind::File(_)));
+        assert!(tree.get("etc/alternatives/cc").is_none());
+    }
 
     #[test]
     fn the_status_has_the_configuration_files_that_a_package_ships_with_their_digests() {

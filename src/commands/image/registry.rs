@@ -65,11 +65,17 @@ pub(super) async fn pull(context: &Context, surroundings: &ImageContext<'_>, ref
 /// # Errors
 /// When the registry does not give it, or gives something else.
 pub async fn fetch(context: &Context, pinned: &PinnedImage, offline: bool) -> Result<BuiltImage, Failure> {
-    let repository: Repository = pinned.repository.parse().map_err(ImageError::from)?;
-    let login = if offline { None } else { login(context, &repository).await? };
-    let progress = context.printer.progress();
-    let pull = PullContext { cache: &context.folders.cache, login, progress, offline };
-    Ok(registry::pull(pinned, &pull).await?)
+    let (cache, progress) = (&context.folders.cache, context.printer.progress());
+    // What is in the cache needs no login, so that no helper has to be asked.
+    let cached = registry::pull(pinned, &PullContext { cache, login: None, progress, offline: true }).await;
+    match cached {
+        Err(ImageError::Registry(RegistryError::Offline { .. })) if !offline => {
+            let repository: Repository = pinned.repository.parse().map_err(ImageError::from)?;
+            let login = login(context, &repository).await?;
+            Ok(registry::pull(pinned, &PullContext { cache, login, progress, offline }).await?)
+        }
+        result => Ok(result?),
+    }
 }
 
 async fn load(engine: &Engine, built: &BuiltImage) -> Result<String, Failure> {

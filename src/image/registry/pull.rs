@@ -3,6 +3,8 @@
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::header::{ACCEPT, CONTENT_RANGE, RANGE};
@@ -21,8 +23,8 @@ use crate::image::reference::{Digest, PinnedImage};
 const MANIFEST_LIMIT: u64 = 4 << 20;
 /// The largest configuration.
 const CONFIG_LIMIT: u64 = 8 << 20;
-/// What one layer may unpack to.
-const LAYER_LIMIT: u64 = 16 << 30;
+/// What all layers of an image together may unpack to.
+const UNPACKED_LIMIT: u64 = 32 << 30;
 /// How often a transfer that breaks off is taken up again.
 const ATTEMPTS: u32 = 5;
 /// Layers that are transferred at one time.
@@ -136,6 +138,7 @@ impl Pull<'_> {
         let missing = manifest.layers.iter().zip(&diff_ids).filter(|(_, id)| !layer_path(&folder, id).is_file());
         let total = missing.map(|((part, _), _)| part.size).sum();
         let bar = bar("fetching", total, self.context.progress);
+        let budget = Arc::new(AtomicU64::new(UNPACKED_LIMIT));
         let one = async |((part, compression), diff_id): ((Part, Compression), Digest)| {
             let path = layer_path(&folder, &diff_id);
             if let Ok(metadata) = std::fs::metadata(&path) {
@@ -143,7 +146,8 @@ impl Pull<'_> {
             }
             self.online("layer")?;
             let file = self.fetch(&part, &folder, &bar).await?;
-            let unpack = tokio::task::spawn_blocking(move || unpack(file, compression, diff_id, &path));
+            let budget = budget.clone();
+            let unpack = tokio::task::spawn_blocking(move || unpack(file, compression, diff_id, &path, &budget));
             unpack.await.map_err(std::io::Error::other)?
         };
         let wanted = manifest.layers.iter().cloned().zip(diff_ids);
@@ -229,16 +233,16 @@ fn unpack(
     compression: Compression,
     diff_id: Digest,
     path: &Path,
+    budget: &AtomicU64,
 ) -> Result<BuiltLayer, RegistryError> {
     let folder = path.parent().unwrap_or(path);
     let mut output = tempfile::NamedTempFile::new_in(folder)?;
     let input = std::io::BufReader::with_capacity(1 << 17, file.reopen()?);
-    let reader: Box<dyn Read> = match compression {
+    let mut reader: Box<dyn Read> = match compression {
         Compression::None => Box::new(input),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
     };
-    let mut reader = reader.take(LAYER_LIMIT + 1);
     let mut hash = sha2::Sha256::new();
     let mut size = 0_u64;
     let mut buffer = vec![0; 1 << 17];
@@ -248,8 +252,9 @@ fn unpack(
             break;
         }
         size += count as u64;
-        if size > LAYER_LIMIT {
-            let problem = "a layer unpacks to more than is allowed";
+        let take = |left: u64| left.checked_sub(count as u64);
+        if budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            let problem = "its layers unpack to more than is allowed";
             return Err(RegistryError::Document { document: "image", problem });
         }
         hash.update(&buffer[..count]);
@@ -262,4 +267,26 @@ fn unpack(
     }
     output.persist(path).map_err(|error| error.error)?;
     Ok(BuiltLayer { diff_id, size, path: path.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_that_unpack_to_more_than_is_allowed_together_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = vec![0; 1 << 20];
+        let packed = zstd::encode_all(&bytes[..], 1).unwrap();
+        assert!(packed.len() < 1 << 10, "a bomb in small");
+        let layer = |budget: &AtomicU64, name: &str| {
+            let mut file = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
+            file.write_all(&packed).unwrap();
+            unpack(file, Compression::Zstd, Digest::of(&bytes), &folder.path().join(name), budget)
+        };
+        let budget = AtomicU64::new((1 << 20) + (1 << 19));
+        assert_eq!(layer(&budget, "one").unwrap().size, 1 << 20);
+        assert!(matches!(layer(&budget, "two"), Err(RegistryError::Document { .. })));
+        assert!(folder.path().join("one").exists() && !folder.path().join("two").exists());
+    }
 }
