@@ -82,3 +82,53 @@ fn the_configuration_limits_what_a_profile_gives_whoever_chose_the_profile() {
     // The limit is a limit, not a wish: a smaller profile stays small.
     assert!(limits(&["--dry-run", "--profile", "strict"]).contains("2GiB of memory, 256 processes, 10GiB of disk"));
 }
+
+const RULES: &str = "\
+version: 1
+project: payments
+image: agent
+network:
+  allow:
+    - crates.io
+    - { host: api.example.com, rules: [GET /v1/**, 'POST /v1/items*', WEBSOCKET /live] }
+    - { host: db.example.com, port: 5432 }
+    - git.example.com
+    - '*.example.org'
+credentials:
+  key: { provider: store, deliver: { broker: api.example.com, header: x-api-key } }
+  git: { provider: store, deliver: { git: git.example.com } }
+";
+
+#[test]
+fn why_names_the_line_the_rule_the_credential_and_what_to_write() {
+    let home = Home::without_engine();
+    let folder = home.path().join("project");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("sandbox.yaml"), RULES).unwrap();
+    let mut told = String::new();
+    for question in [
+        "crates.io",
+        "CRATES.IO. GET /x",
+        "evil.example.com",
+        "api.example.com",
+        "api.example.com get /v1/a%2Db?q=1",
+        "api.example.com DELETE /v1/a",
+        "api.example.com WEBSOCKET /live",
+        "api.example.com:80",
+        "db.example.com:5432",
+        "db.example.com",
+        "git.example.com",
+        "a.b.example.org",
+        "10.0.0.1",
+        "api.example.com GET /v1/../x",
+        "api.example.com:0x50",
+    ] {
+        let output = home.sandbox().arg("why").arg(&folder).args(question.split(' ')).output().unwrap();
+        let said = text(&output.stdout) + &text(&output.stderr);
+        told.push_str(&format!("$ why {question}\n{said}=> {}\n\n", output.status.code().unwrap()));
+    }
+    insta::assert_snapshot!("why", stable(&told, &home));
+    let json = home.sandbox().args(["--format", "json", "why"]).arg(&folder).arg("api.example.com").output().unwrap();
+    let verdict: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&verdict["allowed"], &verdict["credential"]["name"]), (&true.into(), &"key".into()));
+}

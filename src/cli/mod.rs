@@ -33,6 +33,8 @@ enum Verb {
     Up(commands::up::Args),
     /// Show what `up` would do: image digest, mounts, hosts, credentials; reads no secret
     Plan(commands::plan::Args),
+    /// Say whether a host or a request is allowed, by which line, and with which credential
+    Why(commands::why::Args),
     /// Run CMD in the running sandbox; streams, signals and exit code pass through
     Exec(commands::exec::Args),
     /// Open a shell in the running sandbox
@@ -160,6 +162,7 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
     log_to_stderr();
     match verb {
         Verb::Init(args) => commands::init::run(context, &args),
+        Verb::Why(args) => commands::why::run(context, &args),
         Verb::Plan(args) => commands::plan::run(context, &args),
         Verb::Image(args) => commands::image::run(context, &args),
         Verb::Audit(args) => commands::audit::run(context, args),

@@ -129,6 +129,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "The current folder was removed or is not readable, so that the project in it cannot be found. Change to another folder, or name the project by its path.",
     ),
     (
+        "destination",
+        "A destination is a host with or without a port, as the gateway takes it: a name, a dotted quad without leading zeros, or an IPv6 address in brackets. A path begins with `/` and has one meaning: no `..`, no `//`, nothing encoded twice.",
+    ),
+    (
         "detached-head",
         "The repository is at a commit and not on a branch, so that it is not clear which branch the agent is to work on. Switch to a branch, or write `workspace.branch`.",
     ),

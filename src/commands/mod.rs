@@ -29,6 +29,7 @@ pub mod session_failure;
 pub mod supervise;
 pub mod trust;
 pub mod up;
+pub mod why;
 
 pub use failure::Failure;
 pub use folders::Folders;

@@ -1,0 +1,222 @@
+//! `sandbox why`: whether a destination or a request is allowed, by which line of the manifest, and with which credential.
+//! Computed from the manifest and the journal; nothing is sent anywhere.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::commands::load::{Overrides, Target, load};
+use crate::commands::{Context, Failure};
+use crate::credential::spec::Delivery;
+use crate::gateway::request::{RequestError, split_authority};
+use crate::network::name::Host;
+use crate::network::policy::{AllowRule, Policy};
+use crate::network::request::{PathError, RequestPath};
+use crate::project::SandboxName;
+use crate::project::manifest::Manifest;
+use crate::session::journal::{Journal, Phase};
+use crate::session::plan::Plan;
+
+/// Arguments of `why`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A project's name or folder
+    #[arg(value_name = "PROJECT")]
+    project: String,
+    /// The host, on port 443 unless one is named
+    #[arg(value_name = "HOST[:PORT]")]
+    destination: String,
+    /// A method such as GET; WEBSOCKET for a request that asks for an upgrade to one
+    #[arg(value_name = "METHOD", requires = "path")]
+    method: Option<String>,
+    /// A path such as /v1/messages; what is behind `?` does not count
+    #[arg(value_name = "PATH")]
+    path: Option<String>,
+    /// Which of several sandboxes of the project
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    name: SandboxName,
+}
+
+/// What cannot be judged.
+#[derive(Debug, thiserror::Error)]
+enum Unclear {
+    #[error("judge `{}`", .0.escape_debug())]
+    Destination(String, #[source] RequestError),
+    #[error("judge the path `{}`", .0.escape_debug())]
+    Path(String, #[source] PathError),
+}
+
+#[derive(Debug, Serialize)]
+struct Verdict {
+    allowed: bool,
+    host: String,
+    port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<String>,
+    /// Where the entry stands that decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<String>,
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<CredentialState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CredentialState {
+    name: String,
+    deliver: String,
+    out: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+}
+
+/// Says it; exit code 1 when it is denied.
+///
+/// # Errors
+/// When the manifest is refused, or the destination is none.
+pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let target = Target { project: Some(args.project.clone()), name: args.name.clone() };
+    let loaded = load(context, &target, &Overrides::default())?;
+    let (host, port) = split_authority(&args.destination, Some(443)).map_err(|error| {
+        let next = "write a host such as api.example.com or api.example.com:8443";
+        Failure::new("destination", &Unclear::Destination(args.destination.clone(), error), next)
+    })?;
+    let request = match (&args.method, &args.path) {
+        (Some(method), Some(path)) => {
+            let path = path.split(['?', '#']).next().unwrap_or_default();
+            let parsed: RequestPath = path.parse().map_err(|error| {
+                let next = "the gateway refuses such a path to every host with rules; write it in its plain form";
+                Failure::new("destination", &Unclear::Path(path.to_owned(), error), next)
+            })?;
+            Some((method.to_uppercase(), parsed))
+        }
+        _ => None,
+    };
+    let mut verdict = judge(&loaded.plan.network, &host, port, request.as_ref());
+    let rule = loaded.plan.network.find_host(&host, port);
+    verdict.credential = rule.and_then(|rule| credential(context, &loaded.plan, &loaded.manifest, rule, &host));
+    context.printer.result(&verdict, || describe(&verdict));
+    Ok(u8::from(!verdict.allowed))
+}
+
+fn judge(policy: &Policy, host: &Host, port: u16, request: Option<&(String, RequestPath)>) -> Verdict {
+    let mut verdict = Verdict {
+        allowed: false,
+        host: host.to_string(),
+        port,
+        request: request.map(|(method, path)| format!("{method} {}", path.as_str())),
+        entry: None,
+        reason: String::new(),
+        credential: None,
+        next: None,
+    };
+    let Some(entry) = policy.find_host(host, port) else {
+        let elsewhere = policy.allow.iter().find(|entry| entry.host.covers(host));
+        verdict.reason = match elsewhere {
+            Some(entry) => format!("{host} is allowed on port {} alone", entry.port),
+            None => "no entry of `network.allow` names it".to_owned(),
+        };
+        verdict.next = Some(match port {
+            443 => format!("add `- {host}` to `network.allow` in sandbox.yaml"),
+            _ => format!("add `- {{ host: {host}, port: {port} }}` to `network.allow` in sandbox.yaml"),
+        });
+        return verdict;
+    };
+    verdict.entry.clone_from(&entry.origin);
+    match request {
+        None if entry.rules.is_empty() => {
+            verdict.allowed = true;
+            verdict.reason = format!("the entry {} allows every request", entry.host);
+        }
+        None => {
+            verdict.allowed = true;
+            let rules: Vec<String> = entry.rules.iter().map(ToString::to_string).collect();
+            verdict.reason = format!("the entry {} allows {}", entry.host, rules.join(", "));
+        }
+        Some((method, path)) => judge_request(&mut verdict, entry, method, path),
+    }
+    verdict
+}
+
+fn judge_request(verdict: &mut Verdict, entry: &AllowRule, method: &str, path: &RequestPath) {
+    let upgrades = method == "WEBSOCKET";
+    let sent = if upgrades { "GET" } else { method };
+    if entry.rules.is_empty() {
+        verdict.allowed = true;
+        verdict.reason = if entry.is_inspected() {
+            format!("the entry {} has no rules, so that every request is allowed", entry.host)
+        } else {
+            format!("the entry {} has no rules, so that the gateway does not read requests", entry.host)
+        };
+        return;
+    }
+    match entry.rules.iter().find(|rule| rule.allows(sent, upgrades, path)) {
+        Some(rule) => {
+            verdict.allowed = true;
+            verdict.reason = format!("the rule `{rule}` allows it");
+        }
+        None => {
+            verdict.reason = format!("none of the {} rules of {} allows it", entry.rules.len(), entry.host);
+            verdict.next = Some(format!("add a rule such as `{method} {}` to them", path.as_str()));
+        }
+    }
+}
+
+/// The credential that a request to this host would carry.
+fn credential(
+    context: &Context,
+    plan: &Plan,
+    manifest: &Manifest,
+    rule: &AllowRule,
+    host: &Host,
+) -> Option<CredentialState> {
+    let for_git =
+        |delivery: &Delivery| matches!(delivery, Delivery::Git { host: git } if git.to_string() == host.to_string());
+    let (name, _) = manifest.credentials.iter().find(|(name, spec)| {
+        rule.broker.as_deref() == Some(name.as_str()) || (rule.broker.is_none() && for_git(&spec.deliver))
+    })?;
+    let planned = plan.credentials.iter().find(|planned| planned.name == *name)?;
+    let record = Journal::of(&context.folders.state, &plan.id).read().ok().flatten();
+    let lease =
+        record.filter(|record| record.phase == Phase::Running).and_then(|mut record| record.leases.remove(name));
+    Some(CredentialState {
+        name: name.to_string(),
+        deliver: planned.deliver.clone(),
+        out: lease.is_some(),
+        fingerprint: lease.as_ref().map(|lease| lease.fingerprint.clone()),
+        expires_at: lease.and_then(|lease| lease.expires_at),
+    })
+}
+
+fn describe(verdict: &Verdict) -> String {
+    let word = if verdict.allowed { "allowed" } else { "denied" };
+    let mut text = format!("{word}      {}:{}", verdict.host, verdict.port);
+    if let Some(request) = &verdict.request {
+        let _ = write!(text, " {request}");
+    }
+    let _ = write!(text, "\nbecause      {}", verdict.reason);
+    if let Some(entry) = &verdict.entry {
+        let _ = write!(text, " ({entry})");
+    }
+    if let Some(credential) = &verdict.credential {
+        let _ = write!(text, "\ncredential   {}: {}", credential.name, credential.deliver);
+        match (&credential.fingerprint, credential.expires_at) {
+            (Some(fingerprint), Some(at)) => {
+                let _ = write!(text, "; handed out, fingerprint {fingerprint}, until {at}");
+            }
+            (Some(fingerprint), None) => {
+                let _ = write!(text, "; handed out, fingerprint {fingerprint}");
+            }
+            (None, _) => text.push_str("; not handed out, since the sandbox does not run or it was withdrawn"),
+        }
+    }
+    if let Some(next) = &verdict.next {
+        let _ = write!(text, "\nnext         {next}");
+    }
+    text
+}
