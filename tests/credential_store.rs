@@ -133,6 +133,26 @@ fn leaks(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn values_are_kept_on_this_machine_alone_when_the_configuration_says_so() {
+    let home = Home::new();
+    let configuration = home.root.path().join("config/sandbox/config.yaml");
+    fs::create_dir_all(configuration.parent().unwrap()).unwrap();
+    fs::write(&configuration, "credentials: { store: state }\n").unwrap();
+    let set = home.run("one", &["set", "api-key"], CANARY);
+    assert_eq!(set.code, 0, "{}", set.stderr);
+    assert!(!home.project("one").join(".sandbox").exists());
+    assert!(home.root.path().join("state/sandbox/store/credentials").is_dir());
+    let state = || {
+        let list = home.run("one", &["ls", "--format", "json"], "");
+        serde_json::from_str::<serde_json::Value>(&list.stdout).unwrap()[0]["state"].clone()
+    };
+    assert_eq!(state(), "ok");
+    // The repository's own store is another one.
+    fs::remove_file(configuration).unwrap();
+    assert_ne!(state(), "ok");
+}
+
+#[test]
 fn a_value_is_set_listed_and_removed_and_is_nowhere_to_be_seen() {
     let home = Home::new();
     let set = home.run("one", &["set", "api-key"], &format!("{CANARY}\n"));

@@ -109,7 +109,7 @@ fn every_make_target_that_is_shown_exists() {
     for document in DOCUMENTS {
         for piece in read(document).split("make ").skip(1) {
             let target: String = piece.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
-            let before = ["demo", "test", "test-full", "bench", "engine", "packages", "lint", "build"];
+            let before = ["demo", "test", "test-full", "bench", "fuzz", "engine", "packages", "lint", "build"];
             if before.contains(&target.as_str()) {
                 assert!(makefile.contains(&format!("\n{target}:")), "{document} names `make {target}`");
                 seen += 1;

@@ -6,24 +6,11 @@ mod support;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use support::{Home, Project};
+use support::{Home, Project, eventually, text};
 
 const PLAIN: &str = "image: agent\ncommand: [bash, -l]\n";
-
-fn text(output: &[u8]) -> String {
-    String::from_utf8_lossy(output).into_owned()
-}
-
-/// Waits until something holds, and says what did not.
-fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < limit, "{what} did not happen within {limit:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
 
 #[test]
 fn up_runs_the_command_and_passes_its_streams_and_exit_code() {
@@ -76,12 +63,33 @@ fn a_second_up_joins_the_running_sandbox() {
 }
 
 #[test]
+fn a_launcher_whose_file_is_replaced_while_it_runs_goes_on() {
+    let home = Home::new();
+    let project = Project::new(&home, "replaced", PLAIN);
+    let own = home.path().join("sandbox");
+    std::fs::copy(env!("CARGO_BIN_EXE_sandbox"), &own).unwrap();
+    let mut up = home.command_of(&own);
+    up.args(["up", project.name(), "--", "echo", "done"]);
+    let up = up.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::fs::remove_file(&own).unwrap();
+    let output = up.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout), "done\n", "{}", text(&output.stderr));
+}
+
+#[test]
 fn the_session_ends_with_its_last_command_and_the_clone_stays() {
     let home = Home::new();
     let project = Project::new(&home, "ends", PLAIN);
     let up = home
         .sandbox()
-        .args(["up", project.name(), "--", "bash", "-c", "echo kept > file && git add file && git commit -qm kept"])
+        .args([
+            "up",
+            project.name(),
+            "--",
+            "bash",
+            "-c",
+            "echo kept > file && git add file && git commit -qm kept; printenv SANDBOX_SESSION",
+        ])
         .output()
         .unwrap();
     assert!(up.status.success(), "{}", text(&up.stderr));
@@ -98,14 +106,26 @@ fn the_session_ends_with_its_last_command_and_the_clone_stays() {
     assert!(text(&refused.stderr).contains("sandbox pull"), "{}", text(&refused.stderr));
     let diff = home.sandbox().args(["diff", project.name()]).output().unwrap();
     assert!(text(&diff.stdout).contains("file"), "{} {}", text(&diff.stdout), text(&diff.stderr));
+    let own = home.path().join("config/sandbox/config.yaml");
+    std::fs::create_dir_all(own.parent().unwrap()).unwrap();
+    std::fs::write(&own, "review: { held_back: [\"F*\"] }\n").unwrap();
+    let held = home.sandbox().args(["pull", project.name()]).output().unwrap();
+    assert_eq!(held.status.code(), Some(1), "{}", text(&held.stderr));
+    assert!(text(&held.stdout).contains("file: is held back by your configuration"), "{}", text(&held.stdout));
+    std::fs::remove_file(own).unwrap();
     let pull = home.sandbox().args(["pull", project.name()]).output().unwrap();
     assert!(pull.status.success(), "{}{}", text(&pull.stdout), text(&pull.stderr));
     let log = Command::new("git")
-        .args(["log", "--format=%an %s", &format!("refs/sandbox/{}/main", project.name())])
+        .args([
+            "log",
+            "--format=%an %s %(trailers:key=Sandbox-Session,valueonly)",
+            &format!("refs/sandbox/{}/main", project.name()),
+        ])
         .current_dir(project.path())
         .output()
         .unwrap();
-    assert!(text(&log.stdout).contains(&format!("{}-agent[bot] kept", project.name())), "{}", text(&log.stdout));
+    let commit = format!("{}-agent[bot] kept {}", project.name(), text(&up.stdout));
+    assert!(text(&log.stdout).contains(&commit), "{}", text(&log.stdout));
     let down = home.sandbox().args(["down", project.name()]).output().unwrap();
     assert!(down.status.success(), "{}", text(&down.stderr));
     assert_eq!(support::objects(project.name()), Vec::<String>::new());

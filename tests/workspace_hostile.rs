@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 use sandbox::project::ProjectName;
 use sandbox::project::manifest::WorkspaceSpec;
+use sandbox::project::path_patterns::{PathPattern, PathPatterns};
 use sandbox::workspace::{
-    AcceptedRisks, Received, SourceState, WorkspaceError, inspect, is_pulled, open_bundle, receive,
+    AcceptedRisks, Received, ReviewRules, SourceState, WorkspaceError, inspect, is_pulled, open_bundle, receive,
 };
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -138,7 +139,7 @@ impl Scene {
 
     async fn receive(&self, bundle: &Path, accepted: &[&str]) -> Result<Received, WorkspaceError> {
         let accepted = AcceptedRisks(accepted.iter().map(|path| (*path).to_owned()).collect());
-        receive(&self.repository(), bundle, &project(), "main", &self.base(), &accepted).await
+        receive(&self.repository(), bundle, &project(), "main", &self.base(), &ReviewRules::default(), &accepted).await
     }
 
     fn assert_untouched(&self, refs_before: &str, what: &str) {
@@ -240,6 +241,71 @@ async fn refuses_or_holds_back_every_hostile_entry() {
         }
         scene.assert_untouched(&refs, &what);
     }
+}
+
+#[tokio::test]
+async fn holds_back_what_only_a_commit_in_between_has() {
+    let target = "../../outside";
+    for (path, mode, content) in [
+        (".gitattributes", "100644", "* filter=evil\n"),
+        ("link", "120000", target),
+        ("sub", "160000", ""),
+        ("deep/sandbox.yaml", "100644", "x"),
+    ] {
+        let scene = Scene::new();
+        let before = git(&scene.agent(), &["rev-parse", "main^{tree}"]);
+        scene.plant(path, mode, content);
+        let hazard = git(&scene.agent(), &["rev-parse", "main"]);
+        scene.commit(&before);
+        scene.plant("b.txt", "100644", "harmless\n");
+        let bundle = scene.bundle(&["main"]);
+        let received = scene.receive(&bundle, &[]).await.unwrap();
+        let [remark] = &received.review.held_back[..] else { panic!("{path}: {:?}", received.review.held_back) };
+        assert_eq!((remark.path.as_str(), remark.commit.as_deref()), (path, Some(hazard.as_str())));
+        assert_eq!(received.reference, None, "{path}");
+        assert!(received.review.files.iter().all(|file| file.path != path), "{path} is in the last commit");
+        assert!(scene.receive(&bundle, &[path]).await.unwrap().reference.is_some(), "{path} was accepted");
+    }
+}
+
+#[tokio::test]
+async fn holds_back_what_a_merge_alone_brings_and_a_repository_in_pieces() {
+    let scene = Scene::new();
+    let agent = scene.agent();
+    let tree = git(&agent, &["rev-parse", "main^{tree}"]);
+    let base = git(&agent, &["rev-parse", "main"]);
+    let side = git(&agent, &["commit-tree", "-p", "main", "-m", "side", &tree]);
+    scene.plant("sub", "160000", "");
+    let evil = git(&agent, &["rev-parse", "main^{tree}"]);
+    let merge = git(&agent, &["commit-tree", "-p", &base, "-p", &side, "-m", "merge", &evil]);
+    git(&agent, &["update-ref", "refs/heads/main", &merge]);
+    scene.commit(&tree);
+    let received = scene.receive(&scene.bundle(&["main"]), &[]).await.unwrap();
+    assert!(received.review.held_back.iter().any(|remark| remark.path == "sub"), "{:?}", received.review.held_back);
+
+    let scene = Scene::new();
+    let tree = git(&scene.agent(), &["rev-parse", "main^{tree}"]);
+    for path in ["bare/HEAD", "bare/objects/x", "bare/refs/x"] {
+        scene.plant(path, "100644", "x");
+        scene.commit(&tree);
+    }
+    let received = scene.receive(&scene.bundle(&["main"]), &[]).await.unwrap();
+    assert!(received.review.held_back.iter().any(|remark| remark.path == "bare"), "{:?}", received.review.held_back);
+}
+
+#[tokio::test]
+async fn holds_back_and_shows_first_what_the_user_listed() {
+    let scene = Scene::new();
+    scene.plant("Deploy/Main.tf", "100644", "x");
+    let patterns = |text| PathPatterns::new(&[PathPattern::parse(text).unwrap()]).unwrap();
+    let listed = ReviewRules { held_back: patterns("deploy/**"), shown_first: patterns("*.TF") };
+    let (repository, bundle) = (scene.repository(), scene.bundle(&["main"]));
+    let received =
+        receive(&repository, &bundle, &project(), "main", &scene.base(), &listed, &AcceptedRisks::default()).await;
+    let review = received.unwrap().review;
+    assert_eq!(review.held_back.iter().map(|remark| remark.path.as_str()).collect::<Vec<_>>(), ["Deploy/Main.tf"]);
+    assert!(review.shown_first.iter().any(|remark| remark.reason == "is on your list of what to look at"));
+    assert!(scene.receive(&bundle, &[]).await.unwrap().reference.is_some());
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Look at this repository and write a sandbox.yaml for it
+    Init(commands::init::Args),
     /// Start (or join) the project's sandbox and run the agent, or CMD
     Up(commands::up::Args),
     /// Show what `up` would do: image digest, mounts, hosts, credentials; reads no secret
@@ -70,7 +72,7 @@ enum Verb {
     Supervise(commands::supervise::Args),
     /// Be PID 1 of the agent's container
     #[command(hide = true)]
-    Init,
+    Reap,
     /// Serve one session in the agent's container
     #[command(hide = true)]
     Session,
@@ -157,6 +159,7 @@ fn passes_codes(words: &[OsString]) -> bool {
 fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
     log_to_stderr();
     match verb {
+        Verb::Init(args) => commands::init::run(context, &args),
         Verb::Plan(args) => commands::plan::run(context, &args),
         Verb::Image(args) => commands::image::run(context, &args),
         Verb::Audit(args) => commands::audit::run(context, args),
@@ -213,7 +216,7 @@ enum Inside {
 /// Runs the programs inside the containers: they have no folders, no printer and exit codes of their own.
 fn inside(verb: Verb) -> Inside {
     Inside::Ended(match verb {
-        Verb::Init => init::main(),
+        Verb::Reap => init::main(),
         Verb::Session => init::session::main(),
         Verb::Relay(arguments) => crate::gateway::relay::main(&arguments.into()),
         Verb::Gateway(arguments) => crate::gateway::program::main(&arguments.into()),

@@ -20,6 +20,7 @@ use crate::credential::secret::Secret;
 use crate::credential::spec::{CredentialSpec, ProviderSpec};
 use crate::credential::store::Store;
 use crate::credential::{CredentialError, IssueContext, VALUE_LIMIT, admit, env_file, rotation, vault};
+use crate::project::configuration::{self, StorePlace};
 use crate::project::manifest::Manifest;
 use crate::project::{CredentialName, ProjectName, SandboxName, trust};
 use crate::session::journal::{Journal, Phase};
@@ -136,7 +137,13 @@ fn vault_environment(context: &Context) -> vault::Environment {
 }
 
 fn store(context: &Context, root: &Path, actor: &str) -> Store {
-    let own = root.join(".sandbox");
+    // Whoever reads or writes a value has read the manifest, and with it a configuration that is whole. What only ends
+    // a session needs no store, and must not fail for a word in a file.
+    let place = configuration::load(&context.folders.config).map_or(StorePlace::Repository, |own| own.store);
+    let own = match place {
+        StorePlace::Repository => root.join(".sandbox"),
+        StorePlace::State => context.folders.state.join("store"),
+    };
     let identity = std::env::var_os("SANDBOX_AGE_IDENTITY").filter(|path| !path.is_empty());
     Store {
         folder: own.join("credentials"),

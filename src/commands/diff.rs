@@ -8,7 +8,7 @@ use super::{Context, Failure};
 use crate::project::manifest::Manifest;
 use crate::project::{ProjectName, SandboxName};
 use crate::workspace::incoming::Quarantine;
-use crate::workspace::review::{DiffStyle, Review};
+use crate::workspace::review::{DiffStyle, Review, ReviewRules};
 use crate::workspace::{GitError, WorkspaceError};
 
 /// What the agent changed since the base
@@ -46,6 +46,7 @@ pub async fn run_with_bundle(
     base: &str,
     branch: &str,
     bundle: &Path,
+    rules: &ReviewRules,
     args: &Args,
 ) -> Result<u8, Failure> {
     let style = match (args.patch, args.names) {
@@ -55,9 +56,10 @@ pub async fn run_with_bundle(
     };
     let repository = manifest.root.join(&manifest.workspace.source);
     let (bundle, base_commit, branch) = (bundle.to_path_buf(), base.to_owned(), branch.to_owned());
+    let rules = rules.clone();
     let (head, review, text) = tokio::task::spawn_blocking(move || {
         let quarantine = Quarantine::open(&repository, &bundle, &branch, &base_commit)?;
-        Ok((quarantine.head().to_owned(), quarantine.review()?, quarantine.diff(style)?))
+        Ok((quarantine.head().to_owned(), quarantine.review(&rules)?, quarantine.diff(style)?))
     })
     .await
     .map_err(WorkspaceError::Cancelled)

@@ -52,6 +52,10 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
 /// What each code means, by code.
 const EXPLANATIONS: &[(&str, &str)] = &[
     (
+        "agent-unknown",
+        "`sandbox init` knows agents by name: what runs, in which image, which hosts and which key it needs. Another agent is written into sandbox.yaml by hand, with `command:` and `image:` in place of `agent:`.",
+    ),
+    (
         "audit-access",
         "The audit log in the launcher's state folder cannot be read or written. Nothing is started that could not be recorded. Check the folder's owner, its permissions and the free space.",
     ),
@@ -243,6 +247,14 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "Something that was to be removed is in use by a container. End what uses it first; `sandbox ps` shows the sandboxes.",
     ),
     (
+        "init-declined",
+        "Nothing was written, since the answer was no. The draft can be had again at any time; with `--yes` it is written without a question.",
+    ),
+    (
+        "init-not-asked",
+        "`sandbox init` asks for the agent and the project's name, and shows the draft before it writes it. Without a terminal it writes nothing unless `--yes` is given.",
+    ),
+    (
         "interrupted",
         "The launch was interrupted, and what was begun was taken back: credentials withdrawn, containers removed. It can be run again.",
     ),
@@ -259,6 +271,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
         "The engine warned that it does not enforce a limit, or left one out. A sandbox without its limits is not started. A rootless engine needs cgroup v2 with the cpu, memory and pids controllers delegated.",
     ),
     (
+        "manifest-exists",
+        "The repository has a sandbox.yaml already, which is never overwritten. Edit it, or move it away to have a new draft.",
+    ),
+    (
         "manifest-invalid",
         "sandbox.yaml has a key or a value that is refused, or asks for more than your configuration permits. Every fault is shown at once with its line and what to write instead. A manifest never names host paths, devices, capabilities, runtime flags or network modes.",
     ),
@@ -273,6 +289,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "manifest-not-trusted",
         "The manifest, or something that it uses, was never approved or changed since. It decides which hosts the agent reaches and which commands run on your machine, and it comes from a repository. Read it, then run `sandbox trust`.",
+    ),
+    (
+        "manifest-not-written",
+        "The draft could not be written into the repository's top folder. Check the folder's owner, its permissions and the free space.",
     ),
     (
         "manifest-owner",
@@ -322,6 +342,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "project-access",
         "A file or folder of the project cannot be read, or the place where projects are remembered cannot be written. Check the permissions.",
+    ),
+    (
+        "project-nameless",
+        "A project's name is a DNS label: letters, digits and hyphens, at most 40 of them. Neither the remote's URL nor the folder's name has any that could be used, so it has to be given with `--project`.",
     ),
     (
         "project-unknown",
@@ -386,6 +410,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "session",
         "The stream to the program inside the sandbox failed: it did not start, ended early or said what it must not say. An image that sandbox did not build needs git and a user with the id 1000.",
+    ),
+    (
+        "session-ended",
+        "The session ended while the command ran: a limit of `resources` was reached, the agent's container died, or another command took the sandbox down. The reason is in the message and in `sandbox status`. What the agent wrote is kept until `sandbox down`; processes and files in memory are gone.",
     ),
     (
         "state-folder",

@@ -55,11 +55,26 @@ pub struct Loaded {
 /// # Errors
 /// When there is none, or it is refused.
 pub fn manifest(context: &Context, project: Option<&str>) -> Result<(PathBuf, Manifest), Failure> {
+    restricted_manifest(context, project, &Overrides::default())
+}
+
+fn restricted_manifest(
+    context: &Context,
+    project: Option<&str>,
+    overrides: &Overrides,
+) -> Result<(PathBuf, Manifest), Failure> {
     let current = std::env::current_dir()
         .map_err(|error| Failure::new("current-folder", &error, "change to a folder that exists"))?;
     let path = project::locate(project, &current, &context.folders.state)?;
     let configuration = configuration::load(&context.folders.config)?;
-    let mut loaded = configuration::restrict(manifest::load(&path)?, &configuration)?;
+    let mut asked = manifest::load(&path)?;
+    if let Some(image) = &overrides.image {
+        asked.image = image.clone();
+    }
+    if let Some(profile) = &overrides.profile {
+        asked.profile = profile.clone();
+    }
+    let mut loaded = configuration::restrict(asked, &configuration)?;
     // From here on it is absolute: commands may run in any folder.
     loaded.workspace.source = loaded.root.join(&loaded.workspace.source);
     Ok((path, loaded))
@@ -70,13 +85,7 @@ pub fn manifest(context: &Context, project: Option<&str>) -> Result<(PathBuf, Ma
 /// # Errors
 /// When any of its files is missing or refused.
 pub fn load(context: &Context, target: &Target, overrides: &Overrides) -> Result<Loaded, Failure> {
-    let (manifest_path, mut manifest) = manifest(context, target.project.as_deref())?;
-    if let Some(image) = &overrides.image {
-        manifest.image = image.clone();
-    }
-    if let Some(profile) = &overrides.profile {
-        manifest.profile = profile.clone();
-    }
+    let (manifest_path, manifest) = restricted_manifest(context, target.project.as_deref(), overrides)?;
     let profile = profile::load(&manifest.profile)?;
     let (locked, planned, image_environment) = match &manifest.image {
         ImageChoice::Definition(name) => {

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod connect;
 pub mod credential;
+pub mod cut_off;
 pub mod diff;
 pub mod doctor;
 pub mod down;
@@ -11,6 +12,7 @@ pub mod explain;
 pub mod failure;
 pub mod folders;
 pub mod image;
+pub mod init;
 pub mod load;
 pub mod logs;
 pub mod manifest_failure;

@@ -36,7 +36,10 @@ pub fn describe(plan: &Plan) -> String {
     row("image", format!("{} {}", plan.image.name, plan.image.digest));
     row("command", plan.command.join(" "));
     let branch = plan.workspace.branch.as_deref().unwrap_or("the current branch");
-    row("workspace", format!("a clone of {branch}, in a volume of its own"));
+    let depth = plan.workspace.depth.map(|commits| format!(", its last {commits} commits")).unwrap_or_default();
+    let uncommitted =
+        if plan.workspace.include_uncommitted { " with what is not committed of tracked files" } else { "" };
+    row("workspace", format!("a clone of {branch}{uncommitted}{depth}, in a volume of its own"));
     for (index, mount) in plan.mounts.iter().enumerate() {
         let access = if mount.read_only { "read-only" } else { "writable" };
         row(if index == 0 { "mounts" } else { "" }, format!("{} ({access}): {}", mount.target, mount.purpose));
@@ -50,6 +53,13 @@ pub fn describe(plan: &Plan) -> String {
             let _ = write!(line, " (may be at {private})");
         }
         row(if index == 0 { "network" } else { "" }, line);
+        for request in &rule.rules {
+            row("", format!("  {request}"));
+        }
+    }
+    if let Some(authorities) = &plan.network.authorities {
+        let count = authorities.matches("-----BEGIN CERTIFICATE-----").count();
+        row("", format!("{count} certificate authorities of your configuration are trusted beside the web's"));
     }
     if plan.credentials.is_empty() {
         row("credentials", "none".to_owned());

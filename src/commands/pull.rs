@@ -9,7 +9,7 @@ use super::{Context, Failure};
 use crate::project::manifest::Manifest;
 use crate::project::{ProjectName, SandboxName};
 use crate::workspace::incoming::{Received, create_branch, receive};
-use crate::workspace::review::{AcceptedRisks, Remark};
+use crate::workspace::review::{AcceptedRisks, Remark, ReviewRules};
 
 /// Bring the agent's commits into this repository, after review
 #[derive(Debug, Clone, clap::Args)]
@@ -42,11 +42,12 @@ pub async fn run_with_bundle(
     base: &str,
     branch: &str,
     bundle: &Path,
+    rules: &ReviewRules,
     args: &Args,
 ) -> Result<u8, Failure> {
     let repository = manifest.root.join(&manifest.workspace.source);
     let accepted = AcceptedRisks(args.accept_risk.iter().cloned().collect());
-    let received = receive(&repository, bundle, &manifest.project, branch, base, &accepted).await?;
+    let received = receive(&repository, bundle, &manifest.project, branch, base, rules, &accepted).await?;
     let mut created = None;
     if let (Some(_), Some(into)) = (&received.reference, &args.into) {
         create_branch(&repository, into, &received.head)?;
@@ -67,7 +68,11 @@ fn describe(received: &Received, base: &str, created: Option<&str>, accepted: &A
         if !remarks.is_empty() {
             let _ = writeln!(text, "\n{title}:");
             for remark in remarks {
-                let _ = writeln!(text, "  {}: {}", remark.path, remark.reason);
+                let passing = remark
+                    .commit
+                    .as_deref()
+                    .map(|id| format!(", in commit {}, not in the last one", id.get(..12).unwrap_or(id)));
+                let _ = writeln!(text, "  {}: {}{}", remark.path, remark.reason, passing.unwrap_or_default());
             }
         }
     };

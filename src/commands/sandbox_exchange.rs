@@ -3,7 +3,9 @@
 use crate::commands::connect::connect;
 use crate::commands::load::{Target, manifest};
 use crate::commands::{Context, Failure, diff, pull, sandbox};
-use crate::project::{ProjectName, SandboxName};
+use crate::project::path_patterns::{PathPattern, PathPatterns};
+use crate::project::{ProjectName, SandboxName, configuration};
+use crate::workspace::ReviewRules;
 
 /// Runs `sandbox diff`.
 ///
@@ -14,13 +16,14 @@ pub async fn diff(context: &Context, args: &diff::Args) -> Result<u8, Failure> {
     let engine = connect(context).await?;
     let found = sandbox::find(context, &engine, &target).await?;
     let (_, manifest) = manifest(context, target.project.as_deref())?;
+    let rules = rules(context)?;
     let taken = sandbox::take_commits(context, &engine, &found, target.project.as_deref()).await?;
     let Some(bundle) = taken.bundle else {
         nothing_new(context);
         return Ok(0);
     };
     let record = &found.record;
-    diff::run_with_bundle(context, &manifest, &record.start, &record.branch, bundle.path(), args).await
+    diff::run_with_bundle(context, &manifest, &record.start, &record.branch, bundle.path(), &rules, args).await
 }
 
 /// Runs `sandbox pull`.
@@ -32,13 +35,24 @@ pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
     let engine = connect(context).await?;
     let found = sandbox::find(context, &engine, &target).await?;
     let (_, manifest) = manifest(context, target.project.as_deref())?;
+    let rules = rules(context)?;
     let taken = sandbox::take_commits(context, &engine, &found, target.project.as_deref()).await?;
     let Some(bundle) = taken.bundle else {
         nothing_new(context);
         return Ok(0);
     };
     let record = &found.record;
-    pull::run_with_bundle(context, &manifest, &record.start, &record.branch, bundle.path(), args).await
+    pull::run_with_bundle(context, &manifest, &record.start, &record.branch, bundle.path(), &rules, args).await
+}
+
+/// What the user's configuration adds to the review.
+fn rules(context: &Context) -> Result<ReviewRules, Failure> {
+    let configuration = configuration::load(&context.folders.config)?;
+    let compile = |patterns: &[PathPattern]| {
+        let next = "write fewer patterns under `review` in your config.yaml";
+        PathPatterns::new(patterns).map_err(|error| Failure::new("configuration-invalid", &error, next))
+    };
+    Ok(ReviewRules { held_back: compile(&configuration.held_back)?, shown_first: compile(&configuration.shown_first)? })
 }
 
 fn nothing_new(context: &Context) {

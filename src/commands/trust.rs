@@ -171,6 +171,9 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
             Delivery::File { name } => format!("as the file /run/secrets/{name}"),
             Delivery::Git { host } => format!("to git for {host}"),
             Delivery::Environment { variable } => format!("in the variable {variable}"),
+            Delivery::Broker { host, placement, .. } => {
+                format!("as {placement} in its requests to {host}, without showing it")
+            }
         };
         lines.push(format!("hand over the credential `{name}` {source}, {way}"));
         if let Some(shared) = &credential.shared_with {

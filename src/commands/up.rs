@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::audit::AuditLog;
@@ -14,7 +15,7 @@ use crate::commands::credential::issue_context;
 use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key};
 use crate::commands::progress::Progress;
 use crate::commands::sandbox::{self, Sandbox, remove_containers};
-use crate::commands::{Context, Failure, trust};
+use crate::commands::{Context, Failure, cut_off, init, trust};
 use crate::engine::Engine;
 use crate::image::reference::ImageChoice;
 use crate::image::{self, ImageContext};
@@ -68,7 +69,13 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         image: args.image.as_deref().map(str::parse::<ImageChoice>).transpose()?,
         profile: args.profile.clone(),
     };
-    let loaded = load(context, &args.target, &overrides)?;
+    let loaded = match load(context, &args.target, &overrides) {
+        Err(missing) if missing.code == "manifest-missing" && args.target.project.is_none() => {
+            init::offer(context, missing)?;
+            load(context, &args.target, &overrides)?
+        }
+        loaded => loaded?,
+    };
     if args.dry_run {
         context.printer.result(&loaded.plan, || super::plan::describe(&loaded.plan));
         return Ok(0);
@@ -91,7 +98,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         return Ok(0);
     }
     let request = run_request(&record, command(args, &loaded), !joined);
-    let code = run_command(client, request).await?;
+    let code = run_command(&journal, &record, client, request).await?;
     end(context, &journal, sessions, &record).await;
     Ok(code)
 }
@@ -133,7 +140,13 @@ pub fn run_request(record: &Record, command: Vec<String>, log: bool) -> RunReque
 ///
 /// # Errors
 /// When the session fails; a command that fails is an exit code.
-pub async fn run_command(mut client: ExecSession, mut request: RunRequest) -> Result<u8, Failure> {
+pub async fn run_command(
+    journal: &Journal,
+    record: &Record,
+    mut client: ExecSession,
+    mut request: RunRequest,
+) -> Result<u8, Failure> {
+    let begun = Timestamp::now();
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         request.terminal = terminal::own_size();
     }
@@ -143,7 +156,7 @@ pub async fn run_command(mut client: ExecSession, mut request: RunRequest) -> Re
                 let next = "see what the image has with `sandbox exec PROJECT -- ls /usr/bin`";
                 Err(Failure::new("command", &error, next).with_exit(code))
             }
-            None => Err(error.into()),
+            None => Err(cut_off::explain(journal, record, begun, error).await),
         },
         Ok(code) => Ok(code),
     }
@@ -384,9 +397,9 @@ async fn spawn_supervisor(
         Failure::new("supervisor", &error, format!("read {}", folder.join("supervisor.log").display()))
     };
     let log = File::options().create(true).append(true).open(folder.join("supervisor.log")).map_err(failed)?;
-    let executable = std::env::current_exe().map_err(failed)?;
-    let mut supervisor = tokio::process::Command::new(executable);
-    supervisor.arg("supervise").arg("--name").arg(args.target.name.as_str());
+    // This very program, also when its file was replaced by another version since it started.
+    let mut supervisor = tokio::process::Command::new("/proc/self/exe");
+    supervisor.arg0("sandbox").arg("supervise").arg("--name").arg(args.target.name.as_str());
     if let Some(engine) = &context.engine {
         supervisor.arg("--engine").arg(engine);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::gateway::protocol::SecretFile;
+use crate::gateway::protocol::{Brokered, SecretFile};
 use crate::project::{CredentialName, ProjectName, SandboxName};
 
 pub mod env_file;
@@ -287,6 +287,8 @@ pub struct Delivered {
     pub files: Vec<SecretFile>,
     /// Variables that are read from one of these files when a command starts: variable to file.
     pub secret_environment: BTreeMap<String, String>,
+    /// Credentials that the gateway puts into requests.
+    pub brokered: Vec<Brokered>,
     /// Settings of git.
     pub git_configuration: Vec<(String, String)>,
 }
@@ -312,6 +314,15 @@ pub fn deliver(issued: Vec<(&CredentialSpec, Issued)>) -> Result<Delivered, Cred
                 let name = issued.name.to_string();
                 delivered.secret_environment.insert(variable.clone(), name.clone());
                 name
+            }
+            Delivery::Broker { host, placement, .. } => {
+                delivered.brokered.push(Brokered {
+                    name: issued.name.to_string(),
+                    host: host.clone(),
+                    placement: placement.clone(),
+                    value: issued.value,
+                });
+                continue;
             }
         };
         if delivered.files.iter().any(|file| file.name == name) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::network::name::HostName;
+use crate::network::placement::Placement;
 
 /// A declared credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +70,20 @@ pub enum Delivery {
         /// The variable.
         variable: String,
     },
+    /// Put by the gateway into requests to one host; the agent never has it.
+    Broker {
+        /// The host.
+        host: HostName,
+        /// Where in a request it stands.
+        placement: Placement,
+        /// A variable that holds a stand-in, for programs that do not start without a key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        variable: Option<String>,
+    },
 }
+
+/// What the agent sees in place of a brokered credential.
+pub const STAND_IN: &str = "sandbox-brokered";
 
 /// Other projects that hold the same value on purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

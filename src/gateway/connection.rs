@@ -15,9 +15,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::gateway::authority::Authority;
+use crate::gateway::broker::Broker;
 use crate::gateway::channel::{Header, ListedName, Listing, read_header, to_line};
 use crate::gateway::destination::{DialError, authorise, dial, resolve};
 use crate::gateway::forward::{HeadError, forward, read_head, refuse};
+use crate::gateway::hello::opens_tls;
+use crate::gateway::inspect::{self, Inspected};
 use crate::gateway::protocol::{Closed, Decision, Event};
 use crate::gateway::report::{Reporter, visible};
 use crate::gateway::request::Target;
@@ -41,6 +45,10 @@ pub struct Shared {
     pub reporter: Reporter,
     /// Resolves allowed names.
     pub resolver: TokioResolver,
+    /// Makes certificates for hosts with rules.
+    pub authority: Authority,
+    /// Credentials that are put into requests.
+    pub broker: Broker,
     /// The number of the last connection.
     pub last: AtomicU64,
 }
@@ -60,6 +68,8 @@ struct Dialled {
     count: Count,
     address: SocketAddr,
     rule: Option<String>,
+    /// Whether the rule is about methods and paths too, so that every request has to be read.
+    inspected: bool,
 }
 
 /// Serves one connection of the relay.
@@ -98,7 +108,7 @@ fn listing(policy: Option<&Policy>) -> Listing {
 }
 
 /// An agent's program that knows of the proxy.
-async fn proxy(shared: &Shared, mut client: UnixStream) {
+async fn proxy(shared: &Arc<Shared>, mut client: UnixStream) {
     let mut bytes = Vec::with_capacity(1024);
     let head = match timeout(HEAD_TIMEOUT, read_head(&mut client, &mut bytes)).await {
         Ok(Ok(head)) => head,
@@ -132,7 +142,7 @@ async fn proxy(shared: &Shared, mut client: UnixStream) {
 }
 
 /// An agent's program that connected to the address of a listed name.
-async fn transparent(shared: &Shared, client: UnixStream, text: String, port: u16) {
+async fn transparent(shared: &Arc<Shared>, client: UnixStream, text: String, port: u16) {
     let asked = shared.asked(text, port, "tcp");
     let Ok(host) = asked.host.parse::<Host>() else {
         shared.deny(&asked, "request", "the host is not valid".to_owned()).await;
@@ -154,7 +164,7 @@ async fn open(shared: &Shared, host: &Host, port: u16) -> Result<Dialled, DialEr
     let addresses = resolve(&shared.resolver, rule, host).await?;
     let (stream, address) = dial(&addresses, port).await?;
     let (upstream, count) = Counted::new(stream);
-    Ok(Dialled { upstream, count, address, rule: rule.origin.clone() })
+    Ok(Dialled { upstream, count, address, rule: rule.origin.clone(), inspected: rule.is_inspected() })
 }
 
 async fn open_or_refuse(
@@ -194,10 +204,13 @@ async fn refuse_request(shared: &Shared, asked: &Asked, client: &mut UnixStream,
 }
 
 /// Serves a connection that stands for one to the host itself.
-async fn tunnelled<C>(shared: &Shared, asked: Asked, mut client: C, host: &Host, port: u16, mut dialled: Dialled)
+async fn tunnelled<C>(shared: &Arc<Shared>, asked: Asked, mut client: C, host: &Host, port: u16, mut dialled: Dialled)
 where
-    C: AsyncRead + AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    if dialled.inspected {
+        return inspect_connection(shared, &asked, client, host, port, dialled).await;
+    }
     if port == 80 {
         return http_inside(shared, &asked, client, host, port, dialled).await;
     }
@@ -231,10 +244,51 @@ where
     shared.closed(&asked, &dialled.count).await;
 }
 
+/// A connection to a host whose rules are about methods and paths: TLS is terminated, and plain HTTP obeys the same rules.
+async fn inspect_connection<C>(
+    shared: &Arc<Shared>,
+    asked: &Asked,
+    mut client: C,
+    host: &Host,
+    port: u16,
+    dialled: Dialled,
+) where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let opening = match timeout(HEAD_TIMEOUT, tunnel::read_opening(&mut client, host, port)).await {
+        Ok(Ok(opening)) => opening,
+        Ok(Err(error)) => {
+            shared.deny(asked, "sni", with_sources(&error)).await;
+            return;
+        }
+        Err(_) => return,
+    };
+    let Some(&first) = opening.first() else { return };
+    if !opens_tls(first) {
+        return http_inside(shared, asked, Rewound::new(opening, client), host, port, dialled).await;
+    }
+    let Host::Name(name) = host else {
+        shared.deny(asked, "sni", "an address has no certificate".to_owned()).await;
+        return;
+    };
+    if !shared.allow(asked, &dialled).await {
+        return;
+    }
+    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: true };
+    let count = dialled.count.clone();
+    let serving = inspect::serve_tls(shared, inspected, name, opening, client, dialled.upstream);
+    if let Some(Err(error)) = while_allowed(shared, host, port, serving).await
+        && !matches!(error, inspect::InspectError::Http(_))
+    {
+        shared.deny(asked, "tls", with_sources(&error)).await;
+    }
+    shared.closed(asked, &count).await;
+}
+
 /// Plain HTTP on a connection to port 80: the request must be for the host that was allowed.
-async fn http_inside<C>(shared: &Shared, asked: &Asked, mut client: C, host: &Host, port: u16, dialled: Dialled)
+async fn http_inside<C>(shared: &Arc<Shared>, asked: &Asked, mut client: C, host: &Host, port: u16, dialled: Dialled)
 where
-    C: AsyncRead + AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let mut bytes = Vec::with_capacity(1024);
     let refusal = match timeout(HEAD_TIMEOUT, read_head(&mut client, &mut bytes)).await {
@@ -262,14 +316,19 @@ where
     }
 }
 
-async fn plain_http<C>(shared: &Shared, asked: &Asked, client: C, host: &Host, port: u16, dialled: Dialled)
+async fn plain_http<C>(shared: &Arc<Shared>, asked: &Asked, client: C, host: &Host, port: u16, dialled: Dialled)
 where
-    C: AsyncRead + AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     if !shared.allow(asked, &dialled).await {
         return;
     }
     let count = dialled.count.clone();
+    if dialled.inspected {
+        let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false };
+        while_allowed(shared, host, port, inspect::serve1(shared, inspected, client, dialled.upstream)).await;
+        return shared.closed(asked, &count).await;
+    }
     while_allowed(shared, host, port, forward(client, dialled.upstream, host, port)).await;
     shared.closed(asked, &count).await;
 }

@@ -166,7 +166,14 @@ mod tests {
 
     fn rule(host: &str, allow_private: &[&str]) -> AllowRule {
         let allow_private = allow_private.iter().map(|network| network.parse().unwrap()).collect();
-        AllowRule { host: host.parse().unwrap(), port: 443, allow_private, origin: None }
+        AllowRule {
+            host: host.parse().unwrap(),
+            port: 443,
+            allow_private,
+            rules: Vec::new(),
+            broker: None,
+            origin: None,
+        }
     }
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {
@@ -196,7 +203,7 @@ mod tests {
         let host: Host = "a.example".parse().unwrap();
         assert!(matches!(authorise(None, &host, 443), Err(DialError::NoPolicy)));
         assert!(matches!(authorise(Some(&Policy::default()), &host, 443), Err(DialError::Unlisted)));
-        let policy = Policy { allow: vec![rule("a.example", &[])] };
+        let policy = Policy { allow: vec![rule("a.example", &[])], ..Policy::default() };
         assert!(authorise(Some(&policy), &host, 443).is_ok());
         assert!(authorise(Some(&policy), &host, 80).is_err());
     }

@@ -104,7 +104,7 @@ fn rebuild(request: Request<Incoming>, host: &Host, port: u16) -> Option<Request
 }
 
 /// Takes out the fields of [`HOP_BY_HOP`], those that `Connection` names and all that begin with `Proxy-`.
-fn strip(headers: &mut HeaderMap) {
+pub(super) fn strip(headers: &mut HeaderMap) {
     let mut named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

@@ -48,6 +48,19 @@ pub fn parse_client_hello(bytes: &[u8]) -> ClientHello {
     if bytes.len() == HELLO_LIMIT { ClientHello::Invalid } else { ClientHello::Incomplete }
 }
 
+/// The application protocols that a complete ClientHello offers, in its order (RFC 7301).
+pub fn offered_protocols(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut acceptor = Acceptor::default();
+    let mut rest = bytes;
+    while !rest.is_empty() && acceptor.read_tls(&mut rest).is_ok() {
+        if let Ok(Some(accepted)) = acceptor.accept() {
+            let hello = accepted.client_hello();
+            return hello.alpn().map(|offered| offered.map(<[u8]>::to_vec).collect()).unwrap_or_default();
+        }
+    }
+    Vec::new()
+}
+
 /// Whether a ClientHello's server name is the host's. A client that was told an address sends none (RFC 6066).
 pub fn names_host(server_name: Option<&str>, host: &Host) -> bool {
     match (server_name, host) {

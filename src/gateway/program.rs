@@ -23,12 +23,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use zeroize::Zeroizing;
 
+use crate::gateway::authority::{Authority, AuthorityError};
+use crate::gateway::broker::Broker;
 use crate::gateway::channel::{CONNECTION_LIMIT, LineError, read_line};
 use crate::gateway::connection::{Shared, serve};
 use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT};
 use crate::gateway::reads::ReadWatch;
 use crate::gateway::report::Reporter;
 use crate::gateway::secrets::{SecretFolder, SecretsError};
+use crate::network::policy::Policy;
 
 /// How long to wait before standard input is looked at again after its end.
 const INPUT_PAUSE: Duration = Duration::from_secs(1);
@@ -57,6 +60,9 @@ pub enum GatewayError {
     /// `/etc/resolv.conf` cannot be used.
     #[error("set up the resolver")]
     Resolver(#[source] Box<hickory_resolver::net::NetError>),
+    /// The session's certificate authority cannot be made.
+    #[error("set up the session's certificate authority")]
+    Authority(#[source] AuthorityError),
     /// The socket cannot be opened.
     #[error("listen on `{}`", path.display())]
     Socket {
@@ -127,6 +133,8 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
         policy: watch::Sender::new(None),
         reporter: reporter.clone(),
         resolver,
+        broker: Broker::default(),
+        authority: Authority::generate().map_err(GatewayError::Authority)?,
         last: AtomicU64::new(0),
     });
     reporter.send(Event::Ready).await;
@@ -254,7 +262,9 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
         Err(error) => {
             let outline = serde_json::from_slice::<Outline>(line).ok();
             // An invalid policy allows nothing. So does a line that could have been one.
-            if !outline.as_ref().is_some_and(|outline| outline.action.keys().any(|action| action.contains("secrets"))) {
+            if !outline.as_ref().is_some_and(|outline| {
+                outline.action.keys().any(|action| action.contains("secrets") || action.contains("broker"))
+            }) {
                 shared.policy.send_replace(None);
             }
             // The parser's message can quote the line, and with it a secret: its place must do.
@@ -264,14 +274,35 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
     };
     let error = match command.action {
         Action::Policy(policy) => {
-            shared.policy.send_replace(Some(Arc::new(policy)));
-            None
+            let prepared = prepare(shared, folder, &policy);
+            shared.policy.send_replace(prepared.is_ok().then(|| Arc::new(policy)));
+            prepared.err()
         }
         Action::Secrets(files) => changed(folder.replace(&files), folder, reads),
         Action::UpdateSecrets(files) => changed(folder.update(&files), folder, reads),
         Action::RemoveSecrets(names) => changed(folder.remove(&names), folder, reads),
+        Action::Broker(credentials) => {
+            shared.broker.hold(credentials);
+            None
+        }
+        Action::Unbroker(names) => {
+            shared.broker.withdraw(&names);
+            None
+        }
     };
     Event::Acknowledged { id: command.id, error }
+}
+
+/// What has to be there before the first connection under a policy: whom to trust upstream, and for the agent the
+/// certificates that it has to trust. Gives what went wrong, in words for the launcher.
+fn prepare(shared: &Shared, folder: &SecretFolder, policy: &Policy) -> Result<(), String> {
+    let authorities = policy.authorities.as_deref().unwrap_or_default();
+    shared.authority.trust(authorities).map_err(|error| format!("failed to {}", with_source(&error)))?;
+    if policy.adds_authorities() {
+        let certificates = format!("{authorities}\n{}", shared.authority.certificate());
+        folder.publish_authorities(&certificates).map_err(|error| format!("failed to {}", with_source(&error)))?;
+    }
+    Ok(())
 }
 
 /// Watches the set that is current now; gives what went wrong, in words for the launcher.
@@ -286,8 +317,8 @@ fn changed(result: Result<(), SecretsError>, folder: &SecretFolder, reads: &Read
     None
 }
 
-fn with_source(error: &SecretsError) -> String {
-    match std::error::Error::source(error) {
+fn with_source(error: &dyn std::error::Error) -> String {
+    match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }

@@ -7,6 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::credential::secret::Secret;
+use crate::network::name::HostName;
+use crate::network::placement::Placement;
 use crate::network::policy::Policy;
 
 /// The longest line in either direction, in bytes.
@@ -34,6 +36,25 @@ pub enum Action {
     UpdateSecrets(Vec<SecretFile>),
     /// Remove these files and keep the others, in one atomic swap.
     RemoveSecrets(Vec<String>),
+    /// Hold these brokered credentials, in place of those of the same names.
+    Broker(Vec<Brokered>),
+    /// Forget these brokered credentials.
+    Unbroker(Vec<String>),
+}
+
+/// A credential that the gateway puts into requests. It is in no file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Brokered {
+    /// The credential's name.
+    pub name: String,
+    /// The one host that gets it.
+    pub host: HostName,
+    /// Where in a request it stands.
+    pub placement: Placement,
+    /// Its value.
+    #[serde(serialize_with = "write_secret", deserialize_with = "read_secret")]
+    pub value: Secret,
 }
 
 /// One file below `/run/secrets`.
@@ -63,6 +84,8 @@ pub enum Event {
     },
     /// A connection was decided on.
     Decision(Decision),
+    /// A request to a host with rules was decided on.
+    Request(RequestDecision),
     /// A connection that was allowed ended.
     Closed(Closed),
     /// The agent read or opened a file below `/run/secrets`.
@@ -95,6 +118,34 @@ pub struct Decision {
     /// Where the deciding rule was written.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rule: Option<String>,
+    /// More for people.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub detail: Option<String>,
+}
+
+/// One decision on a request. It has no query, no header and no body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestDecision {
+    /// Number of the connection.
+    pub connection: u64,
+    /// Whether it was allowed.
+    pub allowed: bool,
+    /// Why, as one word: `rule`, `host`, `path`, `request`.
+    pub reason: String,
+    /// The host.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The method.
+    pub method: String,
+    /// The path, bounded, with control characters made visible.
+    pub path: String,
+    /// The rule that allowed it, and where it was written.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<String>,
+    /// The brokered credential that was put in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub credential: Option<String>,
     /// More for people.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,

@@ -153,7 +153,7 @@ fn split_absolute(target: &str) -> Result<(Host, u16), RequestError> {
 }
 
 /// Splits `host:port`. Without a port the default is taken, where there is one.
-fn split_authority(text: &str, default_port: Option<u16>) -> Result<(Host, u16), RequestError> {
+pub(super) fn split_authority(text: &str, default_port: Option<u16>) -> Result<(Host, u16), RequestError> {
     let colon = match text.rfind(']') {
         Some(bracket) => text[bracket..].find(':').map(|offset| bracket + offset),
         None => text.rfind(':'),

@@ -15,6 +15,9 @@ use crate::gateway::protocol::SecretFile;
 /// The link to the current folder.
 const CURRENT: &str = "..data";
 
+/// The certificates that the agent has to trust beside its image's, which are public and belong to no set.
+pub const AUTHORITY: &str = "..authority.pem";
+
 /// The link under its temporary name.
 const NEXT: &str = "..data-next";
 
@@ -76,6 +79,15 @@ impl SecretFolder {
         let numbers = list(root)?.into_iter().filter_map(|name| name.strip_prefix(SET)?.parse().ok());
         folder.number = numbers.max().unwrap_or(0);
         Ok(folder)
+    }
+
+    /// Puts certificates of authorities where the agent reads them, whole or not at all.
+    pub fn publish_authorities(&self, certificates: &str) -> Result<(), SecretsError> {
+        let path = self.root.join(AUTHORITY);
+        let temporary = self.root.join("..authority-next");
+        fs::write(&temporary, certificates).map_err(|source| file("write", &temporary, source))?;
+        set_mode(&temporary, 0o444)?;
+        fs::rename(&temporary, &path).map_err(|source| file("rename to", &path, source))
     }
 
     /// The folder of the current set.
@@ -195,8 +207,7 @@ impl SecretFolder {
 
     /// Makes the names outside the sets those of the current one. Only what is missing or gone is touched.
     fn link_names(&self, names: &BTreeSet<&str>) -> Result<(), SecretsError> {
-        let present: BTreeSet<String> =
-            list(&self.root)?.into_iter().filter(|name| !name.starts_with(CURRENT)).collect();
+        let present: BTreeSet<String> = list(&self.root)?.into_iter().filter(|name| !name.starts_with("..")).collect();
         for name in &present {
             if !names.contains(name.as_str()) {
                 let path = self.root.join(name);

@@ -14,13 +14,14 @@ const IMAGE_BUNDLES: [&str; 3] =
 /// The largest certificate file that is read, in bytes.
 const LIMIT: u64 = 4 << 20;
 
-/// Merges as the container's environment says; does nothing while there is no session authority or the bundle stands.
+/// Merges as the container's environment says; does nothing while there is no session authority, or the bundle has it.
+/// A gateway that was started again has another authority, so a bundle without it is made anew.
 pub(super) fn merge_as_configured() -> io::Result<()> {
     let (Some(authority), Some(merged)) = (std::env::var_os(SESSION_AUTHORITY), std::env::var_os(MERGED)) else {
         return Ok(());
     };
     let (authority, merged) = (Path::new(&authority), Path::new(&merged));
-    if !authority.is_file() || merged.exists() {
+    if !authority.is_file() || read_limited(merged).is_ok_and(|bundle| ends_with(&bundle, authority)) {
         return Ok(());
     }
     let image = IMAGE_BUNDLES.iter().map(Path::new).find(|path| path.is_file());
@@ -44,6 +45,10 @@ fn merge(image: Option<&Path>, authority: &Path, merged: &Path) -> io::Result<()
     file.persist(merged).map(drop).map_err(|error| error.error)
 }
 
+fn ends_with(bundle: &[u8], authority: &Path) -> bool {
+    read_limited(authority).is_ok_and(|certificate| bundle.ends_with(&certificate))
+}
+
 fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, LIMIT + 1), &mut bytes)?;
@@ -65,5 +70,7 @@ mod tests {
         fs::write(path("session"), "SESSION\n").unwrap();
         merge(Some(&path("image")), &path("session"), &path("new/merged")).unwrap();
         assert_eq!(fs::read_to_string(path("new/merged")).unwrap(), "IMAGE\nSESSION\n");
+        assert!(ends_with(b"IMAGE\nSESSION\n", &path("session")));
+        assert!(!ends_with(b"IMAGE\nANOTHER\n", &path("session")));
     }
 }

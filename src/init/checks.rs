@@ -81,7 +81,7 @@ pub(super) async fn probe(request: ProbeRequest) -> Vec<Finding> {
         })
     });
     add("first_process", {
-        let same = fs::read("/proc/1/cmdline").is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"init"));
+        let same = fs::read("/proc/1/cmdline").is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"reap"));
         hold(same, "ours", "PID 1 is not this program's init")
     });
     let (name, refused, listed) =

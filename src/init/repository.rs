@@ -3,6 +3,7 @@
 //! git runs here as the agent, on files that the agent may write; nothing that it says is believed outside.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -17,6 +18,14 @@ use super::session::{Connection, Disconnected};
 const BUNDLE: &str = ".git/sandbox.bundle";
 /// Bytes of a bundle sent at once.
 const CHUNK: usize = 256 << 10;
+/// Names the session in each commit's message, also of a clone that several sessions use. `commit-msg` sees what an
+/// editor made of the message, `prepare-commit-msg` also runs with `--no-verify` (githooks(5)). An empty message stays
+/// empty, so that git still refuses it. A repository that sets `core.hooksPath` has hooks of its own instead.
+const HOOK: &str = r#"#!/bin/sh
+[ -n "$SANDBOX_SESSION" ] && grep -q '^[^#]' "$1" || exit 0
+case $0 in *prepare-commit-msg) [ -n "$2" ] || exit 0 ;; esac
+exec git interpret-trailers --in-place --if-exists addIfDifferent --trailer "Sandbox-Session: $SANDBOX_SESSION" "$1"
+"#;
 /// What is kept of git's complaints, in bytes.
 const COMPLAINT_LIMIT: usize = 2000;
 
@@ -81,6 +90,7 @@ async fn receive_and_clone(connection: &mut Connection, request: &CloneRequest) 
     drop(file);
     let branch = format!("refs/heads/{}", request.branch);
     git(directory, &["init", "--quiet", "--template=", &format!("--initial-branch={}", request.branch)]).await?;
+    write_hooks(&repository.join("hooks")).map_err(RepositoryError::Write)?;
     for (key, value) in &request.config {
         git(directory, &["config", "--add", key, value]).await?;
     }
@@ -104,6 +114,16 @@ async fn receive_and_clone(connection: &mut Connection, request: &CloneRequest) 
     }
     std::fs::remove_file(&bundle).map_err(RepositoryError::Write)?;
     head(directory, "HEAD").await
+}
+
+fn write_hooks(folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    for name in ["prepare-commit-msg", "commit-msg"] {
+        let hook = folder.join(name);
+        std::fs::write(&hook, HOOK)?;
+        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
 }
 
 /// Sends the commits that the receiver does not have.

@@ -66,6 +66,8 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // A session that is opened after the gateway was started again brings its authority. A command reports the failure.
+    let _ = certificates::merge_as_configured();
     runtime.block_on(serve());
     // A thread may still wait for standard input; nothing is lost by leaving it.
     runtime.shutdown_background();

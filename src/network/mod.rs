@@ -4,4 +4,6 @@
 
 pub mod address;
 pub mod name;
+pub mod placement;
 pub mod policy;
+pub mod request;

@@ -20,6 +20,7 @@ use ipnet::IpNet;
 
 use super::discovery;
 use super::manifest::Manifest;
+use super::path_patterns::PathPattern;
 use super::problem::{ManifestError, Place, Problem};
 use super::quantity::{self, show_size};
 use super::reader::{Fields, Reader};
@@ -33,7 +34,7 @@ const ROOT: &[&str] = &["maximum", "network", "credentials", "review"];
 /// Keys of `maximum`.
 const MAXIMUM: &[&str] = &["cpus", "memory", "pids", "disk"];
 /// Keys of `network`.
-const NETWORK: &[&str] = &["allow_private"];
+const NETWORK: &[&str] = &["allow_private", "authorities"];
 /// Keys of `credentials`.
 const CREDENTIALS: &[&str] = &["store"];
 /// Keys of `review`.
@@ -42,6 +43,8 @@ const REVIEW: &[&str] = &["held_back", "shown_first"];
 /// Entries that a list may have.
 const LIST_LIMIT: usize = 200;
 
+/// The largest file of certificate authorities, in bytes.
+const AUTHORITIES_LIMIT: u64 = 256 << 10;
 /// Private networks: RFC 1918, RFC 6598 and RFC 4193.
 const PRIVATE: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"];
 
@@ -57,12 +60,14 @@ pub struct Configuration {
     pub maximum: Maximum,
     /// The private networks that a manifest may open, in `allow_private`.
     pub allow_private: Vec<IpNet>,
+    /// Certificate authorities to trust beside the web's, in PEM.
+    pub authorities: Option<String>,
     /// Where new credentials of the embedded store are kept.
     pub store: StorePlace,
     /// Globs of paths that `pull` holds back, besides those that it always holds back.
-    pub held_back: Vec<String>,
+    pub held_back: Vec<PathPattern>,
     /// Globs of paths that `pull` shows first, besides those that it always shows first.
-    pub shown_first: Vec<String>,
+    pub shown_first: Vec<PathPattern>,
 }
 
 /// The most that one sandbox may have.
@@ -92,6 +97,7 @@ impl Default for Configuration {
         Self {
             maximum: Maximum { cpus: 16.0, memory: 64 << 30, pids: 8192, disk: 200 << 30 },
             allow_private: PRIVATE.iter().filter_map(|range| range.parse().ok()).collect(),
+            authorities: None,
             store: StorePlace::Repository,
             held_back: Vec::new(),
             shown_first: Vec::new(),
@@ -127,12 +133,16 @@ fn parse(text: &str, path: &Path) -> Result<Configuration, ConfigurationError> {
     let mut reader = Reader::default();
     if let Some(fields) = reader.fields(&document, "the configuration", ROOT) {
         maximum(&mut reader, &fields, &mut configuration.maximum);
-        if let Some(fields) = fields.get("network").and_then(|node| reader.fields(node, "`network`", NETWORK))
-            && let Some(node) = fields.get("allow_private")
-        {
-            configuration.allow_private = list(&mut reader, node, "`network.allow_private`", "10.20.0.0/16", |text| {
-                text.parse::<IpNet>().ok().filter(|network| network.trunc() == *network)
-            });
+        if let Some(fields) = fields.get("network").and_then(|node| reader.fields(node, "`network`", NETWORK)) {
+            if let Some(node) = fields.get("allow_private") {
+                configuration.allow_private =
+                    list(&mut reader, node, "`network.allow_private`", "10.20.0.0/16", |text| {
+                        text.parse::<IpNet>().ok().filter(|network| network.trunc() == *network)
+                    });
+            }
+            if let Some(node) = fields.get("authorities") {
+                configuration.authorities = authorities(&mut reader, node);
+            }
         }
         if let Some(fields) =
             fields.get("credentials").and_then(|node| reader.fields(node, "`credentials`", CREDENTIALS))
@@ -147,10 +157,12 @@ fn parse(text: &str, path: &Path) -> Result<Configuration, ConfigurationError> {
         }
         if let Some(fields) = fields.get("review").and_then(|node| reader.fields(node, "`review`", REVIEW)) {
             if let Some(node) = fields.get("held_back") {
-                configuration.held_back = list(&mut reader, node, "`review.held_back`", "\"deploy/**\"", glob);
+                configuration.held_back =
+                    list(&mut reader, node, "`review.held_back`", "\"deploy/**\"", PathPattern::parse);
             }
             if let Some(node) = fields.get("shown_first") {
-                configuration.shown_first = list(&mut reader, node, "`review.shown_first`", "\"deploy/**\"", glob);
+                configuration.shown_first =
+                    list(&mut reader, node, "`review.shown_first`", "\"deploy/**\"", PathPattern::parse);
             }
         }
     }
@@ -187,6 +199,39 @@ fn maximum(reader: &mut Reader, fields: &Fields<'_>, maximum: &mut Maximum) {
     }
 }
 
+/// The certificates of a PEM file (RFC 7468), and nothing else that the file may hold, such as a key.
+fn authorities(reader: &mut Reader, node: &Node) -> Option<String> {
+    let what = "`network.authorities`";
+    let example = "the absolute path of a PEM file such as /etc/ssl/company.pem";
+    let path =
+        reader.parsed(node, what, example, |text| Some(PathBuf::from(text)).filter(|path| path.is_absolute()))?;
+    let mut text = String::new();
+    let read = std::fs::File::open(&path).and_then(|file| file.take(AUTHORITIES_LIMIT + 1).read_to_string(&mut text));
+    let certificates = match read {
+        Err(error) => Err(error.to_string()),
+        Ok(length) if length as u64 > AUTHORITIES_LIMIT => Err(format!("it has more than {AUTHORITIES_LIMIT} bytes")),
+        Ok(_) => pem::parse_many(&text).map_err(|error| error.to_string()),
+    };
+    match certificates {
+        Ok(mut certificates) => {
+            certificates.retain(|block| block.tag() == "CERTIFICATE");
+            if !certificates.is_empty() {
+                let form = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+                return Some(pem::encode_many_config(&certificates, form));
+            }
+            reader.report(node.place, format!("the file of {what} has no certificate"), format!("write {example}"));
+        }
+        Err(error) => {
+            reader.report(
+                node.place,
+                format!("the file of {what} cannot be used: {error}"),
+                format!("write {example}"),
+            );
+        }
+    }
+    None
+}
+
 /// A list whose every item `parse` understands.
 fn list<T>(reader: &mut Reader, node: &Node, what: &str, example: &str, parse: impl Fn(&str) -> Option<T>) -> Vec<T> {
     let Value::List(items) = &node.value else {
@@ -204,10 +249,6 @@ fn list<T>(reader: &mut Reader, node: &Node, what: &str, example: &str, parse: i
     items.iter().filter_map(|item| reader.parsed(item, what, example, &parse)).collect()
 }
 
-fn glob(text: &str) -> Option<String> {
-    (!text.is_empty() && text.len() <= 1000 && globset::Glob::new(text).is_ok()).then(|| text.to_owned())
-}
-
 /// The manifest when the user's configuration permits all that it asks for. A limit that it leaves to its profile, and
 /// of which the profile gives more than is permitted, becomes the most that is permitted.
 ///
@@ -218,6 +259,7 @@ pub fn restrict(mut manifest: Manifest, configuration: &Configuration) -> Result
     if !excesses.is_empty() {
         return Err(refusal(&manifest, excesses));
     }
+    manifest.network.authorities.clone_from(&configuration.authorities);
     // A profile that is not there is told by whoever loads it.
     if let Ok(profile) = crate::profile::load(&manifest.profile) {
         let maximum = &configuration.maximum;

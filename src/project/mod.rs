@@ -4,11 +4,13 @@ pub mod configuration;
 pub mod discovery;
 pub mod manifest;
 pub mod name;
+pub mod path_patterns;
 pub mod preset;
 pub mod problem;
 pub mod quantity;
 pub(crate) mod reader;
 pub mod schema;
+pub mod survey;
 pub mod trust;
 pub(crate) mod yaml;
 

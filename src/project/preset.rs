@@ -16,6 +16,21 @@ pub struct Preset {
     pub hosts: &'static [&'static str],
     /// Where it keeps its state, below the home folder.
     pub state_folder: &'static str,
+    /// How it takes the key of its model.
+    pub key: Option<AgentKey>,
+}
+
+/// The key of an agent's model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentKey {
+    /// What a manifest calls it.
+    pub credential: &'static str,
+    /// The environment variable that the agent reads; it holds a stand-in.
+    pub variable: &'static str,
+    /// The host that the key is for.
+    pub host: &'static str,
+    /// The header field that it stands in; a bearer token when there is none.
+    pub header: Option<&'static str>,
 }
 
 /// The command when a manifest has neither `agent` nor `command`.
@@ -29,14 +44,33 @@ pub const PRESETS: &[Preset] = &[
         image: "claude-code",
         hosts: &["api.anthropic.com"],
         state_folder: ".claude",
+        key: Some(AgentKey {
+            credential: "anthropic",
+            variable: "ANTHROPIC_API_KEY",
+            host: "api.anthropic.com",
+            header: Some("x-api-key"),
+        }),
     },
-    Preset { name: "codex", command: &["codex"], image: "codex", hosts: &["api.openai.com"], state_folder: ".codex" },
+    Preset {
+        name: "codex",
+        command: &["codex"],
+        image: "codex",
+        hosts: &["api.openai.com"],
+        state_folder: ".codex",
+        key: Some(AgentKey { credential: "openai", variable: "OPENAI_API_KEY", host: "api.openai.com", header: None }),
+    },
     Preset {
         name: "opencode",
         command: &["opencode"],
         image: "opencode",
         hosts: &["api.anthropic.com"],
         state_folder: ".local/share/opencode",
+        key: Some(AgentKey {
+            credential: "anthropic",
+            variable: "ANTHROPIC_API_KEY",
+            host: "api.anthropic.com",
+            header: Some("x-api-key"),
+        }),
     },
     Preset {
         name: "gemini-cli",
@@ -44,6 +78,12 @@ pub const PRESETS: &[Preset] = &[
         image: "gemini-cli",
         hosts: &["generativelanguage.googleapis.com"],
         state_folder: ".gemini",
+        key: Some(AgentKey {
+            credential: "gemini",
+            variable: "GEMINI_API_KEY",
+            host: "generativelanguage.googleapis.com",
+            header: Some("x-goog-api-key"),
+        }),
     },
     Preset {
         name: "aider",
@@ -51,8 +91,14 @@ pub const PRESETS: &[Preset] = &[
         image: "agent",
         hosts: &["api.anthropic.com"],
         state_folder: ".aider",
+        key: Some(AgentKey {
+            credential: "anthropic",
+            variable: "ANTHROPIC_API_KEY",
+            host: "api.anthropic.com",
+            header: Some("x-api-key"),
+        }),
     },
-    Preset { name: "shell", command: SHELL, image: "agent", hosts: &[], state_folder: ".cache" },
+    Preset { name: "shell", command: SHELL, image: "agent", hosts: &[], state_folder: ".cache", key: None },
 ];
 
 /// The preset of this name.

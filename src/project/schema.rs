@@ -153,6 +153,17 @@ fn network() -> Value {
                     "description": "The private networks that this host may resolve to, as CIDR. Loopback, link-local and cloud metadata addresses are refused."
                 }),
             ),
+            (
+                "rules",
+                json!({
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 64,
+                    "items": { "type": "string", "pattern": r"^(\*|[A-Z]{1,20}) /[^ ?#]*$", "maxLength": 1024 },
+                    "description": "The allowed methods and paths; all when left out. `*` stands for characters within a segment, `**` for segments, the method `WEBSOCKET` for an upgrade. The gateway then reads the requests inside TLS.",
+                    "examples": [["GET /acme/api.git/**", "POST /v1/messages"]]
+                }),
+            ),
         ],
     );
     object(
@@ -176,6 +187,26 @@ fn credential() -> Value {
     let git = text("A file, and git asks for it when it talks to this host.", HOST);
     let environment =
         text("A file, and this variable: weaker, since it keeps the old value after a rotation.", VARIABLE);
+    let mut broker = object(
+        "The gateway puts it into requests to one host, and the agent never has it. A bearer token unless another place is named.",
+        &["broker"],
+        vec![
+            ("broker", text("The host, which has an entry of its own in `network.allow`.", HOST)),
+            ("header", text("In a header field of this name.", "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")),
+            ("bearer", json!({ "const": true, "description": "As `Authorization: Bearer`." })),
+            ("basic", text("As the password of this user, in `Authorization: Basic`.", "^[!-9;-~]{0,100}$")),
+            ("query", text("As a query parameter of this name.", "^[A-Za-z0-9._~-]{1,100}$")),
+            (
+                "environment",
+                text("A variable with a stand-in, for programs that do not start without a key.", VARIABLE),
+            ),
+        ],
+    );
+    broker["dependentSchemas"] = json!({
+        "header": { "properties": { "bearer": false, "basic": false, "query": false } },
+        "bearer": { "properties": { "basic": false, "query": false } },
+        "basic": { "properties": { "query": false } }
+    });
     let shared = object(
         "Other projects that hold the same value on purpose.",
         &["projects", "reason"],
@@ -225,7 +256,7 @@ fn credential() -> Value {
                 "deliver",
                 json!({
                     "description": "How the agent gets it; as a file of the credential's name when left out.",
-                    "oneOf": [delivery("file", file), delivery("git", git), delivery("environment", environment)]
+                    "oneOf": [delivery("file", file), delivery("git", git), delivery("environment", environment), broker]
                 }),
             ),
             ("max_age", text("The age after which it is refused, such as 30d.", DURATION)),
@@ -331,16 +362,14 @@ mod tests {
         assert_eq!(keys(&properties["resources"]), known(resolve::RESOURCES));
         assert_eq!(keys(&properties["network"]), known(network::NETWORK));
         let rule = &properties["network"]["properties"]["allow"]["items"]["anyOf"][1];
-        // The parser knows `rules` only to say why it is refused.
-        let rules: BTreeSet<&str> = known(network::RULE).into_iter().filter(|key| *key != "rules").collect();
-        assert_eq!(keys(rule), rules);
+        assert_eq!(keys(rule), known(network::RULE));
         let credentials = &properties["credentials"]["additionalProperties"];
         assert_eq!(keys(credentials), known(credential::CREDENTIAL));
         assert_eq!(keys(&credentials["properties"]["shared_with"]), known(credential::SHARED));
         assert_eq!(keys(&credentials["properties"]["auth"]), known(vault::AUTH));
         let ways = credentials["properties"]["deliver"]["oneOf"].as_array().unwrap();
         let ways: BTreeSet<&str> = ways.iter().flat_map(keys).collect();
-        assert_eq!(ways, known(credential::DELIVER));
+        assert_eq!(ways, known(credential::DELIVER).union(&known(credential::BROKER)).copied().collect());
     }
 
     #[test]

@@ -298,7 +298,7 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
     record.environment = git_environment(&delivered.git_configuration);
 
     (input.progress)("handing the project over");
-    record.start = hand_over(&input, record, &mut client).await?;
+    record.start = hand_over(&input, &mut client).await?;
     record.environment.insert("SANDBOX_SESSION".to_owned(), record.session.as_str().to_owned());
     record.phase = Phase::Running;
     journal.write(record)?;
@@ -649,6 +649,10 @@ async fn deliver(
     if !files.is_empty() {
         gateway.carry_out(Action::Secrets(files)).await?;
     }
+    let brokered = std::mem::take(&mut delivered.brokered);
+    if !brokered.is_empty() {
+        gateway.carry_out(Action::Broker(brokered)).await?;
+    }
     for name in names {
         audit(input, record, "credential.delivered", &[("credential", &name)])?;
     }
@@ -670,7 +674,7 @@ fn git_environment(settings: &[(String, String)]) -> BTreeMap<String, String> {
     environment
 }
 
-async fn hand_over(input: &LaunchInput<'_>, record: &Record, client: &mut ExecSession) -> Result<String, LaunchError> {
+async fn hand_over(input: &LaunchInput<'_>, client: &mut ExecSession) -> Result<String, LaunchError> {
     let spec = &input.manifest.workspace;
     let hosts: Vec<String> = (input.manifest.credentials.values())
         .filter_map(|spec| match &spec.deliver {
@@ -679,8 +683,7 @@ async fn hand_over(input: &LaunchInput<'_>, record: &Record, client: &mut ExecSe
         })
         .collect();
     let id = &input.plan.id;
-    let session = record.session.as_str();
-    let request = source::clone_request(WORKSPACE, input.source, &id.project, &id.name, session, &hosts, Vec::new());
+    let request = source::clone_request(WORKSPACE, input.source, &id.project, &id.name, &hosts);
     if let Some(kept) = &input.kept {
         client.clone_bundle(request, tokio::io::empty()).await?;
         return Ok(kept.start.clone());

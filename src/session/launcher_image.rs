@@ -69,9 +69,8 @@ struct Fingerprint {
 /// # Errors
 /// When the executable cannot be read or is not static.
 pub fn describe(cache: &Path) -> Result<LauncherImage, LauncherImageError> {
-    let path = std::env::current_exe()
-        .and_then(fs::canonicalize)
-        .map_err(|source| LauncherImageError::Executable { path: PathBuf::from("/proc/self/exe"), source })?;
+    // This very program, also when its file was replaced by another version since it started (proc_pid_exe(5)).
+    let path = PathBuf::from("/proc/self/exe");
     let failed = |source| LauncherImageError::Executable { path: path.clone(), source };
     let metadata = fs::metadata(&path).map_err(failed)?;
     let known = cache.join("launcher-image.json");

@@ -57,7 +57,13 @@ pub async fn gateway(engine: &Engine, record: &Record) -> Result<(), GatewayCont
     let mut control = GatewayControl::attach(engine, &name).await?;
     engine.start_container(&name).await?;
     control.ready(READY_LIMIT).await?;
-    control.carry_out(Action::Policy(record.policy.clone())).await
+    control.carry_out(Action::Policy(record.policy.clone())).await?;
+    // The new gateway has a new authority. A session program takes it into the agent's bundle, for what reads that from
+    // now on; a process that has read the old one has to be started again.
+    if let Err(error) = launch::open_session(engine, &record.id.object(Role::Agent)).await {
+        tracing::warn!(%error, "the new gateway's certificate was not handed to the agent");
+    }
+    Ok(())
 }
 
 /// Starts the relay again and the agent's container after it, and proves the confinement. What ran in the agent's

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec};
+use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, STAND_IN};
 use crate::engine::container::{ContainerSpec, Limits, MemoryVolume, Mount, Network, Tmpfs, User, VolumeSpec};
+use crate::gateway::secrets::AUTHORITY;
 use crate::image::reference::Digest;
 use crate::network::policy::Policy;
 use crate::profile::Profile;
@@ -43,6 +44,20 @@ pub const LAUNCHER_BINARY: &str = "/helper/sandbox";
 pub const CHANNEL: &str = "/run/channel";
 /// Where the relay takes HTTP proxy requests.
 pub const PROXY: &str = "127.0.0.1:3128";
+
+/// Where the helper puts the image's certificate authorities together with the session's.
+pub const CA_BUNDLE: &str = "/tmp/.sandbox/ca-certificates.crt";
+/// The variables by which tools find certificate authorities. Each replaces the tool's own list, so the bundle is whole.
+const BUNDLE_VARIABLES: [&str; 8] = [
+    "SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
+    "PIP_CERT",
+    "DENO_CERT",
+];
 
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -344,6 +359,16 @@ fn agent_container(
         ("SANDBOX_PROJECT", id.project.as_str()),
     ];
     environment.extend(ours.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    if manifest.network.adds_authorities() {
+        environment.insert("SANDBOX_SESSION_CA".to_owned(), format!("{SECRETS}/{AUTHORITY}"));
+        let variables = ["SANDBOX_CA_BUNDLE"].into_iter().chain(BUNDLE_VARIABLES);
+        environment.extend(variables.map(|name| (name.to_owned(), CA_BUNDLE.to_owned())));
+    }
+    for spec in manifest.credentials.values() {
+        if let Delivery::Broker { variable: Some(variable), .. } = &spec.deliver {
+            environment.insert(variable.clone(), STAND_IN.to_owned());
+        }
+    }
     for (name, value) in [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("LANG", "C.UTF-8"),
@@ -355,7 +380,7 @@ fn agent_container(
     ContainerSpec {
         name: id.object(Role::Agent),
         image: image.config.as_ref().unwrap_or(&image.digest).to_string(),
-        command: vec![HELPER.to_owned(), "init".to_owned()],
+        command: vec![HELPER.to_owned(), "reap".to_owned()],
         user: AGENT,
         groups: Vec::new(),
         environment,
@@ -415,6 +440,9 @@ fn planned_credential(name: &CredentialName, spec: &CredentialSpec) -> PlannedCr
             Delivery::File { name } => format!("file {SECRETS}/{name}"),
             Delivery::Git { host } => format!("git credential helper for {host}"),
             Delivery::Environment { variable } => format!("environment variable {variable}"),
+            Delivery::Broker { host, placement, .. } => {
+                format!("{placement} in requests to {host}, unseen by the agent")
+            }
         },
         life: match &spec.provider {
             ProviderSpec::Vault(vault) => Some(vault.ttl.as_secs()),

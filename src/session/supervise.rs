@@ -31,6 +31,8 @@ use crate::session::mend::{self, Health};
 use crate::session::teardown::{self, EndContext};
 use crate::session::watchdog::{self, Notice};
 
+/// How often the agent's container is started again in one session: a relay that goes on dying has a cause.
+const RESTARTS: u32 = 5;
 /// How often requests for a rotation and due dates are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// The first pause after a failed rotation; it doubles up to [`RETRY_MOST`].
@@ -232,6 +234,9 @@ async fn mend_containers(
             Ok(Health::AgentEnded) => return Some("the agent's container ended"),
             Ok(Health::RelayDied) => {
                 note(input, record, "relay.died", "failed", &[]);
+                if *restarts.borrow() >= RESTARTS {
+                    return Some("the relay died again and again");
+                }
                 if let Err(error) = mend::relay(input.engine, record).await {
                     tracing::error!(%error, "the relay that died was not started again");
                     return Some("the relay died, and the agent could not be started again after it");
@@ -252,11 +257,29 @@ async fn mend_containers(
                     continue;
                 }
                 note(input, record, "gateway.restarted", "ok", &[]);
+                broker_again(input, record).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "the sandbox's containers cannot be seen");
                 return None;
             }
+        }
+    }
+}
+
+/// Gives a gateway that was started again the credentials that its memory lost, by issuing them anew.
+async fn broker_again(input: &SuperviseInput<'_>, record: &Record) {
+    let brokered = record.leases.iter().filter(|(_, lease)| matches!(lease.spec.deliver, Delivery::Broker { .. }));
+    for (name, _) in brokered {
+        if let Err(error) = rotate(input, record, name).await {
+            // Requests to its host fail until the next rotation, and say why.
+            note(
+                input,
+                record,
+                "credential.rotation_failed",
+                "failed",
+                &[("credential", name.as_str()), ("reason", &error.reason())],
+            );
         }
     }
 }
@@ -339,6 +362,25 @@ fn record_line(input: &SuperviseInput<'_>, record: &Record, line: &[u8]) {
     let Ok(event) = serde_json::from_slice::<Event>(line) else { return };
     match event {
         Event::Decision(decision) => record_decision(input, record, &decision),
+        Event::Request(request) => {
+            let (connection, port) = (request.connection.to_string(), request.port.to_string());
+            let mut facts = vec![
+                ("connection", connection.as_str()),
+                ("host", &request.host),
+                ("port", &port),
+                ("method", &request.method),
+                ("path", &request.path),
+                ("reason", &request.reason),
+            ];
+            facts.extend(
+                [("rule", &request.rule), ("credential", &request.credential), ("detail", &request.detail)]
+                    .iter()
+                    .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value))),
+            );
+            let (action, outcome) =
+                if request.allowed { ("request.allowed", "ok") } else { ("request.denied", "denied") };
+            note(input, record, action, outcome, &facts);
+        }
         Event::SecretRead { name, count } => {
             note(input, record, "credential.read", "ok", &[("file", &name), ("count", &count.to_string())]);
         }
@@ -435,10 +477,15 @@ async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialNa
     let issued = credential::issue(name, &old.spec, &input.issue).await?;
     let fingerprint = issued.fingerprint.to_string();
     let renewed = lease(old.spec.clone(), &issued);
-    let files = credential::deliver(vec![(&old.spec, issued)])?.files;
+    let delivered = credential::deliver(vec![(&old.spec, issued)])?;
     let gateway = record.id.object(Role::Gateway);
     let mut control = GatewayControl::attach(input.engine, &gateway).await?;
-    control.carry_out(Action::UpdateSecrets(files)).await?;
+    if !delivered.files.is_empty() {
+        control.carry_out(Action::UpdateSecrets(delivered.files)).await?;
+    }
+    if !delivered.brokered.is_empty() {
+        control.carry_out(Action::Broker(delivered.brokered)).await?;
+    }
     let changed = name.clone();
     input.journal.update(|record| {
         record.leases.insert(changed, renewed);
@@ -462,13 +509,14 @@ async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialNa
 /// Takes a credential away from the running sandbox and revokes it at its issuer.
 async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
     let lease = record.leases.get(name).ok_or(RotateError::NotOut)?;
-    let file = match &lease.spec.deliver {
-        Delivery::File { name } => name.clone(),
-        _ => name.to_string(),
+    let withdrawal = match &lease.spec.deliver {
+        Delivery::File { name } => Action::RemoveSecrets(vec![name.clone()]),
+        Delivery::Git { .. } | Delivery::Environment { .. } => Action::RemoveSecrets(vec![name.to_string()]),
+        Delivery::Broker { .. } => Action::Unbroker(vec![name.to_string()]),
     };
     let gateway = record.id.object(Role::Gateway);
     let mut control = GatewayControl::attach(input.engine, &gateway).await?;
-    control.carry_out(Action::RemoveSecrets(vec![file])).await?;
+    control.carry_out(withdrawal).await?;
     credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;
     let gone = name.clone();
     input.journal.update(|record| {

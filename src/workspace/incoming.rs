@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::WorkspaceError;
 use super::git::{Git, GitError};
-use super::review::{self, AcceptedRisks, DiffStyle, Review};
+use super::review::{self, AcceptedRisks, DiffStyle, Review, ReviewRules};
 use super::source::{Places, check_branch, check_object_id};
 use crate::project::ProjectName;
 
@@ -76,8 +76,8 @@ impl Quarantine {
     }
 
     /// Reviews what came.
-    pub fn review(&self) -> Result<Review, WorkspaceError> {
-        review::review(self.folder.path(), &self.base, &self.head)
+    pub fn review(&self, rules: &ReviewRules) -> Result<Review, WorkspaceError> {
+        review::review(self.folder.path(), &self.base, &self.head, rules)
     }
 
     /// The difference to the base, sanitised.
@@ -105,14 +105,15 @@ pub async fn receive(
     project: &ProjectName,
     branch: &str,
     base: &str,
+    rules: &ReviewRules,
     accepted: &AcceptedRisks,
 ) -> Result<Received, WorkspaceError> {
     let (repository, bundle): (PathBuf, PathBuf) = (repository.to_path_buf(), bundle.to_path_buf());
     let (project, branch, base) = (project.clone(), branch.to_owned(), base.to_owned());
-    let accepted = accepted.clone();
+    let (rules, accepted) = (rules.clone(), accepted.clone());
     tokio::task::spawn_blocking(move || {
         let quarantine = Quarantine::open(&repository, &bundle, &branch, &base)?;
-        let review = quarantine.review()?;
+        let review = quarantine.review(&rules)?;
         let mut landed = None;
         if review.unaccepted(&accepted).is_empty() {
             let name = reference(&project, &branch);

@@ -14,9 +14,11 @@ pub mod review;
 
 pub mod hazard;
 
+mod passing;
+
 pub use git::GitError;
 pub use incoming::{Received, is_pulled, receive};
-pub use review::{AcceptedRisks, Review};
+pub use review::{AcceptedRisks, Review, ReviewRules};
 pub use source::{OutgoingBundle, SourceState, clone_request, inspect, open_bundle};
 
 use std::path::PathBuf;

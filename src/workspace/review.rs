@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::WorkspaceError;
 use super::git::Git;
 use super::hazard;
+use super::passing::{self, PassingChange};
 use crate::commands::printer::sanitise;
+use crate::project::path_patterns::PathPatterns;
 
 /// A file above this many bytes is shown first.
 const LARGE: u64 = 5 << 20;
@@ -16,12 +18,22 @@ const LARGE: u64 = 5 << 20;
 const SCAN_FILE: u64 = 1 << 20;
 /// All contents that are searched, together, in bytes.
 const SCAN_TOTAL: u64 = 64 << 20;
+const EMBEDDED: &str = "is a git repository inside the tree";
 /// The most commits that are listed.
 const COMMIT_LIMIT: usize = 1000;
 
 /// Paths whose hazard the user accepts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AcceptedRisks(pub BTreeSet<String>);
+
+/// What the user wants to be held back or shown first, besides what always is.
+#[derive(Debug, Clone, Default)]
+pub struct ReviewRules {
+    /// Paths that are held back.
+    pub held_back: PathPatterns,
+    /// Paths that are shown first.
+    pub shown_first: PathPatterns,
+}
 
 /// What would come in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -71,6 +83,9 @@ pub struct Remark {
     pub path: String,
     /// Why.
     pub reason: &'static str,
+    /// The commit that brings it, when a later one takes it away again: it is in the history alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
 }
 
 impl Review {
@@ -128,7 +143,7 @@ fn tree_diff(repository: &Path, base: &str, head: &str) -> Git {
 }
 
 /// Reviews `base..head` in the quarantine.
-pub(super) fn review(repository: &Path, base: &str, head: &str) -> Result<Review, WorkspaceError> {
+pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRules) -> Result<Review, WorkspaceError> {
     let raw = Git::at(repository, "diff-tree")
         .args(["-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--ignore-submodules=none", base, head])
         .output()?;
@@ -146,9 +161,15 @@ pub(super) fn review(repository: &Path, base: &str, head: &str) -> Result<Review
         let path = display(&change.path);
         let size = sizes.get(change.new_id.as_str()).copied().filter(|_| change.status != 'D');
         let (added, removed) = counts.get(&change.path).copied().unwrap_or((None, None));
-        let hold = |reason| Remark { path: path.clone(), reason };
-        if let Some(reason) = hazard::held_back(&raw_path) {
+        let hold = |reason| Remark { path: path.clone(), reason, commit: None };
+        if let Some(reason) = named(&raw_path, rules) {
             held.insert(hold(reason));
+        }
+        if let Some(reason) = kind(change, &raw_path, &contents) {
+            held.insert(hold(reason));
+        }
+        if rules.shown_first.match_path(&raw_path) {
+            first.insert(hold("is on your list of what to look at"));
         }
         if let Some(reason) = hazard::shown_first(&raw_path) {
             first.insert(hold(reason));
@@ -159,24 +180,8 @@ pub(super) fn review(repository: &Path, base: &str, head: &str) -> Result<Review
         if std::str::from_utf8(&change.path).is_err() || raw_path.chars().any(char::is_control) {
             first.insert(hold("has a name that is no ordinary text"));
         }
-        match change.new_mode.as_str() {
-            "160000" => {
-                held.insert(hold("is a submodule"));
-            }
-            "120000" => match contents.get(change.new_id.as_str()) {
-                Some(target) => {
-                    if let Some(reason) = hazard::link_hazard(&raw_path, &String::from_utf8_lossy(target)) {
-                        held.insert(hold(reason));
-                    }
-                }
-                None => {
-                    held.insert(hold("symbolic link with an oversized target"));
-                }
-            },
-            "100755" if change.old_mode != "100755" => {
-                first.insert(hold("is newly executable"));
-            }
-            _ => {}
+        if change.new_mode == "100755" && change.old_mode != "100755" {
+            first.insert(hold("is newly executable"));
         }
         if size.is_some_and(|size| size > LARGE) {
             first.insert(hold("is large"));
@@ -202,11 +207,75 @@ pub(super) fn review(repository: &Path, base: &str, head: &str) -> Result<Review
         });
     }
     for folder in embedded_repositories(repository, head, &changes)? {
-        held.insert(Remark { path: display(&folder), reason: "is a git repository inside the tree" });
+        held.insert(Remark { path: display(&folder), reason: EMBEDDED, commit: None });
     }
+    let in_passing = held_in_passing(repository, base, head, rules, &held)?;
+    held.extend(in_passing);
     review.held_back = held.into_iter().collect();
     review.shown_first = first.into_iter().collect();
     Ok(review)
+}
+
+/// Why a path is held back by its name.
+fn named(path: &str, rules: &ReviewRules) -> Option<&'static str> {
+    hazard::held_back(path).or_else(|| rules.held_back.match_path(path).then_some("is held back by your configuration"))
+}
+
+/// Why a path is held back by what it is: a submodule, or a link with a target that hurts.
+fn kind(change: &RawChange, path: &str, contents: &HashMap<String, Vec<u8>>) -> Option<&'static str> {
+    match change.new_mode.as_str() {
+        "160000" => Some("is a submodule"),
+        "120000" => match contents.get(change.new_id.as_str()) {
+            Some(target) => hazard::link_hazard(path, &String::from_utf8_lossy(target)),
+            None => Some("symbolic link with an oversized target"),
+        },
+        _ => None,
+    }
+}
+
+/// What is to be held back though the last commit no longer has it. `held` is what the last one has.
+fn held_in_passing(
+    repository: &Path,
+    base: &str,
+    head: &str,
+    rules: &ReviewRules,
+    held: &BTreeSet<Remark>,
+) -> Result<Vec<Remark>, WorkspaceError> {
+    let Some(mut passing) = passing::changes(repository, base, head)? else {
+        let reason = "has more commits than are looked into one by one";
+        return Ok(vec![Remark { path: ".".to_owned(), reason, commit: None }]);
+    };
+    passing.retain(|passing| passing.change.status != 'D');
+    let links: Vec<RawChange> = passing
+        .iter()
+        .filter(|passing| passing.change.new_mode == "120000")
+        .map(|passing| passing.change.clone())
+        .collect();
+    let sizes = sizes(repository, links.iter().map(|link| link.new_id.as_str()))?;
+    let targets = contents(repository, &links, &sizes)?;
+    let mut seen: BTreeSet<String> = held.iter().map(|remark| remark.path.clone()).collect();
+    let mut found = Vec::new();
+    let mut hold = |path: String, reason, commit: &str| {
+        if seen.insert(path.clone()) {
+            found.push(Remark { path, reason, commit: Some(commit.to_owned()) });
+        }
+    };
+    for PassingChange { commit, change } in &passing {
+        let raw_path = String::from_utf8_lossy(&change.path);
+        if let Some(reason) = named(&raw_path, rules).or_else(|| kind(change, &raw_path, &targets)) {
+            hold(display(&change.path), reason, commit);
+        }
+    }
+    if let Some(last) = passing.iter().rfind(|passing| looks_embedded(&passing.change.path)) {
+        // The parts of a repository may come in several commits, or be in the base already: all that was ever there is
+        // taken together.
+        let listing = Git::at(repository, "ls-tree").args(["-r", "-z", "--name-only", base]).output()?;
+        let brought = passing.iter().map(|passing| passing.change.path.as_slice());
+        for folder in bare_repositories(listing.split(|byte| *byte == 0).chain(brought)) {
+            hold(display(&folder), EMBEDDED, &last.commit);
+        }
+    }
+    Ok(found)
 }
 
 /// A path for people: one line, nothing hidden; bytes that are no UTF-8 as `\xNN`.
@@ -319,34 +388,43 @@ fn contents(
     Ok(contents)
 }
 
-/// Folders of the head that git would take for a bare repository: `HEAD`, `objects/` and `refs/` side by side.
-fn embedded_repositories(repository: &Path, head: &str, changes: &[RawChange]) -> Result<Vec<Vec<u8>>, WorkspaceError> {
-    let part = |component: &[u8]| match hazard::normalise(&String::from_utf8_lossy(component)).as_str() {
-        "head" => 1u8,
+/// Which part of a repository a name could be: bits of 7.
+fn repository_part(component: &[u8]) -> u8 {
+    match hazard::normalise(&String::from_utf8_lossy(component)).as_str() {
+        "head" => 1,
         "objects" => 2,
         "refs" => 4,
         _ => 0,
-    };
-    let suspicious = changes
-        .iter()
-        .filter(|change| change.status != 'D')
-        .any(|change| change.path.split(|byte| *byte == b'/').any(|component| part(component) != 0));
-    if !suspicious {
+    }
+}
+
+fn looks_embedded(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|component| repository_part(component) != 0)
+}
+
+/// Folders of the head that git would take for a bare repository.
+fn embedded_repositories(repository: &Path, head: &str, changes: &[RawChange]) -> Result<Vec<Vec<u8>>, WorkspaceError> {
+    if !changes.iter().any(|change| change.status != 'D' && looks_embedded(&change.path)) {
         return Ok(Vec::new());
     }
     let listing = Git::at(repository, "ls-tree").args(["-r", "-z", "--name-only", head]).output()?;
+    Ok(bare_repositories(listing.split(|byte| *byte == 0)))
+}
+
+/// Folders with `HEAD`, `objects/` and `refs/` side by side, among all these paths.
+fn bare_repositories<'a>(paths: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     let mut found: BTreeMap<Vec<u8>, u8> = BTreeMap::new();
-    for path in listing.split(|byte| *byte == 0) {
+    for path in paths {
         let mut start = 0;
         for component in path.split(|byte| *byte == b'/') {
-            let bit = part(component);
+            let bit = repository_part(component);
             if bit != 0 {
                 *found.entry(path[..start.max(1) - 1].to_vec()).or_default() |= bit;
             }
             start += component.len() + 1;
         }
     }
-    Ok(found.into_iter().filter(|(_, bits)| *bits == 7).map(|(folder, _)| folder).collect())
+    found.into_iter().filter(|(_, bits)| *bits == 7).map(|(folder, _)| folder).collect()
 }
 
 /// How a difference is shown.

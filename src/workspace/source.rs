@@ -139,13 +139,7 @@ pub fn inspect(source: &Path, spec: &WorkspaceSpec) -> Result<SourceState, Works
         })?;
     check_object_id(&base)?;
     let settings = settings(&places)?;
-    let remotes = settings
-        .iter()
-        .filter_map(|(key, value)| {
-            let name = key.strip_prefix("remote.")?.strip_suffix(".url")?;
-            Some((name.to_owned(), without_credentials(value)))
-        })
-        .collect();
+    let remotes = remotes(&settings);
     let partial = settings
         .iter()
         .any(|(key, _)| key == "extensions.partialclone" || (key.starts_with("remote.") && key.ends_with(".promisor")));
@@ -159,6 +153,25 @@ pub fn inspect(source: &Path, spec: &WorkspaceSpec) -> Result<SourceState, Works
     }
     let dirty = current.is_some() && !changed_paths(&places, &settings, None)?.is_empty();
     Ok(SourceState { branch, base, remotes, dirty, shallow, partial, cut })
+}
+
+/// A repository's top folder and its remotes, also of one without a commit.
+///
+/// # Errors
+/// When the folder is in no repository with a working tree.
+pub fn describe(folder: &Path) -> Result<(PathBuf, BTreeMap<String, String>), WorkspaceError> {
+    let places = Places::find(folder)?;
+    let remotes = remotes(&settings(&places)?);
+    Ok((places.work_tree, remotes))
+}
+
+/// URLs of the remotes by name, without user names and passwords (but for the user of ssh).
+fn remotes(settings: &[(String, String)]) -> BTreeMap<String, String> {
+    let url = |(key, value): &(String, String)| {
+        let name = key.strip_prefix("remote.")?.strip_suffix(".url")?;
+        Some((name.to_owned(), without_credentials(value)))
+    };
+    settings.iter().filter_map(url).collect()
 }
 
 /// The repository's own settings; git gives section and last part of a key in lower case.
@@ -406,17 +419,12 @@ pub fn clone_request(
     state: &SourceState,
     project: &ProjectName,
     sandbox: &SandboxName,
-    session: &str,
     https_hosts: &[String],
-    extra: Vec<(String, String)>,
 ) -> CloneRequest {
     let mut config = vec![
         ("user.name".to_owned(), format!("{project}-agent[bot]")),
         ("user.email".to_owned(), format!("{project}-agent@sandbox.invalid")),
         ("sandbox.name".to_owned(), sandbox.to_string()),
-        ("sandbox.session".to_owned(), session.to_owned()),
-        ("trailer.Sandbox-Session.command".to_owned(), "git config sandbox.session".to_owned()),
-        ("trailer.Sandbox-Session.ifExists".to_owned(), "doNothing".to_owned()),
     ];
     for host in https_hosts {
         let key = format!("url.https://{host}/.insteadOf");
@@ -424,7 +432,6 @@ pub fn clone_request(
             config.push((key.clone(), address));
         }
     }
-    config.extend(extra);
     CloneRequest {
         directory: directory.to_owned(),
         branch: state.branch.clone(),

@@ -15,6 +15,7 @@ use hickory_proto::rr::RecordType;
 use serde_json::json;
 
 mod harness;
+mod inspection;
 
 use harness::{Harness, connect, echo, http};
 

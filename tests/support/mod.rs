@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 
@@ -18,15 +19,43 @@ pub(crate) fn docker(arguments: &[&str]) -> Output {
     Command::new("docker").args(arguments).output().expect("the docker command is installed")
 }
 
+/// What a program said.
+pub(crate) fn text(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).into_owned()
+}
+
+/// Waits until something holds, and says what did not.
+pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < limit, "{what} did not happen within {limit:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What `sandbox status` says of a project.
+pub(crate) fn status(home: &Home, project: &str) -> serde_json::Value {
+    let output = home.sandbox().args(["status", project, "--format", "json"]).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
+}
+
 /// A launcher with state and configuration of its own. The cache is shared by all tests: it holds packages by digest.
 pub(crate) struct Home {
     folder: TempDir,
+    /// When the test began, in seconds since the epoch.
+    began: i64,
 }
 
 impl Home {
     pub(crate) fn new() -> Self {
         engine();
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self::without_engine()
+    }
+
+    /// For commands that talk to no engine.
+    pub(crate) fn without_engine() -> Self {
+        let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        Self { folder: tempfile::tempdir().unwrap(), began: i64::try_from(began).unwrap() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -45,7 +74,12 @@ impl Home {
 
     /// The launcher.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_sandbox")))
+    }
+
+    /// A launcher of another path.
+    pub(crate) fn command_of(&self, launcher: &Path) -> Command {
+        let mut command = Command::new(launcher);
         command.envs(self.variables()).env_remove("SANDBOX_LOG").env("CI", "true").current_dir("/");
         command
     }
@@ -132,9 +166,9 @@ pub(crate) fn assert_no_canary(home: &Home, project: &str, canaries: &[&str]) {
     let root = docker(&["info", "--format", "{{.DockerRootDir}}"]);
     let root = String::from_utf8_lossy(&root.stdout).trim().to_owned();
     for folder in ["containers", "volumes", "overlay2"] {
-        grep(&Path::new(&root).join(folder), canaries);
+        grep(&Path::new(&root).join(folder), home.began, canaries);
     }
-    grep(home.path(), canaries);
+    grep(home.path(), 0, canaries);
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         if entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
             for file in ["environ", "cmdline"] {
@@ -147,8 +181,8 @@ pub(crate) fn assert_no_canary(home: &Home, project: &str, canaries: &[&str]) {
     }
 }
 
-/// Searches a folder on this file system alone: what is mounted in it is memory, where secrets belong.
-fn grep(folder: &Path, canaries: &[&str]) {
+/// Searches the files of a folder that changed after a time. What is mounted in it is memory, where secrets belong.
+fn grep(folder: &Path, since: i64, canaries: &[&str]) {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(top) = fs::metadata(folder) else { return };
     let mut open = vec![folder.to_path_buf()];
@@ -160,7 +194,7 @@ fn grep(folder: &Path, canaries: &[&str]) {
             }
             if metadata.is_dir() {
                 open.push(entry.path());
-            } else if metadata.is_file() && metadata.len() < 4 << 20 {
+            } else if metadata.is_file() && metadata.ctime() >= since && metadata.len() < 4 << 20 {
                 let bytes = fs::read(entry.path()).unwrap_or_default();
                 for canary in canaries {
                     let found = bytes.windows(canary.len()).any(|window| window == canary.as_bytes());

@@ -105,6 +105,7 @@ async fn row(
             Delivery::File { name } => format!("file {name}"),
             Delivery::Git { host } => format!("git {host}"),
             Delivery::Environment { variable } => format!("variable {variable}"),
+            Delivery::Broker { host, .. } => format!("broker {host}"),
         },
         state: State::Ok,
         status: "ok".to_owned(),

@@ -28,13 +28,22 @@ impl Write for Reported {
 /// what was reported until the connection ended.
 async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
     let reported = Reported::default();
-    let rule = AllowRule { host: "listed.example".parse().unwrap(), port, allow_private: Vec::new(), origin: None };
-    let shared = Shared {
-        policy: watch::Sender::new(Some(Arc::new(Policy { allow: vec![rule] }))),
+    let rule = AllowRule {
+        host: "listed.example".parse().unwrap(),
+        port,
+        allow_private: Vec::new(),
+        rules: Vec::new(),
+        broker: None,
+        origin: None,
+    };
+    let shared = Arc::new(Shared {
+        policy: watch::Sender::new(Some(Arc::new(Policy { allow: vec![rule], ..Policy::default() }))),
         reporter: Reporter::start(reported.clone()).unwrap(),
         resolver: TokioResolver::builder_tokio().unwrap().build().unwrap(),
+        authority: Authority::generate().unwrap(),
+        broker: Broker::default(),
         last: AtomicU64::new(0),
-    };
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {
@@ -48,7 +57,7 @@ async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
         String::from_utf8_lossy(&got).into_owned()
     });
     let (upstream, count) = Counted::new(TcpStream::connect(address).await.unwrap());
-    let dialled = Dialled { upstream, count, address, rule: None };
+    let dialled = Dialled { upstream, count, address, rule: None, inspected: false };
     let (mut client, served): (DuplexStream, DuplexStream) = duplex(64 << 10);
     client.write_all(sent).await.unwrap();
     if port != 80 || sent.is_empty() {

@@ -5,7 +5,11 @@ use std::path::Path;
 use super::resolve::{deliverable, variable_name};
 use super::vault;
 use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, SharedWith};
+use crate::network::name::HostPattern;
+use crate::network::placement::Placement;
+use crate::network::policy::{AllowRule, Policy};
 use crate::project::name::{CredentialName, ProjectName};
+use crate::project::problem::Place;
 use crate::project::quantity;
 use crate::project::reader::{Fields, Reader};
 use crate::project::yaml::{Node, Value};
@@ -31,7 +35,8 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
 ];
 /// Keys of `deliver`.
 pub(in crate::project) const DELIVER: &[&str] = &["file", "git", "environment"];
-const DELIVER_AND_LATER: &[&str] = &["file", "git", "environment", "broker", "header"];
+/// Keys of `deliver` with `broker`; at most one of the middle four.
+pub(in crate::project) const BROKER: &[&str] = &["broker", "header", "bearer", "basic", "query", "environment"];
 /// Keys of `shared_with`.
 pub(in crate::project) const SHARED: &[&str] = &["projects", "reason"];
 
@@ -131,16 +136,20 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
 }
 
 fn delivery(reader: &mut Reader, node: &Node) -> Option<Delivery> {
-    let fields = reader.fields(node, "`deliver`", DELIVER_AND_LATER)?;
-    if let Some(node) = fields.get("broker").or_else(|| fields.get("header")) {
-        let message = "delivery by the gateway (`broker`) needs TLS termination, which this version does not have";
-        reader.report(node.place, message, "write `deliver: { file: NAME }`; the agent can then read the value");
-        return None;
+    if let Value::Map(entries) = &node.value
+        && entries.iter().any(|(key, _)| BROKER[..5].contains(&key.text.as_str()))
+    {
+        return broker(reader, node);
     }
+    let fields = reader.fields(node, "`deliver`", DELIVER)?;
     let given: Vec<_> = DELIVER.iter().filter_map(|key| fields.get(key).map(|node| (*key, node))).collect();
     let [(key, node)] = given.as_slice() else {
         let message = "`deliver` names no way or more than one";
-        reader.report(fields.place, message, "write one of `file: NAME`, `git: HOST` or `environment: VARIABLE`");
+        reader.report(
+            fields.place,
+            message,
+            "write one of `broker: HOST`, `file: NAME`, `git: HOST` or `environment: VARIABLE`",
+        );
         return None;
     };
     match *key {
@@ -153,11 +162,82 @@ fn delivery(reader: &mut Reader, node: &Node) -> Option<Delivery> {
             let host = reader.parsed(node, "`deliver.git`", "a host such as git.example.com", |text| text.parse().ok());
             Some(Delivery::Git { host: host? })
         }
+        _ => Some(Delivery::Environment { variable: environment(reader, node)? }),
+    }
+}
+
+fn environment(reader: &mut Reader, node: &Node) -> Option<String> {
+    let example = "a variable such as API_KEY that the launcher does not set itself";
+    reader.parsed(node, "`deliver.environment`", example, |text| deliverable(text).then(|| text.to_owned()))
+}
+
+/// `broker: HOST` with the place of the credential in a request; a bearer token when none is named.
+fn broker(reader: &mut Reader, node: &Node) -> Option<Delivery> {
+    let fields = reader.fields(node, "`deliver` with `broker`", BROKER)?;
+    let Some(host) = fields.get("broker") else {
+        let message = "`deliver` says where in a request the credential stands, and not of which host";
+        reader.report(fields.place, message, "write { broker: api.example.com, header: x-api-key }");
+        return None;
+    };
+    let host = reader.parsed(host, "`deliver.broker`", "a host such as api.example.com", |text| text.parse().ok())?;
+    let given: Vec<_> = BROKER[1..5].iter().filter_map(|key| fields.get(key).map(|node| (*key, node))).collect();
+    let placement = match given.as_slice() {
+        [] => Some(Placement::Bearer),
+        [("bearer", node)] if matches!(node.value, Value::Bool(true)) => Some(Placement::Bearer),
+        [("bearer", node)] => {
+            reader.report(node.place, "`deliver.bearer` is not `true`", "write `bearer: true`, or leave it out");
+            None
+        }
+        [("header", node)] => {
+            reader.parsed(node, "`deliver.header`", "a header field such as x-api-key", Placement::header)
+        }
+        [("basic", node)] => reader.parsed(node, "`deliver.basic`", "a user such as x-access-token", Placement::basic),
+        [("query", node)] => reader.parsed(node, "`deliver.query`", "a parameter such as key", Placement::query),
         _ => {
-            let example = "a variable such as API_KEY that the launcher does not set itself";
-            let variable = reader
-                .parsed(node, "`deliver.environment`", example, |text| deliverable(text).then(|| text.to_owned()))?;
-            Some(Delivery::Environment { variable })
+            let message = "a brokered credential stands in more than one place";
+            reader.report(fields.place, message, "write one of `header`, `bearer`, `basic` and `query`");
+            None
+        }
+    };
+    let variable = match fields.get("environment") {
+        None => None,
+        Some(node) => Some(environment(reader, node)?),
+    };
+    Some(Delivery::Broker { host, placement: placement?, variable })
+}
+
+/// Has the gateway put a brokered credential into the requests to its host. The host needs an entry of its own, so that
+/// it is plain for which host TLS is terminated.
+pub(super) fn link(
+    reader: &mut Reader,
+    network: &mut Policy,
+    name: &CredentialName,
+    spec: &CredentialSpec,
+    place: Place,
+) {
+    let Delivery::Broker { host, .. } = &spec.deliver else { return };
+    let own = |rule: &AllowRule| matches!(&rule.host, HostPattern::Exact(exact) if exact == host);
+    if !network.allow.iter().any(own) {
+        let message = format!("`{name}` is brokered for `{host}`, which has no entry of its own in `network.allow`");
+        reader.report(place, message, format!("add `- {host}` to `network.allow`"));
+        return;
+    }
+    let hidden =
+        network.allow.iter().any(|rule| own(rule) && network.find(host, rule.port).is_some_and(|first| !own(first)));
+    if hidden {
+        let message =
+            format!("an entry with `*` before the one of `{host}` would let requests through without `{name}`");
+        reader.report(place, message, format!("move the entry of `{host}` in `network.allow` before it"));
+        return;
+    }
+    for rule in network.allow.iter_mut().filter(|rule| own(rule)) {
+        match &rule.broker {
+            None => rule.broker = Some(name.to_string()),
+            Some(other) => {
+                let message = format!("`{host}` has the brokered credential `{other}` already");
+                reader.report(place, message, "broker one credential for each host");
+                return;
+            }
         }
     }
 }

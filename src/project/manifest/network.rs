@@ -1,4 +1,4 @@
-//! Reads `network.allow`: short entries (`host`, port 443) and long ones (`{ host, port, allow_private }`).
+//! Reads `network.allow`: short entries (`host`, port 443) and long ones (`{ host, port, allow_private, rules }`).
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -6,18 +6,23 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use crate::network::address::special_use;
-use crate::network::name::{HostNameError, HostPattern};
+use crate::network::name::{HostName, HostNameError, HostPattern};
 use crate::network::policy::{AllowRule, Policy};
+use crate::network::request::RequestRule;
+use crate::project::problem::Place;
 use crate::project::reader::Reader;
 use crate::project::yaml::{Node, Value};
 
 /// Keys of `network`.
 pub(in crate::project) const NETWORK: &[&str] = &["allow"];
-/// Keys of a long entry; `rules` is known so that its refusal says more than "unknown key".
+/// Keys of a long entry.
 pub(in crate::project) const RULE: &[&str] = &["host", "port", "allow_private", "rules"];
 
 /// Entries that a list may have.
 const RULE_LIMIT: usize = 500;
+
+/// Methods and paths that an entry may have.
+const REQUEST_LIMIT: usize = 64;
 
 /// The allow list; empty when the manifest has none.
 pub(super) fn policy(reader: &mut Reader, node: Option<&Node>, path: &Path) -> Policy {
@@ -34,12 +39,15 @@ pub(super) fn policy(reader: &mut Reader, node: Option<&Node>, path: &Path) -> P
         return policy;
     }
     let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let mut entries = Vec::new();
     for item in items {
         let mut rule = match &item.value {
             Value::Text(_) => host(reader, item, &[]).map(|host| AllowRule {
                 host,
                 port: 443,
                 allow_private: Vec::new(),
+                rules: Vec::new(),
+                broker: None,
                 origin: None,
             }),
             _ => long(reader, item),
@@ -47,20 +55,16 @@ pub(super) fn policy(reader: &mut Reader, node: Option<&Node>, path: &Path) -> P
         if let Some(rule) = &mut rule {
             rule.origin = Some(format!("{file}:{}", item.place.line));
         }
-        policy.allow.extend(rule);
+        entries.extend(rule.map(|rule| (item.place, rule)));
     }
+    check_overlaps(reader, &entries);
+    policy.allow = entries.into_iter().map(|(_, rule)| rule).collect();
     policy
 }
 
 fn long(reader: &mut Reader, item: &Node) -> Option<AllowRule> {
     let fields = reader.fields(item, "an entry of `network.allow`", RULE)?;
-    if let Some(node) = fields.get("rules") {
-        reader.report(
-            node.place,
-            "rules for methods and paths need TLS termination, which this version does not have",
-            "take `rules` out; the whole host is then reachable, so ask whether it should be in the list",
-        );
-    }
+    let rules = fields.get("rules").map(|node| requests(reader, node)).unwrap_or_default();
     let mut allow_private = Vec::new();
     if let Some(node) = fields.get("allow_private") {
         let single = std::slice::from_ref(node);
@@ -87,7 +91,67 @@ fn long(reader: &mut Reader, item: &Node) -> Option<AllowRule> {
         return None;
     };
     let host = host(reader, node, &allow_private)?;
-    Some(AllowRule { host, port, allow_private, origin: None })
+    if !rules.is_empty() && matches!(host, HostPattern::Address(_)) {
+        let remedy = "write the host's name, or take `rules` out";
+        reader.report(node.place, "an address has `rules`, and TLS to an address names no host to check", remedy);
+    }
+    Some(AllowRule { host, port, allow_private, rules, broker: None, origin: None })
+}
+
+/// The methods and paths of one host.
+fn requests(reader: &mut Reader, node: &Node) -> Vec<RequestRule> {
+    let Value::List(items) = &node.value else {
+        reader.report(node.place, "`rules` is not a list", "write [\"GET /path/**\"]");
+        return Vec::new();
+    };
+    if items.is_empty() || items.len() > REQUEST_LIMIT {
+        let message = format!("`rules` has {} entries, 1 to {REQUEST_LIMIT} are allowed", items.len());
+        reader.report(node.place, message, "write the methods and paths, or take `rules` out to allow the whole host");
+        return Vec::new();
+    }
+    let mut rules = Vec::new();
+    for item in items {
+        let example = "a method and a path such as \"GET /acme/api.git/**\"";
+        let Some(text) = reader.text(item, "a rule", example) else { continue };
+        match text.parse::<RequestRule>() {
+            Ok(rule) => rules.push(rule),
+            Err(error) => reader.report(item.place, error.to_string(), format!("write {example}")),
+        }
+    }
+    rules
+}
+
+/// Refuses an entry that would let through what the rules of another entry for the same host refuse. The first entry
+/// that covers a host decides, so such a list would mean something else than it says.
+fn check_overlaps(reader: &mut Reader, entries: &[(Place, AllowRule)]) {
+    for (index, (_, first)) in entries.iter().enumerate() {
+        for (place, second) in &entries[index + 1..] {
+            let differ = if first.port == second.port {
+                first.rules != second.rules
+            } else {
+                first.rules.is_empty() != second.rules.is_empty()
+            };
+            if differ && overlap(&first.host, &second.host) {
+                let before = first.origin.as_deref().unwrap_or("another entry");
+                let message = format!("`{}` is also covered by {before}, with other `rules`", second.host);
+                let remedy = "write the same rules at both entries, or one entry with all of them";
+                reader.report(*place, message, remedy);
+            }
+        }
+    }
+}
+
+/// Whether some host is covered by both patterns.
+fn overlap(one: &HostPattern, other: &HostPattern) -> bool {
+    let below = |name: &HostName, parent: &HostName| HostPattern::Below(parent.clone()).matches(name);
+    match (one, other) {
+        (HostPattern::Exact(one), HostPattern::Exact(other)) => one == other,
+        (HostPattern::Exact(name), HostPattern::Below(parent))
+        | (HostPattern::Below(parent), HostPattern::Exact(name)) => below(name, parent),
+        (HostPattern::Below(one), HostPattern::Below(other)) => one == other || below(one, other) || below(other, one),
+        (HostPattern::Address(one), HostPattern::Address(other)) => one == other,
+        (HostPattern::Address(_), _) | (_, HostPattern::Address(_)) => false,
+    }
 }
 
 fn network(text: &str) -> Option<IpNet> {

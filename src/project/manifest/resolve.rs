@@ -7,6 +7,7 @@ use super::credential;
 use super::network;
 use super::{Manifest, Resources, WorkspaceSpec};
 use crate::image::reference::{Digest, ImageChoice, ReferenceError};
+use crate::network::policy::Policy;
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::problem::Place;
 use crate::project::reader::{Fields, Reader};
@@ -47,9 +48,9 @@ pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, text: 
         }),
     };
     let workspace = workspace(reader, &fields, &root);
-    let network = network::policy(reader, fields.get("network"), path);
+    let mut network = network::policy(reader, fields.get("network"), path);
     let environment = environment(reader, &fields);
-    let credentials = credentials(reader, &fields, &root);
+    let credentials = credentials(reader, &fields, &root, &mut network);
     let resources = resources(reader, &fields);
     if !reader.problems.is_empty() {
         return None;
@@ -239,6 +240,7 @@ fn credentials(
     reader: &mut Reader,
     fields: &Fields<'_>,
     root: &Path,
+    network: &mut Policy,
 ) -> BTreeMap<CredentialName, crate::credential::spec::CredentialSpec> {
     let mut credentials = BTreeMap::new();
     let Some(node) = fields.get("credentials") else { return credentials };
@@ -255,6 +257,7 @@ fn credentials(
             ),
             Ok(name) => {
                 if let Some(spec) = credential::spec(reader, &name, node, root) {
+                    credential::link(reader, network, &name, &spec, node.place);
                     credentials.insert(name, spec);
                 }
             }

@@ -85,6 +85,22 @@ fn stops_at_nesting_and_size_that_no_honest_file_has() {
 }
 
 #[test]
+fn tells_what_is_wrong_with_rules_for_requests() {
+    insta::assert_snapshot!(refusal(
+        r#"network:
+  allow:
+    - { host: a.example.com, rules: [] }
+    - { host: b.example.com, rules: "GET /" }
+    - { host: c.example.com, rules: ["/x", "get /x", "GET x", "GET /a/../b", "GET /a**", "GET /x?y", "TRACE /"] }
+    - { host: 10.0.0.1, allow_private: 10.0.0.0/24, rules: ["GET /"] }
+    - { host: d.example.com, rules: ["GET /x"] }
+    - d.example.com
+    - "*.example.com"
+"#
+    ));
+}
+
+#[test]
 fn tells_every_fault_at_once() {
     insta::assert_snapshot!(refusal("netwrk: {}\nimage: ubuntu:24.04\nresources: { memory: 4GB, cpus: two }\n"));
 }
@@ -102,7 +118,6 @@ fn tells_what_is_wrong_with_the_network() {
     - example.com:8443
     - { host: example.com, port: 70000 }
     - { host: example.com, allow_private: 10.0.0.1/8 }
-    - { host: github.com, rules: [GET /] }
     - { port: 22 }
 "#
     ));
@@ -160,6 +175,15 @@ fn tells_what_is_wrong_with_a_credential() {
   a: { provider: vault, mount: kv }
   b: { provider: github-app, app_id: 1 }
   c: { provider: store, deliver: { broker: api.example.com } }
+  c1: { provider: store, deliver: { header: x-api-key } }
+  c2: { provider: store, deliver: { broker: listed.example.com, header: Host } }
+  c3: { provider: store, deliver: { broker: listed.example.com, header: x-api-key, query: key } }
+  c4: { provider: store, deliver: { broker: "*.example.com" } }
+  c5: { provider: store, deliver: { broker: listed.example.com, file: key } }
+  c6: { provider: store, deliver: { broker: listed.example.com } }
+  c7: { provider: store, deliver: { broker: listed.example.com, basic: me } }
+  c8: { provider: store, deliver: { broker: below.example.com, bearer: false } }
+  c9: { provider: store, deliver: { broker: below.example.com } }
   d: { provider: store, deliver: { file: ../x } }
   e: { provider: store, deliver: { environment: LD_PRELOAD } }
   f: { provider: exec, command: "op read" }
@@ -167,6 +191,7 @@ fn tells_what_is_wrong_with_a_credential() {
   h: { provider: store, max_age: 30 }
   i: { provider: nothing }
   j: { provider: store, command: [x] }
+network: { allow: [listed.example.com, "*.example.com", below.example.com] }
 "#
     ));
 }

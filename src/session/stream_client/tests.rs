@@ -221,6 +221,34 @@ async fn clones_a_bundle_joins_it_and_sends_new_commits_back() {
 }
 
 #[tokio::test]
+async fn every_commit_names_its_session_however_it_is_made() {
+    let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    make_source(source.path());
+    let (_child, mut client) = session();
+    let bundle = std::fs::read(source.path().join(".git/out")).unwrap();
+    client.clone_bundle(clone_request(target.path(), vec![]), &bundle[..]).await.unwrap();
+    let commit = |session: &str, arguments: &[&str], editor: &str| {
+        let output = Git::new("git")
+            .args(["commit", "--quiet", "--allow-empty"])
+            .args(arguments)
+            .current_dir(target.path())
+            .envs([("SANDBOX_SESSION", session), ("GIT_EDITOR", editor)])
+            .output()
+            .unwrap();
+        let trailers = git(target.path(), &["log", "-1", "--format=%(trailers:key=Sandbox-Session,valueonly)"]);
+        (output.status.success(), trailers)
+    };
+    assert_eq!(commit("first", &["-m", "plain"], "false"), (true, "first".into()));
+    assert_eq!(commit("first", &["-m", "quick", "--no-verify"], "false"), (true, "first".into()));
+    assert_eq!(commit("first", &[], "sh -c 'echo written > $0'"), (true, "first".into()));
+    assert_eq!(commit("second", &["--amend", "--no-edit"], "false"), (true, "first\nsecond".into()));
+    assert_eq!(commit("second", &["--amend", "--no-edit"], "false"), (true, "first\nsecond".into()));
+    // Nothing written is still nothing: git gives up.
+    assert!(!commit("third", &[], "true").0);
+    assert_eq!(commit("", &["-m", "no session"], "false"), (true, String::new()));
+}
+
+#[tokio::test]
 async fn clones_a_cut_history_and_an_empty_one() {
     let folders = tempfile::tempdir().unwrap();
     let path = |name: &str| {

@@ -1,0 +1,467 @@
+//! Reads every request to a host that has rules, and passes on those that a rule allows.
+//!
+//! Towards the agent the gateway is the host, by a certificate of [`super::authority`]; towards the host it is a client
+//! that verifies it. Both sides speak the same version of HTTP, and each request is built anew from parsed parts, so
+//! that no framing of the agent's reaches the host.
+
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1 as client1, http2 as client2};
+use hyper::server::conn::{http1 as server1, http2 as server2};
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::gateway::authority::AuthorityError;
+use crate::gateway::connection::Shared;
+use crate::gateway::forward::strip;
+use crate::gateway::hello::offered_protocols;
+use crate::gateway::protocol::{Event, RequestDecision};
+use crate::gateway::report::visible;
+use crate::gateway::request::{HEAD_LIMIT, split_authority};
+use crate::gateway::stream::Rewound;
+use crate::network::name::{Host, HostName};
+use crate::network::request::RequestPath;
+
+/// How long a TLS handshake may take, on either side.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may wait for its next request's head.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Requests at once on one connection.
+const STREAM_LIMIT: u32 = 32;
+
+/// Streams that a client may reset before the gateway has taken them (CVE-2023-44487).
+const RESET_LIMIT: usize = 20;
+
+/// Bytes that wait for each stream and for each connection.
+const WINDOW: u32 = 256 << 10;
+
+/// Why a connection to a host with rules was not served.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// The certificates failed.
+    #[error("TLS cannot be terminated")]
+    Authority(#[from] AuthorityError),
+    /// The handshake with the host failed, or its certificate is not valid.
+    #[error("no verified TLS connection to the host")]
+    Upstream(#[source] io::Error),
+    /// The handshake with the agent's program failed.
+    #[error("no TLS connection from the client, which has to trust the session's authority")]
+    Client(#[source] io::Error),
+    /// HTTP failed.
+    #[error("HTTP failed")]
+    Http(#[from] hyper::Error),
+}
+
+/// What a connection that is inspected is for.
+#[derive(Debug, Clone)]
+pub struct Inspected {
+    /// Number of the connection.
+    pub connection: u64,
+    /// The host that was connected to.
+    pub host: Host,
+    /// Its port.
+    pub port: u16,
+    /// Whether TLS carries it.
+    pub tls: bool,
+}
+
+type Answer = Response<Either<Incoming, Full<Bytes>>>;
+
+#[derive(Clone)]
+enum Upstream {
+    Http1(Arc<tokio::sync::Mutex<client1::SendRequest<Incoming>>>),
+    Http2(client2::SendRequest<Incoming>),
+}
+
+/// The two sides of a connection that stopped being HTTP.
+type Upgrades = Mutex<Option<(OnUpgrade, OnUpgrade)>>;
+
+/// Why a request is refused.
+struct Refusal {
+    status: StatusCode,
+    reason: &'static str,
+    detail: String,
+    next: String,
+}
+
+/// Serves a TLS connection, whose ClientHello was read and names the host.
+///
+/// # Errors
+/// When a handshake fails on either side.
+pub async fn serve_tls<C, U>(
+    shared: &Arc<Shared>,
+    inspected: Inspected,
+    name: &HostName,
+    hello: Vec<u8>,
+    client: C,
+    upstream: U,
+) -> Result<(), InspectError>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let known: [&[u8]; 2] = [b"h2", b"http/1.1"];
+    let mut protocols = offered_protocols(&hello);
+    protocols.retain(|protocol| known.contains(&protocol.as_slice()));
+    let expected =
+        ServerName::try_from(name.to_string()).map_err(|error| InspectError::Upstream(io::Error::other(error)))?;
+    let connector = TlsConnector::from(Arc::new(shared.authority.client(protocols)?));
+    let upstream = timeout(HANDSHAKE_TIMEOUT, connector.connect(expected, upstream))
+        .await
+        .map_err(|_| InspectError::Upstream(io::ErrorKind::TimedOut.into()))?
+        .map_err(InspectError::Upstream)?;
+    // What the host chose is all that the client is offered: both sides then speak the same version.
+    let chosen: Vec<Vec<u8>> = upstream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec).into_iter().collect();
+    let http2 = chosen.first().is_some_and(|protocol| protocol == b"h2");
+    let acceptor = TlsAcceptor::from(Arc::new(shared.authority.server(name, chosen)?));
+    let client = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(Rewound::new(hello, client)))
+        .await
+        .map_err(|_| InspectError::Client(io::ErrorKind::TimedOut.into()))?
+        .map_err(InspectError::Client)?;
+    if http2 {
+        serve2(shared, inspected, client, upstream).await
+    } else {
+        serve1(shared, inspected, client, upstream).await
+    }
+}
+
+/// Serves a connection in HTTP/1.
+///
+/// # Errors
+/// When HTTP fails.
+pub async fn serve1<C, U>(
+    shared: &Arc<Shared>,
+    inspected: Inspected,
+    client: C,
+    upstream: U,
+) -> Result<(), InspectError>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) =
+        client1::Builder::new().max_buf_size(HEAD_LIMIT).handshake(TokioIo::new(upstream)).await?;
+    // Dropped with this future, and what runs in it with it.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { drop(connection.with_upgrades().await) });
+    let upgraded: Arc<Upgrades> = Arc::default();
+    let upstream = Upstream::Http1(Arc::new(tokio::sync::Mutex::new(sender)));
+    let service = service_fn(|request| {
+        answer(shared.clone(), inspected.clone(), upstream.clone(), request, Some(upgraded.clone()))
+    });
+    let serving = server1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIMEOUT)
+        .max_buf_size(HEAD_LIMIT)
+        .serve_connection(TokioIo::new(client), service);
+    {
+        // The upgrade needs the client's stream back when the exchange is over.
+        let mut serving = pin!(serving.with_upgrades());
+        tokio::select! {
+            served = serving.as_mut() => served?,
+            _ = tasks.join_next() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await?;
+            }
+        }
+    }
+    let pair = upgraded.lock().ok().and_then(|mut pair| pair.take());
+    if let Some((client, upstream)) = pair {
+        let (client, upstream) = tokio::try_join!(client, upstream)?;
+        // How a WebSocket ends is for its two ends to know.
+        let _ = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await;
+    }
+    Ok(())
+}
+
+async fn serve2<C, U>(shared: &Arc<Shared>, inspected: Inspected, client: C, upstream: U) -> Result<(), InspectError>
+where
+    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = client2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_header_list_size(HEAD_LIMIT as u32)
+        .handshake(TokioIo::new(upstream))
+        .await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { drop(connection.await) });
+    let (shared, upstream) = (shared.clone(), Upstream::Http2(sender));
+    let service = service_fn(move |request| answer(shared.clone(), inspected.clone(), upstream.clone(), request, None));
+    let mut serving = pin!(
+        server2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(IDLE_TIMEOUT)
+            .max_concurrent_streams(STREAM_LIMIT)
+            .max_pending_accept_reset_streams(RESET_LIMIT)
+            .max_local_error_reset_streams(RESET_LIMIT)
+            .max_header_list_size(HEAD_LIMIT as u32)
+            .max_send_buf_size(WINDOW as usize)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .serve_connection(TokioIo::new(client), service)
+    );
+    tokio::select! {
+        served = serving.as_mut() => served?,
+        _ = tasks.join_next() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await?;
+        }
+    }
+    Ok(())
+}
+
+/// Judges one request and passes it on. An error ends the connection.
+async fn answer(
+    shared: Arc<Shared>,
+    inspected: Inspected,
+    upstream: Upstream,
+    mut request: Request<Incoming>,
+    upgraded: Option<Arc<Upgrades>>,
+) -> Result<Answer, io::Error> {
+    let upgrades = asks_for_websocket(&request);
+    let shown = (visible(request.method().as_str()), visible(request.uri().path()));
+    let client = upgrades.then(|| hyper::upgrade::on(&mut request));
+    let judged = judge(&shared, &inspected, &request, upgrades)
+        .and_then(|allowed| prepare(&shared, &inspected, request, allowed, upgrades));
+    let (allowed, reason, detail, rule, credential) = match &judged {
+        Ok((_, allowed)) => (true, "rule", None, Some(allowed.rule.clone()), allowed.credential.clone()),
+        Err(refusal) => (false, refusal.reason, Some(visible(&refusal.detail)), None, None),
+    };
+    let decision = RequestDecision {
+        connection: inspected.connection,
+        allowed,
+        reason: reason.to_owned(),
+        host: inspected.host.to_string(),
+        port: inspected.port,
+        method: shown.0,
+        path: shown.1,
+        rule,
+        credential,
+        detail,
+    };
+    if !shared.reporter.send(Event::Request(decision)).await {
+        // What cannot be reported does not happen.
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    let request = match judged {
+        Ok((request, _)) => request,
+        Err(refusal) => return Ok(refused(&refusal)),
+    };
+    let sent = match upstream {
+        Upstream::Http1(sender) => {
+            let mut sender = sender.lock().await;
+            match sender.ready().await {
+                Ok(()) => sender.send_request(request).await,
+                Err(error) => Err(error),
+            }
+        }
+        Upstream::Http2(mut sender) => match sender.ready().await {
+            Ok(()) => sender.send_request(request).await,
+            Err(error) => Err(error),
+        },
+    };
+    let Ok(mut response) = sent else { return Ok(failed("the host ended the connection without an answer")) };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let (Some(client), Some(upgraded)) = (client, upgraded) else {
+            return Ok(failed("the host changed the protocol without being asked to"));
+        };
+        let pair = (client, hyper::upgrade::on(&mut response));
+        if let Ok(mut upgraded) = upgraded.lock() {
+            *upgraded = Some(pair);
+        }
+        return Ok(response.map(Either::Left));
+    }
+    strip(response.headers_mut());
+    Ok(response.map(Either::Left))
+}
+
+/// Whether a request asks for a WebSocket (RFC 6455 section 4.1). Any other upgrade is dropped with its header field.
+fn asks_for_websocket(request: &Request<Incoming>) -> bool {
+    let upgrade = request.headers().get(header::UPGRADE);
+    request.version() == Version::HTTP_11
+        && upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// A request that may be sent.
+struct Allowed {
+    /// The path to send.
+    path: RequestPath,
+    /// The rule, and where it was written.
+    rule: String,
+    /// The brokered credential to put in.
+    credential: Option<String>,
+}
+
+/// What to do with a request, by the policy of this moment.
+fn judge(
+    shared: &Shared,
+    inspected: &Inspected,
+    request: &Request<Incoming>,
+    upgrades: bool,
+) -> Result<Allowed, Refusal> {
+    let bad = |reason, detail: String| Refusal {
+        status: StatusCode::BAD_REQUEST,
+        reason,
+        detail,
+        next: "send the request in its plain form".to_owned(),
+    };
+    // The HTTP library bounds its buffer, which a head that arrives at once may exceed a little.
+    let size: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if size > HEAD_LIMIT {
+        return Err(bad("request", format!("the header fields have more than {HEAD_LIMIT} bytes")));
+    }
+    check_names(inspected, request).map_err(|detail| bad("host", detail.to_owned()))?;
+    if request.method() == Method::CONNECT {
+        return Err(bad("request", "a tunnel inside a tunnel".to_owned()));
+    }
+    let path: RequestPath = request.uri().path().parse().map_err(|error| bad("path", format!("{error}")))?;
+    let policy = shared.policy.borrow().clone();
+    let entry = policy.as_ref().and_then(|policy| policy.find_host(&inspected.host, inspected.port));
+    let method = request.method().as_str();
+    let rule = entry.and_then(|entry| match entry.rules.as_slice() {
+        [] => Some("any request".to_owned()),
+        rules => rules.iter().find(|rule| rule.allows(method, upgrades, &path)).map(ToString::to_string),
+    });
+    match (entry, rule) {
+        (Some(entry), Some(rule)) => {
+            let origin = entry.origin.as_deref().unwrap_or("network.allow");
+            Ok(Allowed { path, rule: format!("{origin} {rule}"), credential: entry.broker.clone() })
+        }
+        _ => {
+            let word = if upgrades { "WEBSOCKET" } else { method };
+            let origin = entry.and_then(|entry| entry.origin.as_deref()).unwrap_or("sandbox.yaml");
+            let host = &inspected.host;
+            let path = visible(path.as_str());
+            Err(Refusal {
+                status: StatusCode::FORBIDDEN,
+                reason: "rule",
+                detail: format!("no rule allows {word} {path} on {host}"),
+                next: format!(
+                    "ask the developer to add a rule such as \"{word} {path}\" to `rules` of {host} at {origin}"
+                ),
+            })
+        }
+    }
+}
+
+/// Whether `Host`, `:authority` and an absolute target, as far as they are there, all name the host that was connected
+/// to. A second request for another host on an open connection would be domain fronting.
+fn check_names(inspected: &Inspected, request: &Request<Incoming>) -> Result<(), &'static str> {
+    let default = if inspected.tls { 443 } else { 80 };
+    let same = |text: &str| {
+        split_authority(text, Some(default)).is_ok_and(|(host, port)| host == inspected.host && port == inspected.port)
+    };
+    let mut fields = request.headers().get_all(header::HOST).iter();
+    let (first, second) = (fields.next(), fields.next());
+    if second.is_some() {
+        return Err("the request has two host fields");
+    }
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    if first.is_none() && authority.is_none() {
+        return Err("the request names no host");
+    }
+    let field = first.map(|value| value.to_str().unwrap_or_default());
+    if field.into_iter().chain(authority).all(same) {
+        Ok(())
+    } else {
+        Err("the request names another host than was connected to")
+    }
+}
+
+/// The request as it is sent, with its brokered credential.
+fn prepare(
+    shared: &Shared,
+    inspected: &Inspected,
+    request: Request<Incoming>,
+    allowed: Allowed,
+    upgrades: bool,
+) -> Result<(Request<Incoming>, Allowed), Refusal> {
+    let refusal = |reason, detail: String, next: &str| Refusal {
+        status: StatusCode::BAD_GATEWAY,
+        reason,
+        detail,
+        next: next.to_owned(),
+    };
+    let rebuilt = rebuild(inspected, request, &allowed.path, upgrades).ok_or_else(|| {
+        refusal("request", "the request cannot be passed on".to_owned(), "send the request in its plain form")
+    })?;
+    let Some(name) = &allowed.credential else { return Ok((rebuilt, allowed)) };
+    if !inspected.tls {
+        let next = "ask for the same by https";
+        return Err(refusal("credential", "a credential is never sent without TLS".to_owned(), next));
+    }
+    let (mut parts, body) = rebuilt.into_parts();
+    shared.broker.apply(name, &inspected.host, &mut parts).map_err(|error| {
+        let next = format!("ask the developer to look at `{name}` in `sandbox status`");
+        refusal("credential", error.to_string(), &next)
+    })?;
+    Ok((Request::from_parts(parts, body), allowed))
+}
+
+/// The request with the path that was judged and the host that was checked, and nothing that belongs to one connection.
+fn rebuild(
+    inspected: &Inspected,
+    request: Request<Incoming>,
+    path: &RequestPath,
+    upgrades: bool,
+) -> Option<Request<Incoming>> {
+    let (mut parts, body) = request.into_parts();
+    let target = match parts.uri.query() {
+        Some(query) => format!("{}?{query}", path.as_str()),
+        None => path.as_str().to_owned(),
+    };
+    let target: PathAndQuery = target.parse().ok()?;
+    let default = if inspected.tls { 443 } else { 80 };
+    let host = &inspected.host;
+    let authority = if inspected.port == default { host.to_string() } else { format!("{host}:{}", inspected.port) };
+    strip(&mut parts.headers);
+    if parts.version == Version::HTTP_2 {
+        parts.headers.remove(header::HOST);
+        parts.uri = Uri::builder().scheme("https").authority(authority).path_and_query(target).build().ok()?;
+    } else {
+        parts.version = Version::HTTP_11;
+        parts.headers.insert(header::HOST, HeaderValue::from_str(&authority).ok()?);
+        parts.uri = Uri::from(target);
+        if upgrades {
+            parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+    }
+    parts.extensions.clear();
+    Some(Request::from_parts(parts, body))
+}
+
+fn refused(refusal: &Refusal) -> Answer {
+    said(refusal.status, &json!({ "error": visible(&refusal.detail), "next": refusal.next }))
+}
+
+fn failed(reason: &str) -> Answer {
+    said(StatusCode::BAD_GATEWAY, &json!({ "error": reason }))
+}
+
+fn said(status: StatusCode, body: &serde_json::Value) -> Answer {
+    let mut response = Response::new(Either::Right(Full::new(Bytes::from(format!("{body}\n")))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,138 @@
+//! A running sandbox to which something happens: its limits are reached, its containers die, commands come at once.
+
+#![allow(clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
+
+mod support;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use support::{Home, Project, docker, eventually, status, text};
+
+/// A command that tells in the home folder how often it was started, and stays.
+const COUNTS: &[&str] = &["bash", "-c", "date +%s.%N >> ~/starts; exec sleep 600"];
+
+fn detached(home: &Home, project: &Project<'_>, command: &[&str]) {
+    let up = home.sandbox().args(["up", project.name(), "--detach", "--"]).args(command).output().unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+}
+
+fn inside(home: &Home, project: &Project<'_>, script: &str) -> (Option<i32>, String) {
+    let output = home.sandbox().args(["exec", project.name(), "--", "bash", "-c", script]).output().unwrap();
+    (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+}
+
+fn container(project: &Project<'_>, role: &str) -> String {
+    format!("sandbox-{}.main-{role}", project.name())
+}
+
+fn actions(home: &Home) -> String {
+    text(&home.sandbox().args(["audit", "log", "--format", "json"]).output().unwrap().stdout)
+}
+
+#[test]
+fn a_session_that_takes_more_disk_than_it_may_is_ended_and_says_so() {
+    let home = Home::new();
+    let project = Project::new(&home, "disk", "image: agent\nresources: { disk: 64MiB }\n");
+    detached(
+        &home,
+        &project,
+        &["bash", "-c", "head -c 60M /dev/zero > ~/a; sleep 14; head -c 60M /dev/zero > b; sleep 600"],
+    );
+    eventually("the end of the session", Duration::from_secs(60), || {
+        status(&home, project.name())["condition"] == "stopped"
+    });
+    let ended = status(&home, project.name())["ended"].to_string();
+    assert!(ended.contains("`resources.disk`") && ended.contains("64MiB"), "{ended}");
+    let log = actions(&home);
+    assert!(log.contains("session.disk_nearly_full"), "{log}");
+    // What it wrote is still there for review, and a new session has its say again.
+    let again = home.sandbox().args(["up", project.name(), "--", "bash", "-c", "rm b; ls ~/a"]).output().unwrap();
+    assert!(again.status.success(), "{}", text(&again.stderr));
+}
+
+#[test]
+fn a_session_that_lasts_longer_than_it_may_is_ended_and_says_so() {
+    let home = Home::new();
+    let project = Project::new(&home, "time", "image: agent\nresources: { session: 60s }\n");
+    detached(&home, &project, &["sleep", "600"]);
+    eventually("the end of the session", Duration::from_secs(90), || {
+        status(&home, project.name())["condition"] == "stopped"
+    });
+    let ended = status(&home, project.name())["ended"].to_string();
+    assert!(ended.contains("`resources.session`"), "{ended}");
+}
+
+#[test]
+fn a_relay_that_dies_is_started_again_and_the_agent_after_it() {
+    let home = Home::new();
+    let project = Project::new(&home, "relay", "image: agent\ncredentials:\n  token: { provider: store }\n");
+    let set =
+        home.sandbox().args(["credential", "set", "token", project.name()]).write_stdin("value").output().unwrap();
+    assert!(set.status.success(), "{}", text(&set.stderr));
+    detached(&home, &project, COUNTS);
+    eventually("the first start", Duration::from_secs(5), || inside(&home, &project, "wc -l < ~/starts").1 == "1\n");
+    assert!(docker(&["kill", &container(&project, "relay")]).status.success());
+    eventually("the second start", Duration::from_secs(30), || inside(&home, &project, "wc -l < ~/starts").1 == "2\n");
+    let status = status(&home, project.name());
+    assert_eq!(status["condition"], "running");
+    assert!(status["restarted"].is_string(), "{status}");
+    assert_eq!(inside(&home, &project, "cat /run/secrets/token").1, "value");
+    let log = actions(&home);
+    assert!(log.contains("relay.died") && log.contains("agent.restarted"), "{log}");
+}
+
+#[test]
+fn a_command_in_the_foreground_says_that_the_relay_died() {
+    let home = Home::new();
+    let project = Project::new(&home, "foreground", "image: agent\n");
+    let mut up = home.command();
+    up.args(["up", project.name(), "--", "bash", "-c", "echo started; sleep 600"]);
+    let up = up.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the start", Duration::from_secs(30), || {
+        text(&docker(&["top", &container(&project, "agent")]).stdout).contains("sleep 600")
+    });
+    assert!(docker(&["kill", &container(&project, "relay")]).status.success());
+    let output = up.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("error[session-ended]: the relay died, so the agent's container was started again"),
+        "{said}"
+    );
+    assert!(said.contains(&format!("next: run it again with `sandbox up {}`", project.name())), "{said}");
+}
+
+#[test]
+fn a_gateway_that_dies_is_started_again_and_what_runs_goes_on() {
+    let home = Home::new();
+    let project = Project::new(&home, "gateway", "image: agent\n");
+    detached(&home, &project, COUNTS);
+    let denied = "curl --silent --show-error --max-time 5 http://example.com/";
+    assert!(inside(&home, &project, denied).1.contains("example.com"));
+    assert!(docker(&["kill", &container(&project, "gateway")]).status.success());
+    eventually("the gateway's return", Duration::from_secs(20), || actions(&home).contains("gateway.restarted"));
+    // It has its policy again: what it refuses, it refuses by the list, and it records that.
+    assert!(inside(&home, &project, denied).1.contains("host not allowed"), "{:?}", inside(&home, &project, denied));
+    assert_eq!(inside(&home, &project, "wc -l < ~/starts").1, "1\n");
+    assert!(status(&home, project.name())["restarted"].is_null());
+}
+
+#[test]
+fn two_that_start_at_once_share_one_sandbox() {
+    let home = Home::new();
+    let project = Project::new(&home, "twice", "image: agent\n");
+    let ups: Vec<_> = (0..2)
+        .map(|_| {
+            let mut up = home.command();
+            up.args(["up", project.name(), "--", "bash", "-c", "printenv SANDBOX_SESSION; sleep 5"]);
+            up.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let outputs: Vec<_> = ups.into_iter().map(|up| up.wait_with_output().unwrap()).collect();
+    for output in &outputs {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout).trim().len(), 16, "{}", text(&output.stdout));
+    }
+    assert_eq!(text(&outputs[0].stdout), text(&outputs[1].stdout));
+}
