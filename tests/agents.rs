@@ -63,8 +63,11 @@ fn wanted(image: &str, package: &str) -> String {
 #[test]
 fn the_images_of_the_presets_have_the_programs_that_the_presets_run() {
     for preset in PRESETS {
-        let chain = sandbox::image::definition::chain(preset.image, None).unwrap();
-        // Aider has no image of its own yet, and a shell is in every image.
+        let Ok(chain) = sandbox::image::definition::chain(preset.image, None) else {
+            assert_eq!(preset.name, "aider", "its image does not come with the launcher");
+            continue;
+        };
+        // A shell is in every image.
         if chain.last().unwrap().name != "agent" {
             let has = chain.last().unwrap().definition.npm.iter().any(|npm| npm.bin.contains_key(preset.command[0]));
             assert!(has, "{}", preset.name);

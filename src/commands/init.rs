@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::commands::printer::sanitise;
 use crate::commands::{Context, Failure};
+use crate::image::definition;
 use crate::project::preset::{self, PRESETS, Preset};
 use crate::project::survey::{Survey, draft, survey};
 use crate::project::{ProjectName, discovery, manifest};
@@ -106,7 +107,7 @@ fn write(context: &Context, args: &Args, current: &Path) -> Result<(), Failure> 
         ));
     }
     let found = survey(&root, &remotes);
-    let preset = agent(args, &found)?;
+    let preset = agent(args, &root, &found)?;
     let project = project(args, &found)?;
     let text = draft(&project, preset, &found);
     // What is written is what every other verb will read.
@@ -147,7 +148,7 @@ fn write(context: &Context, args: &Args, current: &Path) -> Result<(), Failure> 
     Ok(())
 }
 
-fn agent(args: &Args, found: &Survey) -> Result<&'static Preset, Failure> {
+fn agent(args: &Args, root: &Path, found: &Survey) -> Result<&'static Preset, Failure> {
     let known = || PRESETS.iter().map(|preset| preset.name).collect::<Vec<_>>().join(", ");
     let find = |name: &str| {
         preset::find(name).ok_or_else(|| {
@@ -157,12 +158,16 @@ fn agent(args: &Args, found: &Survey) -> Result<&'static Preset, Failure> {
     if let Some(name) = &args.agent {
         return find(name);
     }
-    let likely = found.agent.map_or(USUAL_AGENT, |(preset, _)| preset.name);
+    // An agent whose image neither the launcher nor the project has would not start.
+    let has_image = |preset: &Preset| definition::chain(preset.image, Some(root)).is_ok();
+    let traced = found.agent.filter(|(preset, _)| has_image(preset));
+    let likely = traced.map_or(USUAL_AGENT, |(preset, _)| preset.name);
     if args.yes {
         return find(likely);
     }
-    let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
-    let prompt = match found.agent {
+    let offered: Vec<&'static Preset> = PRESETS.iter().filter(|preset| has_image(preset)).collect();
+    let names: Vec<&str> = offered.iter().map(|preset| preset.name).collect();
+    let prompt = match traced {
         Some((preset, trace)) => format!("Which agent? ({trace} speaks for {})", preset.name),
         None => "Which agent?".to_owned(),
     };
@@ -171,7 +176,7 @@ fn agent(args: &Args, found: &Survey) -> Result<&'static Preset, Failure> {
         .items(&names)
         .default(names.iter().position(|name| *name == likely).unwrap_or_default())
         .interact();
-    chosen.ok().and_then(|index| PRESETS.get(index)).ok_or_else(|| {
+    chosen.ok().and_then(|index| offered.get(index).copied()).ok_or_else(|| {
         Failure::new("init-not-asked", &Refusal::NoTerminal, "run `sandbox init --yes`, then edit the file")
     })
 }

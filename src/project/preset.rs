@@ -10,7 +10,7 @@ pub struct Preset {
     pub name: &'static str,
     /// The program and its arguments.
     pub command: &'static [&'static str],
-    /// The image definition that has it.
+    /// The image definition that has it. Aider's is the project's own to write: it does not come with the launcher.
     pub image: &'static str,
     /// The hosts that it cannot work without, port 443.
     pub hosts: &'static [&'static str],
@@ -88,7 +88,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "aider",
         command: &["aider"],
-        image: "agent",
+        image: "aider",
         hosts: &["api.anthropic.com"],
         state_folder: ".aider",
         key: Some(AgentKey {
