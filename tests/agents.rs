@@ -5,11 +5,13 @@
 
 mod support;
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use sandbox::project::preset::PRESETS;
-use support::{Home, docker};
+use support::neighbour::Neighbour;
+use support::{Home, Project, docker, text};
 
 /// Builds an image from its lock, gives it to the engine, and runs `COMMAND --version` in it.
 fn version(image: &str, command: &str) -> String {
@@ -119,4 +121,90 @@ fn compilers_and_interpreters_of_a_definition_of_ones_own_work() {
     let said = run(&home, project.path(), "tools", script);
     let expected = ["c", "c++", "rust", "GNU Awk", "go version", "pip", "psql", "ruby", "cmake", "consistent"];
     assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+}
+
+/// An API that knows no request: what it was sent, and with which key, is all that counts.
+const MODEL: &str = r#"
+import http.server, ssl
+class Model(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        keys = [self.headers.get(name) for name in ("x-api-key", "x-goog-api-key", "authorization")]
+        with open("/dev/shm/requests", "a") as requests:
+            requests.write("%s %s %s\n" % (self.command, self.path.split("?")[0], keys))
+        body = b'{"type":"error","error":{"type":"invalid_request_error","message":"no such model"}}'
+        self.send_response(400)
+        self.send_header("Content-Type", "application/json"); self.send_header("Content-Length", str(len(body)))
+        self.end_headers(); self.wfile.write(body)
+    do_GET = do_POST
+server = http.server.ThreadingHTTPServer(("", 443), Model)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/tls/certificate.pem", "/tls/key.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print("serving", flush=True)
+server.serve_forever()
+"#;
+
+/// Has a real agent ask its model with a brokered key, by the preset that `init` writes out. `asked` is the request that it
+/// has to make.
+fn asks_its_model(agent: &str, command: &str, asked: &str) {
+    let preset = sandbox::project::preset::find(agent).unwrap();
+    let key = preset.key.unwrap();
+    let home = Home::new();
+    let neighbour = Neighbour::network(&home, &[key.host]);
+    let authorities = home.path().join("company.pem");
+    fs::write(&authorities, &neighbour.certificate).unwrap();
+    let configuration = home.path().join("config/sandbox/config.yaml");
+    fs::create_dir_all(configuration.parent().unwrap()).unwrap();
+    fs::write(configuration, format!("network: {{ authorities: {} }}\n", authorities.display())).unwrap();
+    let header = key.header.map(|header| format!("header: {header}, ")).unwrap_or_default();
+    let manifest = format!(
+        "agent: {agent}\nnetwork:\n  allow:\n    - {{ host: {host}, allow_private: {subnet} }}\n\
+         credentials:\n  key:\n    provider: store\n    \
+         deliver: {{ broker: {host}, {header}environment: {variable} }}\n",
+        host = key.host,
+        subnet = neighbour.subnet,
+        variable = key.variable,
+    );
+    let project = Project::new(&home, agent, &manifest);
+    let canary = "sk-canary-5b0e7f1c93d24a86";
+    let set = home.sandbox().args(["credential", "set", "key", project.name()]).write_stdin(canary).output().unwrap();
+    assert!(set.status.success(), "{}", text(&set.stderr));
+    let up = home.sandbox().args(["up", project.name(), "--detach", "--", "sleep", "600"]).output().unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    let container = |role: &str| format!("sandbox-{}.main-{role}", project.name());
+    let image = text(&docker(&["inspect", "--format", "{{.Image}}", &container("agent")]).stdout);
+    neighbour.serve(image.trim(), &container("gateway"), MODEL);
+    let script = format!("timeout 60 {command} </dev/null");
+    let ran = home.sandbox().args(["exec", project.name(), "--", "bash", "-c", &script]).output().unwrap();
+    let requests = text(&docker(&["exec", &neighbour.name, "cat", "/dev/shm/requests"]).stdout);
+    let sent = requests.lines().find(|line| line.starts_with(asked));
+    assert!(sent.is_some_and(|line| line.contains(canary)), "{requests}{}{}", text(&ran.stdout), text(&ran.stderr));
+    assert!(!requests.contains("sandbox-brokered"), "{requests}");
+    assert!(!(text(&ran.stdout) + &text(&ran.stderr)).contains(canary));
+}
+
+#[test]
+fn opencode_asks_its_model_with_a_key_that_it_does_not_have() {
+    asks_its_model("opencode", "opencode run -m anthropic/claude-sonnet-4-5 hello", "POST /v1/messages ");
+}
+
+#[test]
+#[ignore = "fetches 180 MB; `make test-full` runs it"]
+fn claude_code_asks_its_model_with_a_key_that_it_does_not_have() {
+    asks_its_model("claude-code", "claude -p hello", "POST /v1/messages ");
+}
+
+#[test]
+#[ignore = "fetches 170 MB; `make test-full` runs it"]
+fn codex_asks_its_model_with_a_key_that_it_does_not_have() {
+    let command = "bash -c 'printenv OPENAI_API_KEY | codex login --with-api-key; codex exec hello'";
+    asks_its_model("codex", command, "GET /v1/responses ");
+}
+
+#[test]
+#[ignore = "fetches 80 MB; `make test-full` runs it"]
+fn gemini_cli_asks_its_model_with_a_key_that_it_does_not_have() {
+    asks_its_model("gemini-cli", "gemini -p hello", "POST /v1beta/models/");
 }

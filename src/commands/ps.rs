@@ -159,11 +159,19 @@ struct CredentialRow {
     expires_at: Option<Timestamp>,
 }
 
+/// Rows of what was denied; an agent can ask for any number of names.
+const DENIED_LIMIT: usize = 50;
+
 #[derive(Debug, Serialize)]
 struct DeniedRow {
     host: String,
     port: String,
+    /// Method and path, where the host is allowed and the request is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<String>,
     count: u64,
+    /// What to write to allow it.
+    remedy: String,
 }
 
 /// Reports how one sandbox is. Exit code 0 when it runs, 1 when not.
@@ -219,16 +227,32 @@ fn denied(context: &Context, session: &str) -> Result<Vec<DeniedRow>, Failure> {
     let audit = crate::audit::AuditLog::open(&context.folders.state)?;
     let mut counts = std::collections::BTreeMap::new();
     for event in audit.events()? {
-        if event.action == "network.denied" && event.session.as_deref() == Some(session) {
-            let fact = |name: &str| event.facts.get(name).cloned().unwrap_or_default();
-            // The probe asks for a name that nobody lists.
-            if fact("host") == probe_host(session) {
-                continue;
-            }
-            *counts.entry((fact("host"), fact("port"))).or_insert(0) += 1;
+        if event.session.as_deref() != Some(session) {
+            continue;
         }
+        let fact = |name: &str| event.facts.get(name).cloned().unwrap_or_default();
+        let (host, port) = (fact("host"), fact("port"));
+        let (request, remedy) = match (event.action.as_str(), fact("reason").as_str()) {
+            // The probe asks for a name that nobody lists.
+            ("network.denied", "unlisted") if host == probe_host(session) => continue,
+            ("network.denied", "unlisted") if port == "443" => (None, format!("add `- {host}` to network.allow")),
+            ("network.denied", "unlisted") => {
+                (None, format!("add `- {{ host: {host}, port: {port} }}` to network.allow"))
+            }
+            ("network.denied", "address") => {
+                (None, "its address is a private one; name its network with `allow_private`".to_owned())
+            }
+            ("request.denied", "rule") => {
+                let request = format!("{} {}", fact("method"), fact("path"));
+                (Some(request), "add a rule for it".to_owned())
+            }
+            // Other reasons, such as a host that does not answer, are not for the manifest to mend.
+            _ => continue,
+        };
+        *counts.entry((host, port, request, remedy)).or_insert(0) += 1;
     }
-    Ok(counts.into_iter().map(|((host, port), count)| DeniedRow { host, port, count }).collect())
+    let rows = counts.into_iter().take(DENIED_LIMIT);
+    Ok(rows.map(|((host, port, request, remedy), count)| DeniedRow { host, port, request, count, remedy }).collect())
 }
 
 fn describe(status: &Status) -> String {
@@ -259,18 +283,9 @@ fn describe(status: &Status) -> String {
     }
     row("network", if status.allow.is_empty() { "nothing".to_owned() } else { status.allow.join(", ") });
     for denied in &status.denied {
-        let line = if denied.port == "443" {
-            format!("- {}", denied.host)
-        } else {
-            format!("- {{ host: {}, port: {} }}", denied.host, denied.port)
-        };
-        row(
-            "denied",
-            format!(
-                "{}:{} {} times; to allow it add `{line}` to network.allow",
-                denied.host, denied.port, denied.count
-            ),
-        );
+        let request = denied.request.as_ref().map(|request| format!(" {request}")).unwrap_or_default();
+        let times = if denied.count == 1 { "once".to_owned() } else { format!("{} times", denied.count) };
+        row("denied", format!("{}:{}{request} {times}; to allow it: {}", denied.host, denied.port, denied.remedy));
     }
     if status.out_of_memory {
         row("memory", "the agent was killed because it used more than `resources.memory`".to_owned());

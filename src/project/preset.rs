@@ -18,6 +18,8 @@ pub struct Preset {
     pub state_folder: &'static str,
     /// How it takes the key of its model.
     pub key: Option<AgentKey>,
+    /// Variables without which it asks or does what makes no sense in a sandbox; a manifest's own come first.
+    pub environment: &'static [(&'static str, &'static str)],
 }
 
 /// The key of an agent's model.
@@ -50,6 +52,7 @@ pub const PRESETS: &[Preset] = &[
             host: "api.anthropic.com",
             header: Some("x-api-key"),
         }),
+        environment: &[("DISABLE_AUTOUPDATER", "1")],
     },
     Preset {
         name: "codex",
@@ -58,6 +61,7 @@ pub const PRESETS: &[Preset] = &[
         hosts: &["api.openai.com"],
         state_folder: ".codex",
         key: Some(AgentKey { credential: "openai", variable: "OPENAI_API_KEY", host: "api.openai.com", header: None }),
+        environment: &[],
     },
     Preset {
         name: "opencode",
@@ -71,6 +75,7 @@ pub const PRESETS: &[Preset] = &[
             host: "api.anthropic.com",
             header: Some("x-api-key"),
         }),
+        environment: &[],
     },
     Preset {
         name: "gemini-cli",
@@ -84,6 +89,7 @@ pub const PRESETS: &[Preset] = &[
             host: "generativelanguage.googleapis.com",
             header: Some("x-goog-api-key"),
         }),
+        environment: &[("GEMINI_CLI_TRUST_WORKSPACE", "true")],
     },
     Preset {
         name: "aider",
@@ -97,8 +103,17 @@ pub const PRESETS: &[Preset] = &[
             host: "api.anthropic.com",
             header: Some("x-api-key"),
         }),
+        environment: &[],
     },
-    Preset { name: "shell", command: SHELL, image: "agent", hosts: &[], state_folder: ".cache", key: None },
+    Preset {
+        name: "shell",
+        command: SHELL,
+        image: "agent",
+        hosts: &[],
+        state_folder: ".cache",
+        key: None,
+        environment: &[],
+    },
 ];
 
 /// The preset of this name.

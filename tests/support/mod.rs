@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: a home of their own for the launcher, projects, and what the engine has of them.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub(crate) mod neighbour;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -49,7 +49,12 @@ pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, text: 
     };
     let workspace = workspace(reader, &fields, &root);
     let mut network = network::policy(reader, fields.get("network"), path);
-    let environment = environment(reader, &fields);
+    let mut environment = environment(reader, &fields);
+    if let Some(preset) = agent.as_deref().and_then(preset::find) {
+        for (name, value) in preset.environment {
+            environment.entry((*name).to_owned()).or_insert_with(|| (*value).to_owned());
+        }
+    }
     let credentials = credentials(reader, &fields, &root, &mut network);
     let resources = resources(reader, &fields);
     if !reader.problems.is_empty() {
