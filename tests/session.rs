@@ -5,6 +5,7 @@
 mod support;
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -234,6 +235,35 @@ fn gc_removes_what_a_crash_left_and_keeps_what_is_stopped() {
     assert!(home.sandbox().args(["up", stopped.name(), "--", "true"]).output().unwrap().status.success());
     assert!(home.sandbox().args(["gc"]).output().unwrap().status.success());
     assert!(support::objects(stopped.name()).iter().any(|name| name.ends_with("-workspace")));
+}
+
+#[test]
+fn gc_removes_what_other_versions_left_once_nothing_uses_it() {
+    let home = Home::new();
+    let project = Project::new(&home, "versions", PLAIN);
+    // Another version: the same program with a byte behind it, which no loader reads, and its path makes it unique.
+    let other = home.path().join("sandbox");
+    let mut program = std::fs::read(env!("CARGO_BIN_EXE_sandbox")).unwrap();
+    program.extend(other.as_os_str().as_encoded_bytes());
+    std::fs::write(&other, program).unwrap();
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let up = home.command_of(&other).args(["up", project.name(), "--", "true"]).output().unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    let gc = |arguments: &[&str]| {
+        let output = home.sandbox().arg("gc").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(gc(&[]).contains("nothing to clean up"), "a sandbox that is stopped still uses it");
+    let down = home.sandbox().args(["down", project.name()]).output().unwrap();
+    assert!(down.status.success(), "{}", text(&down.stderr));
+    let told = gc(&["--dry-run"]);
+    let digest = told.split(['(', ')']).nth(1).unwrap_or_else(|| panic!("{told}")).to_owned();
+    let volumes = || text(&support::docker(&["volume", "ls", "--quiet", "--filter", &format!("name={digest}")]).stdout);
+    assert_eq!(volumes().lines().count(), 1);
+    assert!(gc(&[]).contains(&digest));
+    assert_eq!(volumes(), "");
+    assert!(gc(&[]).contains("nothing to clean up"));
 }
 
 #[test]

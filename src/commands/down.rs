@@ -9,10 +9,12 @@ use crate::commands::connect::connect;
 use crate::commands::load::{Target, machine_key};
 use crate::commands::up::take_lock;
 use crate::commands::{Context, Failure, sandbox};
+use crate::image::reference::Digest;
 use crate::session::identity::SandboxId;
 use crate::session::journal::{Journal, Phase};
 use crate::session::reconcile::{Condition, reconcile, reconcile_all};
 use crate::session::teardown;
+use crate::session::{launcher_image, launcher_versions};
 
 /// How long the supervisor may take to leave after the session ended.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
@@ -34,6 +36,28 @@ pub struct GcArgs {
     /// Only say what would be removed
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// What `gc` found.
+#[derive(Debug, Serialize)]
+struct Garbage {
+    sandboxes: Vec<Collected>,
+    /// Configuration digests of the images that earlier versions of the launcher loaded.
+    launcher_images: Vec<Digest>,
+}
+
+fn describe(garbage: &Garbage, dry_run: bool) -> String {
+    let mut lines: Vec<String> = (garbage.sandboxes.iter())
+        .map(|one| {
+            let verb = if one.removed { "cleaned up" } else { "would clean up" };
+            format!("{verb} {} ({})\n", one.project, one.name)
+        })
+        .collect();
+    let verb = if dry_run { "would remove" } else { "removed" };
+    lines.extend(garbage.launcher_images.iter().map(|digest| {
+        format!("{verb} the image and the helper volume of another version of sandbox ({})\n", digest.short())
+    }));
+    if lines.is_empty() { "nothing to clean up".to_owned() } else { lines.concat() }
 }
 
 /// Takes a sandbox down.
@@ -115,16 +139,10 @@ pub async fn gc(context: &Context, args: &GcArgs) -> Result<u8, Failure> {
             removed,
         });
     }
-    context.printer.result(&collected, || match collected.len() {
-        0 => "nothing to clean up".to_owned(),
-        _ => collected
-            .iter()
-            .map(|one| {
-                let verb = if one.removed { "cleaned up" } else { "would clean up" };
-                format!("{verb} {} ({})\n", one.project, one.name)
-            })
-            .collect(),
-    });
+    let own = launcher_image::describe(&context.folders.cache)?;
+    let earlier = launcher_versions::remove_others(&engine, &context.folders.state, &own.config, args.dry_run).await?;
+    let garbage = Garbage { sandboxes: collected, launcher_images: earlier };
+    context.printer.result(&garbage, || describe(&garbage, args.dry_run));
     Ok(0)
 }
 

@@ -6,6 +6,7 @@ use crate::session::gateway_control::GatewayControlError;
 use crate::session::journal::JournalError;
 use crate::session::launch::LaunchError;
 use crate::session::launcher_image::LauncherImageError;
+use crate::session::launcher_versions::VersionsError;
 use crate::session::reconcile::ReconcileError;
 use crate::session::stream_client::SessionError;
 use crate::session::supervise::SuperviseError;
@@ -70,6 +71,17 @@ impl From<LauncherImageError> for Failure {
             _ => "make sure that the executable is readable and the folder for temporary files has room",
         };
         Failure::new("launcher-image", &error, next)
+    }
+}
+
+impl From<VersionsError> for Failure {
+    fn from(error: VersionsError) -> Self {
+        match error {
+            VersionsError::Engine(error) => error.into(),
+            VersionsError::List(_) => {
+                Failure::new("state-folder", &error, "make the launcher's state folder readable and writable for you")
+            }
+        }
     }
 }
 

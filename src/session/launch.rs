@@ -30,6 +30,7 @@ use crate::session::journal::{
     Journal, JournalError, JournalLease, JournalObject, ObjectKind, Phase, Record, SessionLimits,
 };
 use crate::session::launcher_image::{LauncherImage, LauncherImageError};
+use crate::session::launcher_versions;
 use crate::session::plan::{AGENT, EGRESS_NETWORK, HELPER, HELPER_FOLDER, HOME, PROXY, Plan, WORKSPACE, helper_volume};
 use crate::session::stream_client::{SessionClient, SessionError};
 use crate::workspace::WorkspaceError;
@@ -327,6 +328,7 @@ async fn ensure_launcher(engine: &Engine, state: &Path, launcher: &LauncherImage
         .await
         .map_err(|error| failed(std::io::Error::other(error)))?
         .map_err(failed)?;
+    launcher_versions::remember(state, &launcher.config).map_err(failed)?;
     let archive = launcher.archive()?;
     engine.load_image(tokio::fs::File::from_std(archive)).await?;
     drop(lock);

@@ -9,6 +9,7 @@ pub mod identity;
 pub mod journal;
 pub mod launch;
 pub mod launcher_image;
+pub mod launcher_versions;
 pub mod mend;
 pub mod plan;
 pub mod reconcile;
