@@ -37,6 +37,27 @@ fn up_runs_the_command_and_passes_its_streams_and_exit_code() {
 }
 
 #[test]
+fn an_up_that_comes_while_a_session_ends_starts_the_next_one() {
+    let home = Home::new();
+    let project = Project::new(&home, "next", PLAIN);
+    // One after the other, without a pause, also after a command that cannot be run.
+    for command in ["no-such-program", "true", "no-such-program", "true"] {
+        let output = home.sandbox().args(["up", project.name(), "--", command]).output().unwrap();
+        let expected = if command == "true" { 0 } else { 127 };
+        assert_eq!(output.status.code(), Some(expected), "{}", text(&output.stderr));
+    }
+    // At once: whoever comes while the other's session ends waits for its end.
+    for pause in [0, 300, 600, 900] {
+        let first = home.command().args(["up", project.name(), "--", "sleep", "0.5"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(1500 + pause));
+        let second = home.sandbox().args(["up", project.name(), "--", "true"]).output().unwrap();
+        assert_eq!(second.status.code(), Some(0), "after {pause} ms: {}", text(&second.stderr));
+        let mut first = first;
+        assert!(first.wait().unwrap().success());
+    }
+}
+
+#[test]
 fn a_second_up_joins_the_running_sandbox() {
     let home = Home::new();
     let project = Project::new(&home, "join", PLAIN);

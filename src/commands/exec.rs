@@ -6,7 +6,7 @@ use crate::commands::up::{run_command, run_request};
 use crate::commands::{Context, Failure, sandbox};
 use crate::project::SandboxName;
 use crate::session::identity::Role;
-use crate::session::journal::Journal;
+use crate::session::journal::{Journal, Phase};
 use crate::session::reconcile::Condition;
 use crate::session::{launch, supervise};
 
@@ -57,6 +57,11 @@ async fn run_in(context: &Context, target: &Target, command: Vec<String>) -> Res
     }
     let journal = Journal::of(&context.folders.state, &found.record.id);
     let _session = supervise::join(&journal).await?;
+    // The session may have ended while this waited for it.
+    let now = journal.read()?;
+    if !now.is_some_and(|now| now.session == found.record.session && now.phase == Phase::Running) {
+        return Err(sandbox::not_running(&found.record));
+    }
     let agent = found.record.id.object(Role::Agent);
     let client = launch::open_session(&engine, &agent).await?;
     run_command(&journal, &found.record, client, run_request(&found.record, command, false)).await

@@ -98,9 +98,9 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         return Ok(0);
     }
     let request = run_request(&record, command(args, &loaded), !joined);
-    let code = run_command(&journal, &record, client, request).await?;
+    let ran = run_command(&journal, &record, client, request).await;
     end(context, &journal, sessions, &record).await;
-    Ok(code)
+    ran
 }
 
 fn record_summary(record: &Record) -> serde_json::Value {
@@ -179,21 +179,28 @@ async fn start(
     let state = &context.folders.state;
     let key = machine_key(context)?;
     let lock = take_lock(context, journal).await?;
-    let mut found = reconcile(engine, state, &key, &loaded.plan.id).await?;
-    // The lock is ours, so nobody else is at work.
-    if found.condition == Condition::Changing {
-        found.condition = sandbox::settled(&found);
-    }
-    sandbox::refuse_foreign(&found)?;
-    if let Some(record) = &found.record
-        && matches!(found.condition, Condition::Running | Condition::Unsupervised)
-    {
-        let same = record.plan_hash == loaded.plan.plan_hash;
-        if !same {
+    let found = loop {
+        let mut found = reconcile(engine, state, &key, &loaded.plan.id).await?;
+        // The lock is ours, so nobody else is at work.
+        if found.condition == Condition::Changing {
+            found.condition = sandbox::settled(&found);
+        }
+        sandbox::refuse_foreign(&found)?;
+        let Some(record) = &found.record else { break found };
+        if !matches!(found.condition, Condition::Running | Condition::Unsupervised) {
+            break found;
+        }
+        // A supervisor that ends the session holds this lock until it has.
+        let sessions = supervise::join(journal).await?;
+        let now = journal.read()?;
+        if !now.is_some_and(|now| now.session == record.session && now.phase == Phase::Running) {
+            continue;
+        }
+        if record.plan_hash != loaded.plan.plan_hash {
             return Err(sandbox::other_plan(record));
         }
-        return join(context, args, loaded, engine, journal, record.clone(), found.condition, lock).await;
-    }
+        return join(context, args, loaded, engine, &found, record.clone(), sessions, lock).await;
+    };
     let source = source::inspect(&loaded.manifest.workspace.source, &loaded.manifest.workspace)?;
     let kept = clear(context, args, engine, journal, &found, &source).await?;
     let progress = Progress::start(&context.printer);
@@ -262,15 +269,14 @@ async fn join(
     args: &Args,
     loaded: &Loaded,
     engine: &Engine,
-    journal: &Journal,
+    found: &SandboxState,
     record: Record,
-    condition: Condition,
+    sessions: File,
     lock: File,
 ) -> Result<Ready, Failure> {
-    let sessions = supervise::join(journal).await?;
     let agent = record.id.object(crate::session::identity::Role::Agent);
     sandbox::verify_agent(engine, &agent, loaded).await?;
-    if condition == Condition::Unsupervised {
+    if found.condition == Condition::Unsupervised {
         let background = args.detach.then(|| run_request(&record, command(args, loaded), true));
         spawn_supervisor(context, loaded, args, background).await?;
     }
