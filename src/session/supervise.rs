@@ -31,6 +31,8 @@ use crate::session::watchdog::{self, Notice};
 
 /// How often the agent's container is started again in one session: a relay that goes on dying has a cause.
 const RESTARTS: u32 = 5;
+/// The exit code of a process that SIGKILL ended.
+const KILLED: i64 = 137;
 /// How many events of the gateway are recorded before the journal remembers how far the log was read.
 const REMEMBER_EVERY: u64 = 64;
 
@@ -113,6 +115,7 @@ pub async fn supervise(input: SuperviseInput<'_>, restarts: &watch::Sender<u32>)
         return Err(SuperviseError::NotRunning);
     }
     let audited = Cell::new(record.audited_lines);
+    let out_of_memory = Cell::new(false);
     let sessions = lock_file(input.journal.folder(), "sessions.lock").map_err(SuperviseError::Lock)?;
     let last_command = tokio::task::spawn_blocking(move || sessions.lock().map(|()| sessions));
     let (ended, _sessions) = tokio::select! {
@@ -120,13 +123,13 @@ pub async fn supervise(input: SuperviseInput<'_>, restarts: &watch::Sender<u32>)
             Ok(Ok(sessions)) => ("the last command ended".to_owned(), Some(sessions)),
             _ => ("the sandbox's lock failed".to_owned(), None),
         },
-        reason = watch_containers(&input, &record, restarts) => (reason.to_owned(), None),
+        reason = watch_containers(&input, &record, restarts, &out_of_memory) => (reason.to_owned(), None),
         reason = watchdog::watch(input.engine, &record, |notice| tell(&input, &record, notice)) => (reason, None),
         () = rotate_forever(&input) => ("rotation ended".to_owned(), None),
         never = record_decisions(&input, &record, &audited) => match never {},
         () = terminated() => ("the supervisor was asked to end".to_owned(), None),
     };
-    finish(&input, &ended, audited.get()).await
+    finish(&input, &ended, audited.get(), out_of_memory.get()).await
 }
 
 async fn terminated() {
@@ -139,13 +142,20 @@ async fn terminated() {
     }
 }
 
-async fn finish(input: &SuperviseInput<'_>, ended: &str, audited: u64) -> Result<(), SuperviseError> {
+async fn finish(
+    input: &SuperviseInput<'_>,
+    ended: &str,
+    audited: u64,
+    out_of_memory: bool,
+) -> Result<(), SuperviseError> {
     let Some(mut record) = input.journal.read()? else { return Ok(()) };
     record.audited_lines = record.audited_lines.max(audited);
-    let ended = match input.engine.inspect_container(&record.id.object(Role::Agent)).await? {
-        Some(agent) if agent.oom_killed => "the agent was killed for memory",
-        _ => ended,
+    // The container's state can lack the cause when the engine learned of the end first; its event does not.
+    let died_of_memory = match input.engine.inspect_container(&record.id.object(Role::Agent)).await? {
+        Some(agent) => agent.oom_killed || (out_of_memory && agent.exit_code == Some(KILLED)),
+        None => false,
     };
+    let ended = if died_of_memory { "the agent was killed for memory" } else { ended };
     drain_decisions(input, &mut record).await;
     if record.phase != Phase::Running {
         // `sandbox down` ends it itself and waits for this process to leave.
@@ -161,7 +171,13 @@ async fn finish(input: &SuperviseInput<'_>, ended: &str, audited: u64) -> Result
 }
 
 /// Watches for containers that die. Gives the reason for which the session has to end.
-async fn watch_containers(input: &SuperviseInput<'_>, record: &Record, restarts: &watch::Sender<u32>) -> &'static str {
+async fn watch_containers(
+    input: &SuperviseInput<'_>,
+    record: &Record,
+    restarts: &watch::Sender<u32>,
+    out_of_memory: &Cell<bool>,
+) -> &'static str {
+    let agent = record.id.object(Role::Agent);
     let labels = vec![format!("{LABEL_SESSION}={}", record.session.as_str())];
     loop {
         let events = input.engine.events(&labels);
@@ -169,6 +185,9 @@ async fn watch_containers(input: &SuperviseInput<'_>, record: &Record, restarts:
         while let Some(Ok(event)) = events.next().await {
             if event.action == "oom" {
                 note(input, record, "session.oom", "failed", &[("container", &event.container)]);
+                if event.container == agent {
+                    out_of_memory.set(true);
+                }
             }
             if event.action != "die" {
                 continue;
