@@ -234,37 +234,39 @@ async fn stops_within_the_grace_and_waits_with_the_code() {
 }
 
 #[tokio::test]
-async fn memory_that_runs_out_shows_as_an_event() {
+async fn memory_that_runs_out_shows_as_state_or_as_event() {
     let fixture = Fixture::new("oom").await;
     let labels = ["dev.sandbox.test=oom".to_owned()];
-    let mut events = Box::pin(fixture.engine.events(&labels));
     let mut hungry = spec(&fixture, &["/inside", "eat"]);
     hungry.limits.memory = 16 << 20;
-    let actions = async {
-        let mut actions = Vec::new();
-        while let Some(event) = events.next().await {
-            let event = event.unwrap();
-            assert_eq!(event.container, hungry.name);
-            actions.push((event.action, event.exit_code));
-            // The two come in any order.
-            if ["oom", "die"].iter().all(|wanted| actions.iter().any(|(action, _)| action == wanted)) {
-                break;
+    // Engine 20.10 now and then loses the cause of a container that ends at once, as event and as state.
+    for _ in 0..5 {
+        let mut events = Box::pin(fixture.engine.events(&labels));
+        let cause = async {
+            while let Some(event) = events.next().await {
+                let event = event.unwrap();
+                assert_eq!(event.container, hungry.name);
+                if event.action == "oom" {
+                    return true;
+                }
             }
+            false
+        };
+        let run = async {
+            // The engine has to see the subscription before there is anything to tell.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let id = fixture.start(&hungry).await;
+            fixture.engine.wait_container(&id).await.unwrap();
+            fixture.engine.inspect_container(&id).await.unwrap().unwrap()
+        };
+        let (told, state) = tokio::join!(tokio::time::timeout(Duration::from_secs(5), cause), run);
+        assert_eq!(state.exit_code, Some(137), "{state:?}");
+        fixture.engine.remove_container(&state.id).await.unwrap();
+        if told == Ok(true) || state.oom_killed {
+            return;
         }
-        actions
-    };
-    let run = async {
-        // The engine has to see the subscription before there is anything to tell.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let id = fixture.start(&hungry).await;
-        fixture.engine.wait_container(&id).await.unwrap();
-        fixture.engine.inspect_container(&id).await.unwrap().unwrap()
-    };
-    let both = async { tokio::join!(actions, run) };
-    let (actions, state) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
-    // Engine 20.10 does not set `oom_killed` when it learns of the end before it learns of the cause.
-    assert!(state.exit_code == Some(137), "{state:?}");
-    assert!(actions.contains(&("oom".into(), None)) && actions.contains(&("die".into(), Some(137))), "{actions:?}");
+    }
+    panic!("five containers died of memory, and the engine told of none");
 }
 
 #[tokio::test]
