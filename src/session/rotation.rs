@@ -145,17 +145,27 @@ async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialNa
     let issued = credential::issue(name, &old.spec, &input.issue).await?;
     let fingerprint = issued.fingerprint.to_string();
     let renewed = lease(old.spec.clone(), &issued);
-    let undelivered = RetiringLease { name: name.clone(), lease: renewed.clone(), end_at: Timestamp::now() };
+    // Not to be revoked while it is being delivered: only a delivery that failed makes it due at once.
+    let undelivered = RetiringLease { name: name.clone(), lease: renewed.clone(), end_at: Timestamp::now() + GRACE };
     if renewed.handle.is_some() {
         input.journal.update(|record| record.retiring.push(undelivered.clone()))?;
     }
-    hand_out(input, record, &old.spec, issued).await?;
-    let ends = RetiringLease { name: name.clone(), lease: old.clone(), end_at: Timestamp::now() + GRACE };
+    if let Err(error) = hand_out(input, record, &old.spec, issued).await {
+        let due = Timestamp::now();
+        input.journal.update(|record| {
+            for retiring in record.retiring.iter_mut().filter(|retiring| **retiring == undelivered) {
+                retiring.end_at = due;
+            }
+        })?;
+        return Err(error);
+    }
+    let end_at = Timestamp::now() + GRACE;
     input.journal.update(|record| {
         record.retiring.retain(|retiring| *retiring != undelivered);
-        record.leases.insert(name.clone(), renewed);
-        if ends.lease.handle.is_some() {
-            record.retiring.push(ends);
+        // What is replaced is what the journal has now: another rotation may have been quicker than this one's record.
+        let replaced = record.leases.insert(name.clone(), renewed);
+        if let Some(lease) = replaced.filter(|lease| lease.handle.is_some()) {
+            record.retiring.push(RetiringLease { name: name.clone(), lease, end_at });
         }
     })?;
     let facts = [("credential", name.as_str()), ("fingerprint", &fingerprint), ("previous", &old.fingerprint)];
