@@ -27,6 +27,7 @@ pub mod sandbox_exchange;
 pub mod schema;
 pub mod session_failure;
 pub mod supervise;
+mod supervisor;
 pub mod trust;
 pub mod up;
 pub mod why;

@@ -30,8 +30,9 @@ pub struct Args {
     pub target: Target,
 }
 
-/// Supervises until the session ends. Reads the background command, or `null`, as JSON from standard input, and says
-/// `supervising` on standard output once `up` may leave.
+/// Supervises until the session ends. `up` starts it while the containers start; it waits for the background command,
+/// or `null`, as JSON on standard input, and ends at once when there is none. It says `supervising` on standard output
+/// once `up` may leave.
 ///
 /// # Errors
 /// When the sandbox cannot be supervised.
@@ -39,13 +40,17 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let failed = |error: std::io::Error| Failure::new("supervisor", &error, "start it by `sandbox up`");
     // A session of its own, so that closing the terminal does not end it.
     let _ = rustix::process::setsid();
-    let mut request = Vec::new();
-    std::io::stdin().take(REQUEST_LIMIT).read_to_end(&mut request).map_err(failed)?;
-    let command: Option<RunRequest> = serde_json::from_slice(&request).map_err(|error| failed(error.into()))?;
     let (_, manifest) = manifest(context, args.target.project.as_deref())?;
     let id = SandboxId { project: manifest.project.clone(), name: args.target.name.clone() };
     let journal = Journal::of(&context.folders.state, &id);
     let engine = connect(context).await?;
+    let mut request = Vec::new();
+    std::io::stdin().take(REQUEST_LIMIT).read_to_end(&mut request).map_err(failed)?;
+    if request.is_empty() {
+        // The launch failed, or `up` was killed in it.
+        return Ok(0);
+    }
+    let command: Option<RunRequest> = serde_json::from_slice(&request).map_err(|error| failed(error.into()))?;
     let _claim = supervise::claim(&journal)?;
     let (actor, _) = actor();
     let audit = AuditLog::open(&context.folders.state)?;

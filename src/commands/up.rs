@@ -3,11 +3,9 @@
 use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::audit::AuditLog;
 use crate::commands::connect::connect;
@@ -15,6 +13,7 @@ use crate::commands::credential::issue_context;
 use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key};
 use crate::commands::progress::Progress;
 use crate::commands::sandbox::{self, Sandbox, remove_containers};
+use crate::commands::supervisor::Supervisor;
 use crate::commands::{Context, Failure, cut_off, init, trust};
 use crate::engine::Engine;
 use crate::image::reference::ImageChoice;
@@ -229,6 +228,8 @@ async fn start(
         progress: &report,
     };
     let mut record = launch::intend(&input)?;
+    // It gets ready while the containers start. When the launch fails, the end of its input ends it.
+    let supervisor = Supervisor::spawn(context, loaded, args)?;
     let launched = tokio::select! {
         launched = launch::launch(input, &mut record) => launched.map_err(Failure::from),
         () = interrupted() => Err(sandbox::interrupted()),
@@ -258,7 +259,7 @@ async fn start(
     crate::project::remember(state, &loaded.manifest)?;
     let sessions = supervise::join(journal).await?;
     let background = args.detach.then(|| run_request(&launched.record, command(args, loaded), true));
-    spawn_supervisor(context, loaded, args, background).await?;
+    supervisor.begin(background).await?;
     drop(lock);
     Ok(Ready { record: launched.record, client: launched.client, sessions, joined: false })
 }
@@ -278,7 +279,7 @@ async fn join(
     sandbox::verify_agent(engine, &agent, loaded).await?;
     if found.condition == Condition::Unsupervised {
         let background = args.detach.then(|| run_request(&record, command(args, loaded), true));
-        spawn_supervisor(context, loaded, args, background).await?;
+        Supervisor::spawn(context, loaded, args)?.begin(background).await?;
     }
     drop(lock);
     let client = launch::open_session(engine, &agent).await?;
@@ -389,44 +390,6 @@ async fn interrupted() {
         return std::future::pending().await;
     };
     tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-}
-
-/// Starts the background process that supervises, and waits until it does.
-async fn spawn_supervisor(
-    context: &Context,
-    loaded: &Loaded,
-    args: &Args,
-    command: Option<RunRequest>,
-) -> Result<(), Failure> {
-    let folder = loaded.plan.id.folder(&context.folders.state);
-    let failed = |error: std::io::Error| {
-        Failure::new("supervisor", &error, format!("read {}", folder.join("supervisor.log").display()))
-    };
-    let log = File::options().create(true).append(true).open(folder.join("supervisor.log")).map_err(failed)?;
-    // This very program, also when its file was replaced by another version since it started.
-    let mut supervisor = tokio::process::Command::new("/proc/self/exe");
-    supervisor.arg0("sandbox").arg("supervise").arg("--name").arg(args.target.name.as_str());
-    if let Some(engine) = &context.engine {
-        supervisor.arg("--engine").arg(engine);
-    }
-    supervisor.arg(loaded.manifest_path.parent().unwrap_or(&loaded.manifest_path));
-    supervisor.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).process_group(0);
-    let mut child = supervisor.spawn().map_err(failed)?;
-    if let Some(stdin) = child.stdin.take() {
-        let line = serde_json::to_vec(&command).map_err(|error| failed(error.into()))?;
-        let mut stdin = stdin;
-        tokio::io::AsyncWriteExt::write_all(&mut stdin, &line).await.map_err(failed)?;
-    }
-    let mut said = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        let mut reader = BufReader::new(stdout);
-        let read = tokio::time::timeout(Duration::from_secs(20), reader.read_line(&mut said)).await;
-        read.map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
-    }
-    if said.trim() != "supervising" {
-        return Err(failed(std::io::Error::other("the supervisor ended before it was ready")));
-    }
-    Ok(())
 }
 
 /// Leaves the session. The last to leave waits until the supervisor has revoked the credentials and stopped the

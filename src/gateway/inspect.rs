@@ -22,7 +22,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -35,6 +35,7 @@ use crate::gateway::protocol::{Event, RequestDecision};
 use crate::gateway::report::visible;
 use crate::gateway::request::{HEAD_LIMIT, split_authority};
 use crate::gateway::stream::Rewound;
+use crate::gateway::tunnel;
 use crate::network::name::{Host, HostName};
 use crate::network::request::RequestPath;
 
@@ -187,7 +188,7 @@ where
     if let Some((client, upstream)) = pair {
         let (client, upstream) = tokio::try_join!(client, upstream)?;
         // How a WebSocket ends is for its two ends to know.
-        let _ = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await;
+        let _ = tunnel::exchange(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await;
     }
     Ok(())
 }

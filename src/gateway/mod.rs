@@ -27,6 +27,7 @@ pub mod stream;
 
 pub mod destination;
 
+pub mod transfer;
 pub mod tunnel;
 
 pub mod forward;

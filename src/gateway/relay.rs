@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, copy};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
@@ -24,11 +24,12 @@ use crate::gateway::forward::refuse;
 use crate::gateway::names::NameTable;
 use crate::gateway::program::{ended, event_loop, fail};
 use crate::gateway::protocol::LINE_LIMIT;
+use crate::gateway::transfer::transfer;
 use crate::gateway::tunnel::reset;
 use crate::network::name::HostName;
 
-/// How long to wait before the gateway is tried again.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+/// How long to wait before the gateway is tried again. Both start at the same time, and a launch waits for this.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// How many questions are answered at once and in each second; more are dropped.
 const QUESTION_RATE: f64 = 1000.0;
@@ -244,13 +245,13 @@ async fn exchange(client: &mut TcpStream, gateway: &mut UnixStream) -> u64 {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_gateway, mut to_gateway) = gateway.split();
     let up = async {
-        if copy(&mut from_client, &mut to_gateway).await.is_ok() {
+        if transfer(&mut from_client, &mut to_gateway).await.is_ok() {
             // A gateway that is gone shows in the other direction.
             let _ = to_gateway.shutdown().await;
         }
     };
     let down = async {
-        let received = copy(&mut from_gateway, &mut to_client).await.unwrap_or(0);
+        let received = transfer(&mut from_gateway, &mut to_client).await.unwrap_or(0);
         if received > 0 {
             // A client that is gone needs no end.
             let _ = to_client.shutdown().await;

@@ -6,18 +6,16 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::gateway::hello::{ClientHello, HELLO_LIMIT, names_host, opens_tls, parse_client_hello};
+use crate::gateway::transfer::transfer;
 use crate::network::name::Host;
 
 /// How long a ClientHello may take from its first byte to its last, and on port 443 from the connection's start.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Bytes that are buffered for each direction. Larger ones are faster by little and cost idle memory.
-const BUFFER: usize = 16 << 10;
 
 /// Why a connection's first bytes are refused.
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +83,26 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
 {
     upstream.write_all(opening).await?;
-    copy_bidirectional_with_sizes(client, upstream, BUFFER, BUFFER).await?;
-    Ok(())
+    exchange(client, upstream).await
+}
+
+/// Passes everything on, both ways, until both sides have closed.
+pub async fn exchange<C, U>(client: &mut C, upstream: &mut U) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
+    let up = async {
+        transfer(&mut from_client, &mut to_upstream).await?;
+        to_upstream.shutdown().await
+    };
+    let down = async {
+        transfer(&mut from_upstream, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    tokio::try_join!(up, down).map(|_| ())
 }
 
 /// Judges the client's first bytes while the server's already flow, then passes everything on.
@@ -98,13 +114,13 @@ where
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
     let down = async {
-        copy(&mut from_upstream, &mut to_client).await.map_err(OpeningError::Read)?;
+        transfer(&mut from_upstream, &mut to_client).await.map_err(OpeningError::Read)?;
         to_client.shutdown().await.map_err(OpeningError::Read)
     };
     let up = async {
         let opening = read_opening(&mut from_client, host, port).await?;
         to_upstream.write_all(&opening).await.map_err(OpeningError::Read)?;
-        copy(&mut from_client, &mut to_upstream).await.map_err(OpeningError::Read)?;
+        transfer(&mut from_client, &mut to_upstream).await.map_err(OpeningError::Read)?;
         to_upstream.shutdown().await.map_err(OpeningError::Read)
     };
     tokio::try_join!(down, up).map(|_| ())

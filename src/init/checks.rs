@@ -22,6 +22,8 @@ use super::frame::{Finding, Outcome, ProbeRequest};
 const SHORT: Duration = Duration::from_secs(2);
 /// How long an allowed connection may take; the gateway has to reach the upstream first.
 const LONG: Duration = Duration::from_secs(5);
+/// The pause before a question is asked again.
+const PAUSE: Duration = Duration::from_millis(10);
 /// The relay's name server: the address in the agent's resolv.conf.
 const NAME_SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), 53);
 /// Where the engine's socket would be.
@@ -84,10 +86,17 @@ pub(super) async fn probe(request: ProbeRequest) -> Vec<Finding> {
         let same = fs::read("/proc/1/cmdline").is_ok_and(|line| line.split(|byte| *byte == 0).nth(1) == Some(b"reap"));
         hold(same, "ours", "PID 1 is not this program's init")
     });
-    let (name, refused, listed) =
-        tokio::join!(unlisted_name(&request.unlisted), unlisted_connection(&request), listed_connection(&request));
+    let (name, refused, known, listed) = tokio::join!(
+        unlisted_name(&request.unlisted),
+        unlisted_connection(&request),
+        listed_name(&request),
+        listed_connection(&request)
+    );
     add("unlisted_name", name);
     add("unlisted_connection", refused);
+    if let Some(known) = known {
+        add("listed_name", known);
+    }
     if let Some(listed) = listed {
         add("listed_connection", listed);
     }
@@ -223,6 +232,20 @@ async fn unlisted_name(name: &str) -> Seen {
         Ok(Ok(3)) => (Outcome::Held, "no such name".into()),
         Ok(Ok(code)) => (Outcome::Broken, format!("answered with code {code}, not with a name error")),
     }
+}
+
+/// Asks the relay for a name that must exist. The relay may hear of it a moment after the gateway does.
+async fn listed_name(request: &ProbeRequest) -> Option<Seen> {
+    let (host, _) = request.listed.as_ref()?;
+    let known = async {
+        while !matches!(ask(host).await, Ok(0)) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    Some(match timeout(SHORT, known).await {
+        Ok(()) => (Outcome::Held, format!("{host} has an address")),
+        Err(_) => (Outcome::Warning, format!("{host} is listed, yet has no address")),
+    })
 }
 
 async fn ask(name: &str) -> io::Result<u8> {

@@ -1,7 +1,8 @@
 //! Applies a plan: the steps of `up`, in an order in which every later step adds access and none removes it.
 //!
-//! Objects are journalled before they exist. Relay and gateway run first, then the policy, then the agent's container
-//! with nothing but the helper in it; only when the probe has held does it get credentials and the project.
+//! Objects are journalled before they exist. The agent's container starts on the relay's network, with nothing but the
+//! helper in it, while the gateway starts and gets its policy; only when the probe has held does it get credentials and
+//! the project.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use crate::engine::{Engine, EngineError, ExecSpec};
 use crate::gateway::protocol::Action;
 use crate::image::{BuiltImage, ImageError};
 use crate::init::frame::{Finding, Outcome, ProbeRequest};
+use crate::network::policy::Policy;
 use crate::project::CredentialName;
 use crate::project::manifest::Manifest;
 use crate::session::gateway_control::{GatewayControl, GatewayControlError, LineBuffer};
@@ -398,38 +400,67 @@ async fn start_containers(
     agent.mounts.push(Mount { volume: helper.clone(), target: HELPER_FOLDER.to_owned(), read_only: true, copy: false });
     let fill = fill_container(input, &record, launcher_id, &helper);
 
-    // The engine fills a volume when a container that mounts it is created, so the fill container never runs. It goes
-    // first: no other container may mount the volumes before they are filled.
-    let fill_id = engine.create_container(&fill).await?;
-    let (relay_id, gateway_id) = tokio::try_join!(engine.create_container(&relay), engine.create_container(&gateway))?;
-    let agent_id = engine.create_container(&agent).await?;
-    for (role, id) in
-        [(Role::Fill, &fill_id), (Role::Relay, &relay_id), (Role::Gateway, &gateway_id), (Role::Agent, &agent_id)]
-    {
+    // The engine fills a volume when a container that mounts it is created, so the fill container never runs. The
+    // agent's comes after it: no other container may mount those volumes before they are filled.
+    let (fill_id, relay_id, gateway_id) = tokio::join!(
+        engine.create_container(&fill),
+        engine.create_container(&relay),
+        engine.create_container(&gateway)
+    );
+    let (fill_id, relay_id, gateway_id) = (fill_id?, relay_id?, gateway_id?);
+    let name_by_id = |record: &mut Record, role: Role, id: &str| {
         let named = record.objects.iter_mut().find(|object| object.name == plan.id.object(role));
         if let Some(object) = named {
-            object.id = Some(id.clone());
+            object.id = Some(id.to_owned());
         }
+    };
+    for (role, id) in [(Role::Fill, &fill_id), (Role::Relay, &relay_id), (Role::Gateway, &gateway_id)] {
+        name_by_id(&mut record, role, id);
     }
     journal.write(&record)?;
 
-    (input.progress)("starting relay and gateway");
-    let mut control = GatewayControl::attach(engine, &gateway_id).await?;
-    let relay_stream = engine.attach(&relay_id).await?;
-    let (relay_started, gateway_started) =
-        tokio::join!(engine.start_container(&relay_id), engine.start_container(&gateway_id));
-    relay_started?;
-    gateway_started?;
-    let (relay_ready, gateway_ready) = tokio::join!(wait_for_relay(relay_stream), control.ready(READY_LIMIT));
-    relay_ready?;
-    gateway_ready?;
-    control.carry_out(Action::Policy(plan.network.clone())).await?;
+    (input.progress)("starting containers");
+    // Three starts take most of the time, so they overlap: the agent's container needs the relay's network and nothing
+    // of the gateway, without which the relay refuses every connection. All are waited for also when one fails: what
+    // the engine was asked for must not appear after it was taken down.
+    let agent_side = async {
+        let (created, relay_started) = tokio::join!(engine.create_container(&agent), start_relay(engine, &relay_id));
+        let agent_id = created?;
+        let relay_stream = relay_started?;
+        if let Err(error) = engine.start_container(&agent_id).await {
+            // Without a relay there is no network to join, and the relay has said why.
+            wait_for_relay(relay_stream).await?;
+            return Err(error.into());
+        }
+        let (client, ready, removed) = tokio::join!(
+            open_session(engine, &agent_id),
+            wait_for_relay(relay_stream),
+            engine.remove_container(&fill_id)
+        );
+        ready?;
+        removed?;
+        Ok::<_, LaunchError>((agent_id, client?))
+    };
+    let (agent_side, gateway_side) = tokio::join!(agent_side, start_gateway(engine, &gateway_id, &plan.network));
+    let (agent_id, client) = agent_side?;
+    name_by_id(&mut record, Role::Agent, &agent_id);
+    Ok(Started { objects: record.objects, gateway: gateway_side?, client })
+}
 
-    (input.progress)("starting the agent's container");
-    engine.start_container(&agent_id).await?;
-    let (client, removed) = tokio::join!(open_session(engine, &agent_id), engine.remove_container(&fill_id));
-    removed?;
-    Ok(Started { objects: record.objects, gateway: control, client: client? })
+/// Starts the relay's container; gives what it prints from its first byte on.
+async fn start_relay(engine: &Engine, id: &str) -> Result<AttachedStream, EngineError> {
+    let stream = engine.attach(id).await?;
+    engine.start_container(id).await?;
+    Ok(stream)
+}
+
+/// Starts the gateway's container and gives it its policy.
+async fn start_gateway(engine: &Engine, id: &str, policy: &Policy) -> Result<GatewayControl, LaunchError> {
+    let mut control = GatewayControl::attach(engine, id).await?;
+    engine.start_container(id).await?;
+    control.ready(READY_LIMIT).await?;
+    control.carry_out(Action::Policy(policy.clone())).await?;
+    Ok(control)
 }
 
 fn labels(input: &LaunchInput<'_>, record: &Record, role: Role) -> BTreeMap<String, String> {

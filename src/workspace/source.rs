@@ -53,19 +53,35 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn find(folder: &Path) -> Result<Self, WorkspaceError> {
-        let ask =
-            |argument: &[&str]| Git::discover(folder, "rev-parse").arg("--path-format=absolute").args(argument).line();
-        let work_tree = ask(&["--show-toplevel"]).map_err(|error| match error {
+        let ask = |questions: &[&str]| {
+            Git::discover(folder, "rev-parse").arg("--path-format=absolute").args(questions).line()
+        };
+        let questions: [&[&str]; 6] = [
+            &["--show-toplevel"],
+            &["--absolute-git-dir"],
+            &["--git-path", "objects"],
+            &["--git-path", "index"],
+            &["--git-path", "shallow"],
+            &["--show-object-format"],
+        ];
+        // One process answers all, on a line each. A path with a line feed needs a process for every question.
+        let together = ask(&questions.concat()).map_err(|error| match error {
             error @ GitError::Failed { .. } => WorkspaceError::NotARepository(folder.to_path_buf(), error),
             other => WorkspaceError::Git(other),
         })?;
+        let mut answers: Vec<String> = together.lines().map(str::to_owned).collect();
+        if answers.len() != questions.len() {
+            answers = questions.into_iter().map(ask).collect::<Result<_, _>>()?;
+        }
+        let mut answers = answers.into_iter();
+        let mut next = || answers.next().unwrap_or_default();
         let places = Self {
-            git_dir: ask(&["--absolute-git-dir"])?.into(),
-            work_tree: work_tree.into(),
-            objects: ask(&["--git-path", "objects"])?.into(),
-            index: ask(&["--git-path", "index"])?.into(),
-            shallow: ask(&["--git-path", "shallow"])?.into(),
-            object_format: ask(&["--show-object-format"])?,
+            work_tree: next().into(),
+            git_dir: next().into(),
+            objects: next().into(),
+            index: next().into(),
+            shallow: next().into(),
+            object_format: next(),
         };
         Ok(places)
     }
