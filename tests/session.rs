@@ -4,12 +4,13 @@
 
 mod support;
 
+use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::{Home, Project, eventually, text};
+use support::{Home, Project, eventually, status, text};
 
 const PLAIN: &str = "image: agent\ncommand: [bash, -l]\n";
 
@@ -89,11 +90,11 @@ fn a_launcher_whose_file_is_replaced_while_it_runs_goes_on() {
     let home = Home::new();
     let project = Project::new(&home, "replaced", PLAIN);
     let own = home.path().join("sandbox");
-    std::fs::copy(env!("CARGO_BIN_EXE_sandbox"), &own).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_sandbox"), &own).unwrap();
     let mut up = home.command_of(&own);
     up.args(["up", project.name(), "--", "echo", "done"]);
     let up = up.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    std::fs::remove_file(&own).unwrap();
+    fs::remove_file(&own).unwrap();
     let output = up.wait_with_output().unwrap();
     assert_eq!(text(&output.stdout), "done\n", "{}", text(&output.stderr));
 }
@@ -129,12 +130,12 @@ fn the_session_ends_with_its_last_command_and_the_clone_stays() {
     let diff = home.sandbox().args(["diff", project.name()]).output().unwrap();
     assert!(text(&diff.stdout).contains("file"), "{} {}", text(&diff.stdout), text(&diff.stderr));
     let own = home.path().join("config/sandbox/config.yaml");
-    std::fs::create_dir_all(own.parent().unwrap()).unwrap();
-    std::fs::write(&own, "review: { held_back: [\"F*\"] }\n").unwrap();
+    fs::create_dir_all(own.parent().unwrap()).unwrap();
+    fs::write(&own, "review: { held_back: [\"F*\"] }\n").unwrap();
     let held = home.sandbox().args(["pull", project.name()]).output().unwrap();
     assert_eq!(held.status.code(), Some(1), "{}", text(&held.stderr));
     assert!(text(&held.stdout).contains("file: is held back by your configuration"), "{}", text(&held.stdout));
-    std::fs::remove_file(own).unwrap();
+    fs::remove_file(own).unwrap();
     let pull = home.sandbox().args(["pull", project.name()]).output().unwrap();
     assert!(pull.status.success(), "{}{}", text(&pull.stdout), text(&pull.stderr));
     let log = Command::new("git")
@@ -204,6 +205,49 @@ fn a_rotated_value_reaches_the_running_agent_and_is_nowhere_else() {
     }
 }
 
+/// A manifest with a credential from a command that writes down what it issues and revokes. From the second on it takes a
+/// moment to issue one.
+fn issuing(notes: &std::path::Path) -> String {
+    let notes = notes.display();
+    let issue = format!(
+        "count=$(grep -c asked {notes} || true); echo asked >> {notes}; test $count -eq 0 || sleep 2; \
+         echo issued $count >> {notes}; echo '{{\"value\":\"v'$count'\",\"handle\":\"'$count'\"}}'"
+    );
+    let revoke = format!("sed -n 's/.*\"handle\":\"\\([0-9]*\\)\".*/revoked \\1/p' >> {notes}; echo >> {notes}");
+    let command = |text: &str| serde_json::to_string(&["/bin/sh", "-c", text]).unwrap();
+    format!(
+        "{PLAIN}credentials:\n  token: {{ provider: exec, command: {}, revoke_command: {} }}\n",
+        command(&issue),
+        command(&revoke)
+    )
+}
+
+#[test]
+fn a_credential_that_is_issued_while_the_session_ends_is_revoked_too() {
+    for down in [false, true] {
+        let home = Home::new();
+        let notes = home.path().join("notes");
+        fs::write(&notes, "").unwrap();
+        let project = Project::new(&home, "issuing", &issuing(&notes));
+        let up = home.sandbox().args(["up", project.name(), "--detach", "--", "sleep", "300"]).output().unwrap();
+        assert!(up.status.success(), "{}", text(&up.stderr));
+        let noted = || fs::read_to_string(&notes).unwrap();
+        let rotate = home.sandbox().args(["credential", "rotate", "token", project.name()]).output().unwrap();
+        assert!(rotate.status.success(), "{}", text(&rotate.stderr));
+        eventually("the issuer's being asked", Duration::from_secs(10), || noted().matches("asked").count() == 2);
+        if down {
+            let down = home.sandbox().args(["down", project.name()]).output().unwrap();
+            assert!(down.status.success(), "{}", text(&down.stderr));
+        } else {
+            let agent = format!("sandbox-{}.main-agent", project.name());
+            assert!(support::docker(&["kill", &agent]).status.success());
+            eventually("the end", Duration::from_secs(30), || status(&home, project.name())["condition"] == "stopped");
+        }
+        let noted = noted();
+        assert!(noted.contains("issued 1") && noted.contains("revoked 0") && noted.contains("revoked 1"), "{noted}");
+    }
+}
+
 #[test]
 fn a_launcher_that_is_killed_leaves_nothing_that_the_next_command_does_not_mend() {
     let home = Home::new();
@@ -264,10 +308,10 @@ fn gc_removes_what_other_versions_left_once_nothing_uses_it() {
     let project = Project::new(&home, "versions", PLAIN);
     // Another version: the same program with a byte behind it, which no loader reads, and its path makes it unique.
     let other = home.path().join("sandbox");
-    let mut program = std::fs::read(env!("CARGO_BIN_EXE_sandbox")).unwrap();
+    let mut program = fs::read(env!("CARGO_BIN_EXE_sandbox")).unwrap();
     program.extend(other.as_os_str().as_encoded_bytes());
-    std::fs::write(&other, program).unwrap();
-    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&other, program).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
     let up = home.command_of(&other).args(["up", project.name(), "--", "true"]).output().unwrap();
     assert!(up.status.success(), "{}", text(&up.stderr));
     let gc = |arguments: &[&str]| {
@@ -343,9 +387,9 @@ fn an_untrusted_or_changed_manifest_is_not_run() {
     let home = Home::new();
     let project = Project::new(&home, "trust", PLAIN);
     let manifest = project.path().join("sandbox.yaml");
-    let mut changed = std::fs::read_to_string(&manifest).unwrap();
+    let mut changed = fs::read_to_string(&manifest).unwrap();
     changed.push_str("environment: { CHANGED: 'yes' }\n");
-    std::fs::write(&manifest, changed).unwrap();
+    fs::write(&manifest, changed).unwrap();
     let up = home.sandbox().args(["up", project.name(), "--", "true"]).output().unwrap();
     assert_eq!(up.status.code(), Some(125));
     assert!(text(&up.stderr).contains("sandbox trust"), "{}", text(&up.stderr));

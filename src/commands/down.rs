@@ -16,8 +16,8 @@ use crate::session::reconcile::{Condition, reconcile, reconcile_all};
 use crate::session::teardown;
 use crate::session::{launcher_image, launcher_versions};
 
-/// How long the supervisor may take to leave after the session ended.
-const SUPERVISOR_LIMIT: Duration = Duration::from_secs(5);
+/// How long the supervisor may take to leave after the session ended: it waits for an issuer that was being asked.
+const SUPERVISOR_LIMIT: Duration = Duration::from_secs(50);
 
 /// Arguments of `down`.
 #[derive(Debug, clap::Args)]
@@ -85,7 +85,10 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     }
     wait_for_supervisor(&journal).await;
     // The supervisor may have written the journal once more while it left.
-    let record = journal.read()?.unwrap_or(record);
+    let mut record = journal.read()?.unwrap_or(record);
+    if record.owes() {
+        sandbox::stop(context, &engine, &journal, &mut record, "sandbox down").await?;
+    }
     let complaints = teardown::remove(&engine, &key, &journal, &record).await;
     drop(lock);
     let audit = AuditLog::open(&context.folders.state)?;

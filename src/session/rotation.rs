@@ -1,10 +1,12 @@
 //! The credentials of a running sandbox: issued anew in time or on request, delivered, and the old ones revoked after a
 //! grace. Also what the user takes away while the agent runs.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::credential::spec::{CredentialSpec, Delivery};
 use crate::credential::{self, CredentialError, IssueContext, Issued};
@@ -32,6 +34,8 @@ const RETRY_RETIRED: Duration = Duration::from_secs(30);
 enum RotateError {
     #[error("find the credential among those that are out")]
     NotOut,
+    #[error("deliver it, since the session ends")]
+    Ending,
     #[error(transparent)]
     Credential(#[from] CredentialError),
     #[error(transparent)]
@@ -54,20 +58,27 @@ impl RotateError {
     }
 }
 
-/// Gives a gateway that was started again the credentials that its memory lost, by issuing them anew.
-pub(super) async fn broker_again(input: &SuperviseInput<'_>, record: &Record) {
-    let brokered = record.leases.iter().filter(|(_, lease)| matches!(lease.spec.deliver, Delivery::Broker { .. }));
-    for (name, _) in brokered {
-        if let Err(error) = rotate(input, record, name).await {
-            // Requests to its host fail until the next rotation, and say why.
-            note(
-                input,
-                record,
-                "credential.rotation_failed",
-                "failed",
-                &[("credential", name.as_str()), ("reason", &error.reason())],
-            );
-        }
+/// What [`rotate_forever`] is told while it runs.
+pub(super) struct Steering {
+    /// Credentials to issue anew at the next look.
+    again: RefCell<BTreeSet<CredentialName>>,
+    ending: watch::Sender<bool>,
+}
+
+impl Steering {
+    pub(super) fn new() -> Self {
+        Self { again: RefCell::default(), ending: watch::Sender::new(false) }
+    }
+
+    /// Has the rotation end. What is being issued at this moment is issued, and revoked.
+    pub(super) fn end(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Gives a gateway that was started again the credentials that its memory lost, by issuing them anew.
+    pub(super) fn broker_again(&self, record: &Record) {
+        let brokered = record.leases.iter().filter(|(_, lease)| matches!(lease.spec.deliver, Delivery::Broker { .. }));
+        self.again.borrow_mut().extend(brokered.map(|(name, _)| name.clone()));
     }
 }
 
@@ -77,14 +88,17 @@ struct Due {
     pause: Duration,
 }
 
-/// Rotates what is due and what the user asked for.
-pub(super) async fn rotate_forever(input: &SuperviseInput<'_>) {
+/// Rotates what is due and what the user asked for, until it is told to end. Dropped in the middle, it could forget a
+/// credential that an issuer has just made, so it is not to be dropped.
+pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &Steering) {
     let mut due: BTreeMap<CredentialName, Due> = BTreeMap::new();
+    let mut ending = steering.ending.subscribe();
     loop {
-        let Ok(Some(record)) = input.journal.read() else {
-            tokio::time::sleep(TICK).await;
-            continue;
-        };
+        tokio::select! {
+            _ = ending.wait_for(|ending| *ending) => return,
+            () = tokio::time::sleep(TICK) => {}
+        }
+        let Ok(Some(record)) = input.journal.read() else { continue };
         let now = Timestamp::now();
         for (name, lease) in &record.leases {
             let entry = credential::next_rotation(lease.issued_at, lease.expires_at, record.session.as_str());
@@ -104,10 +118,13 @@ pub(super) async fn rotate_forever(input: &SuperviseInput<'_>) {
         })
         .await;
         let asked = credential::rotation::take_requests(input.journal.folder()).unwrap_or_default();
+        let again = steering.again.take();
         let names: Vec<CredentialName> = record
             .leases
             .keys()
-            .filter(|name| asked.rotate.contains(*name) || due.get(*name).is_some_and(|due| due.at <= now))
+            .filter(|name| {
+                asked.rotate.contains(*name) || again.contains(*name) || due.get(*name).is_some_and(|due| due.at <= now)
+            })
             .cloned()
             .collect();
         for name in asked.revoke.iter().filter(|name| record.leases.contains_key(*name)) {
@@ -118,7 +135,7 @@ pub(super) async fn rotate_forever(input: &SuperviseInput<'_>) {
             note(input, &record, "credential.revoked", outcome, &[("credential", name.as_str()), ("reason", &reason)]);
         }
         for name in names.into_iter().filter(|name| !asked.revoke.contains(name)) {
-            match rotate(input, &record, &name).await {
+            match rotate(input, &record, &name, steering).await {
                 Ok(()) => {
                     due.remove(&name);
                 }
@@ -133,14 +150,18 @@ pub(super) async fn rotate_forever(input: &SuperviseInput<'_>) {
                 }
             }
         }
-        tokio::time::sleep(TICK).await;
     }
 }
 
 /// Issues a credential anew and delivers it. The old value goes on for [`GRACE`], so that what was begun with it ends well.
 ///
 /// The new one is in the journal before it is delivered: whatever fails afterwards, and whoever dies, it is revoked.
-async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
+async fn rotate(
+    input: &SuperviseInput<'_>,
+    record: &Record,
+    name: &CredentialName,
+    steering: &Steering,
+) -> Result<(), RotateError> {
     let old = record.leases.get(name).ok_or(RotateError::NotOut)?;
     let issued = credential::issue(name, &old.spec, &input.issue).await?;
     let fingerprint = issued.fingerprint.to_string();
@@ -150,7 +171,12 @@ async fn rotate(input: &SuperviseInput<'_>, record: &Record, name: &CredentialNa
     if renewed.handle.is_some() {
         input.journal.update(|record| record.retiring.push(undelivered.clone()))?;
     }
-    if let Err(error) = hand_out(input, record, &old.spec, issued).await {
+    let handed_out = if *steering.ending.borrow() {
+        Err(RotateError::Ending)
+    } else {
+        hand_out(input, record, &old.spec, issued).await
+    };
+    if let Err(error) = handed_out {
         let due = Timestamp::now();
         input.journal.update(|record| {
             for retiring in record.retiring.iter_mut().filter(|retiring| **retiring == undelivered) {

@@ -25,7 +25,7 @@ use crate::session::identity::{LABEL_SESSION, Role, lock_file};
 use crate::session::journal::{Journal, JournalError, Phase, Record};
 use crate::session::launch::event;
 use crate::session::mend::{self, Health};
-use crate::session::rotation::{broker_again, rotate_forever};
+use crate::session::rotation::{Steering, rotate_until_the_end};
 use crate::session::teardown::{self, EndContext};
 use crate::session::watchdog::{self, Notice};
 
@@ -33,6 +33,8 @@ use crate::session::watchdog::{self, Notice};
 const RESTARTS: u32 = 5;
 /// The exit code of a process that SIGKILL ended.
 const KILLED: i64 = 137;
+/// How long an issuer may take that was asked when the session ended; its answer is revoked at once.
+const ISSUE_LIMIT: Duration = Duration::from_secs(45);
 /// How many events of the gateway are recorded before the journal remembers how far the log was read.
 const REMEMBER_EVERY: u64 = 64;
 
@@ -118,17 +120,28 @@ pub async fn supervise(input: SuperviseInput<'_>, restarts: &watch::Sender<u32>)
     let out_of_memory = Cell::new(false);
     let sessions = lock_file(input.journal.folder(), "sessions.lock").map_err(SuperviseError::Lock)?;
     let last_command = tokio::task::spawn_blocking(move || sessions.lock().map(|()| sessions));
+    let steering = Steering::new();
+    let rotating = rotate_until_the_end(&input, &steering);
+    tokio::pin!(rotating);
+    let mut rotates = true;
     let (ended, _sessions) = tokio::select! {
         locked = last_command => match locked {
             Ok(Ok(sessions)) => ("the last command ended".to_owned(), Some(sessions)),
             _ => ("the sandbox's lock failed".to_owned(), None),
         },
-        reason = watch_containers(&input, &record, restarts, &out_of_memory) => (reason.to_owned(), None),
+        reason = watch_containers(&input, &record, restarts, &out_of_memory, &steering) => (reason.to_owned(), None),
         reason = watchdog::watch(input.engine, &record, |notice| tell(&input, &record, notice)) => (reason, None),
-        () = rotate_forever(&input) => ("rotation ended".to_owned(), None),
+        () = &mut rotating => {
+            rotates = false;
+            ("rotation ended".to_owned(), None)
+        }
         never = record_decisions(&input, &record, &audited) => match never {},
         () = terminated() => ("the supervisor was asked to end".to_owned(), None),
     };
+    steering.end();
+    if rotates && tokio::time::timeout(ISSUE_LIMIT, rotating).await.is_err() {
+        tracing::error!("a credential that was being issued when the session ended may live on until its own end");
+    }
     finish(&input, &ended, audited.get(), out_of_memory.get()).await
 }
 
@@ -176,6 +189,7 @@ async fn watch_containers(
     record: &Record,
     restarts: &watch::Sender<u32>,
     out_of_memory: &Cell<bool>,
+    steering: &Steering,
 ) -> &'static str {
     let agent = record.id.object(Role::Agent);
     let labels = vec![format!("{LABEL_SESSION}={}", record.session.as_str())];
@@ -192,13 +206,13 @@ async fn watch_containers(
             if event.action != "die" {
                 continue;
             }
-            if let Some(reason) = mend_containers(input, record, restarts).await {
+            if let Some(reason) = mend_containers(input, record, restarts, steering).await {
                 return reason;
             }
         }
         // The engine went away or restarted; without it there is nothing to do but to look again.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if let Some(reason) = mend_containers(input, record, restarts).await {
+        if let Some(reason) = mend_containers(input, record, restarts, steering).await {
             return reason;
         }
     }
@@ -209,6 +223,7 @@ async fn mend_containers(
     input: &SuperviseInput<'_>,
     record: &Record,
     restarts: &watch::Sender<u32>,
+    steering: &Steering,
 ) -> Option<&'static str> {
     // The policy may have been changed since the launch.
     let record = &input.journal.read().ok().flatten().unwrap_or_else(|| record.clone());
@@ -241,7 +256,7 @@ async fn mend_containers(
                     continue;
                 }
                 note(input, record, "gateway.restarted", "ok", &[]);
-                broker_again(input, record).await;
+                steering.broker_again(record);
             }
             Err(error) => {
                 tracing::warn!(%error, "the sandbox's containers cannot be seen");
