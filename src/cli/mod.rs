@@ -181,11 +181,15 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
 
 /// Runs a verb that waits for something.
 fn block_on(context: &Context, verb: Verb) -> Result<u8, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new("runtime", &error, "free some processes or open files and try again"))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|error| {
+            Failure::system(
+                "runtime",
+                "start the event loop",
+                &error,
+                "free some processes or open files and try again",
+            )
+        })?;
     let result = runtime.block_on(async {
         match verb {
             Verb::Up(args) => commands::up::run(context, &args).await,

@@ -6,6 +6,8 @@ use super::printer::sanitise;
 use super::{Context, Failure};
 use crate::audit::event::AuditEvent;
 use crate::audit::log::{AuditError, AuditLog, Record};
+use crate::commands::load::actor;
+use crate::project::ProjectName;
 
 /// Read or check the audit log
 #[derive(Debug, clap::Args)]
@@ -30,6 +32,26 @@ enum Verb {
     },
     /// Check that no line was changed, removed, moved or cut off
     Verify,
+}
+
+/// Records what a person did to a project outside of a session.
+///
+/// # Errors
+/// When the log cannot be written. What is not recorded must not happen.
+pub fn record(context: &Context, project: &ProjectName, action: &str, facts: &[(&str, &str)]) -> Result<(), Failure> {
+    let (actor, _) = actor();
+    let event = AuditEvent {
+        time: Timestamp::now(),
+        action: action.to_owned(),
+        actor,
+        project: project.to_string(),
+        sandbox: None,
+        session: None,
+        outcome: "ok".to_owned(),
+        facts: facts.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    };
+    AuditLog::open(&context.folders.state)?.append(&event)?;
+    Ok(())
 }
 
 /// Runs the verb.

@@ -31,9 +31,7 @@ pub async fn connect(context: &Context) -> Result<Engine, Failure> {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         let (code, next) = advice(&error);
-        let mut failure = Failure::new(code, &error, next);
-        failure.what.insert_str(0, "cannot ");
-        failure
+        Failure::new(code, &error, next)
     }
 }
 

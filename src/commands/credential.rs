@@ -7,11 +7,9 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use crate::audit::AuditLog;
-use crate::audit::event::AuditEvent;
+use crate::commands::audit::record;
 use crate::commands::load::{self, actor};
 use crate::commands::printer::sanitise;
 use crate::commands::{Context, Failure};
@@ -26,6 +24,7 @@ use crate::project::{CredentialName, ProjectName, SandboxName, trust};
 use crate::session::journal::{Journal, Phase};
 
 mod advice;
+pub use advice::advice;
 mod listing;
 
 /// Set, list, rotate and remove the project's credentials
@@ -219,22 +218,6 @@ fn read_value(name: &CredentialName) -> Result<Secret, Failure> {
     Ok(value.without_line_end())
 }
 
-fn record(context: &Context, manifest: &Manifest, action: &str, facts: &[(&str, &str)]) -> Result<(), Failure> {
-    let (actor, _) = actor();
-    let event = AuditEvent {
-        time: Timestamp::now(),
-        action: action.to_owned(),
-        actor,
-        project: manifest.project.to_string(),
-        sandbox: None,
-        session: None,
-        outcome: "ok".to_owned(),
-        facts: facts.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-    };
-    AuditLog::open(&context.folders.state)?.append(&event)?;
-    Ok(())
-}
-
 /// Applies the rules to a value, so that it is refused now and not at the next `up`.
 fn admitted(
     context: &Context,
@@ -274,7 +257,7 @@ fn store_value(
         ("fingerprint", &fingerprint.to_string()),
         ("readers", &readers.join(", ")),
     ];
-    record(context, manifest, "credential.set", &facts)?;
+    record(context, &manifest.project, "credential.set", &facts)?;
     Ok(readers)
 }
 
@@ -367,7 +350,7 @@ fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
     for journal in journals.values() {
         rotation::request(journal.folder(), &name).map_err(request_failed)?;
     }
-    record(context, &manifest, "credential.rotate_requested", &[("credential", name.as_str())])?;
+    record(context, &manifest.project, "credential.rotate_requested", &[("credential", name.as_str())])?;
     let sandboxes: Vec<&String> = journals.keys().collect();
     context.printer.result(&sandboxes, || match (stored, sandboxes.len()) {
         (true, 0) => format!("`{name}` has a new value; no running sandbox has it"),
@@ -388,7 +371,7 @@ fn revoke(context: &Context, words: &Named) -> Result<u8, Failure> {
     for journal in journals.values() {
         rotation::request_revocation(journal.folder(), &name).map_err(request_failed)?;
     }
-    record(context, &manifest, "credential.revoke_requested", &[("credential", name.as_str())])?;
+    record(context, &manifest.project, "credential.revoke_requested", &[("credential", name.as_str())])?;
     context.printer.note(&format!("`{name}` is being withdrawn from {} sandbox(es)", journals.len()));
     Ok(0)
 }
@@ -403,7 +386,7 @@ fn remove(context: &Context, words: &Named) -> Result<u8, Failure> {
         fingerprint::release(&context.folders.state, &manifest.project, &name).map_err(CredentialError::from)?;
     }
     if removed {
-        record(context, &manifest, "credential.removed", &[("credential", name.as_str())])?;
+        record(context, &manifest.project, "credential.removed", &[("credential", name.as_str())])?;
         context.printer.note(&format!("`{name}` is removed; who had the file and its key can still read it"));
     } else {
         context.printer.note(&format!("`{name}` was not set"));

@@ -33,13 +33,13 @@ pub async fn explain(journal: &Journal, record: &Record, begun: Timestamp, error
     while asked.elapsed() < PATIENCE {
         let Ok(now) = journal.read() else { break };
         let Some(now) = now.filter(|now| now.session == record.session) else {
-            return Failure::new("session-ended", &CutOff::Removed, format!("start it with `sandbox up {project}`"));
+            return Failure::told("session-ended", &CutOff::Removed, format!("start it with `sandbox up {project}`"));
         };
         if let (Phase::Stopped, Some(ended)) = (now.phase, now.ended) {
-            return Failure::new("session-ended", &CutOff::Ended(ended), again);
+            return Failure::told("session-ended", &CutOff::Ended(ended), again);
         }
         if now.restarted.is_some_and(|at| at >= begun) {
-            return Failure::new("session-ended", &CutOff::Restarted, again);
+            return Failure::told("session-ended", &CutOff::Restarted, again);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -472,12 +472,15 @@ mod tests {
 
     use super::*;
 
-    /// The codes in a source file: literals in `Failure::new("…"`, and, in a file that hands a variable to it, the
+    /// The codes in a source file: literals in `Failure::new("…"` and its like, and, in a file that hands a variable to it, the
     /// first literal of each arm of a `match`.
     fn codes(text: &str) -> BTreeSet<String> {
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        let mut openings = vec!["Failure::new("];
-        if ["Failure::new(code,", "Self::new(code,", "Self { code,"].iter().any(|using| code.contains(using)) {
+        let mut openings = vec!["Failure::new(", "Failure::system(", "Failure::told("];
+        if ["Failure::new(code,", "Failure::told(code,", "Self::new(code,", "Self { code,"]
+            .iter()
+            .any(|using| code.contains(using))
+        {
             openings.push("=> ");
         }
         let mut found = BTreeSet::new();

@@ -20,8 +20,24 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of exit code 1 with the chain of causes of an error.
+    /// A failure of exit code 1 from an error that names what could not be done, such as "read the file", with the chain
+    /// of its causes.
     pub fn new(code: &'static str, error: &(dyn Error + 'static), next: impl Into<String>) -> Self {
+        let mut failure = Self::told(code, error, next);
+        failure.what.insert_str(0, "cannot ");
+        failure
+    }
+
+    /// The same from what the operating system refused; `what` is what could not be done.
+    pub fn system(code: &'static str, what: &str, error: &std::io::Error, next: impl Into<String>) -> Self {
+        let mut failure = Self::told(code, error, next);
+        failure.why.insert(0, std::mem::take(&mut failure.what));
+        failure.what = format!("cannot {what}");
+        failure
+    }
+
+    /// The same from an error that tells what is wrong in a sentence of its own, such as "the session ended".
+    pub fn told(code: &'static str, error: &(dyn Error + 'static), next: impl Into<String>) -> Self {
         let mut why = Vec::new();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -37,3 +53,6 @@ impl Failure {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;

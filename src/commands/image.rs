@@ -128,8 +128,9 @@ fn output(text: &str) -> Result<Output, String> {
 /// Runs `sandbox image`.
 pub fn run(context: &Context, arguments: &ImageArguments) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime =
-        runtime.map_err(|error| Failure::new("runtime", &error, "free memory or raise the limit of threads"))?;
+    let runtime = runtime.map_err(|error| {
+        Failure::system("runtime", "start the event loop", &error, "free memory or raise the limit of threads")
+    })?;
     runtime.block_on(run_async(context, arguments))
 }
 
@@ -308,8 +309,17 @@ impl From<ImageError> for Failure {
                 ("image-reference", "write REGISTRY/PATH@sha256:… with the digest that the registry shows")
             }
             ImageError::Script { .. } => ("image-script", "leave the package out of the definition"),
-            _ => ("image", "see the causes above"),
+            ImageError::Lock { .. } => {
+                ("image", "take images/NAME/image.lock from the history, or run `sandbox image lock NAME`")
+            }
+            ImageError::File { .. } => {
+                ("image", "make it readable and writable for you, and look whether the disk is full")
+            }
+            ImageError::Unsatisfiable { .. } | ImageError::Conflict(..) => {
+                ("image", "change the packages or the suite in images/NAME/image.yaml")
+            }
+            _ => ("image", "look at the causes above; `sandbox image verify NAME` checks the definition and its lock"),
         };
-        Failure::new(code, &error, next)
+        Failure::told(code, &error, next)
     }
 }

@@ -68,8 +68,9 @@ struct Answer<'a> {
 /// # Errors
 /// When there is one already, the folder is in no repository, or the user says no.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
-    let current = std::env::current_dir()
-        .map_err(|error| Failure::new("current-folder", &error, "change to a folder that exists"))?;
+    let current = std::env::current_dir().map_err(|error| {
+        Failure::system("current-folder", "find the current folder", &error, "change to a folder that exists")
+    })?;
     write(context, args, &current)?;
     Ok(0)
 }

@@ -63,8 +63,9 @@ fn restricted_manifest(
     project: Option<&str>,
     overrides: &Overrides,
 ) -> Result<(PathBuf, Manifest), Failure> {
-    let current = std::env::current_dir()
-        .map_err(|error| Failure::new("current-folder", &error, "change to a folder that exists"))?;
+    let current = std::env::current_dir().map_err(|error| {
+        Failure::system("current-folder", "find the current folder", &error, "change to a folder that exists")
+    })?;
     let path = project::locate(project, &current, &context.folders.state)?;
     let configuration = configuration::load(&context.folders.config)?;
     let mut asked = manifest::load(&path)?;
@@ -144,7 +145,7 @@ pub fn sandbox_id(context: &Context, target: &Target) -> Result<SandboxId, Failu
 pub fn machine_key(context: &Context) -> Result<MachineKey, Failure> {
     MachineKey::load(&context.folders.state).map_err(|error| {
         let next = format!("make {} a folder that only you can write", context.folders.state.display());
-        Failure::new("state-folder", &error, next)
+        Failure::system("state-folder", "use the launcher's state folder", &error, next)
     })
 }
 

@@ -52,9 +52,7 @@ pub async fn login(context: &Context, repository: &Repository) -> Result<Option<
     let folder = environment.docker_config.unwrap_or_else(|| environment.home.join(".docker"));
     look_up(&folder.join("config.json"), &repository.registry).await.map_err(|error| {
         let next = "log in again with `docker login`, or set DOCKER_CONFIG to another folder";
-        let mut failure = Failure::new("registry-login", &error, next);
-        failure.what.insert_str(0, "cannot ");
-        failure
+        Failure::new("registry-login", &error, next)
     })
 }
 

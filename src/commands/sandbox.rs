@@ -272,7 +272,12 @@ pub async fn take_commits(
 }
 
 fn temporary(error: std::io::Error) -> Failure {
-    Failure::new("temporary-file", &error, "make room in the folder for temporary files (TMPDIR)")
+    Failure::system(
+        "temporary-file",
+        "use a temporary file",
+        &error,
+        "make room in the folder for temporary files (TMPDIR)",
+    )
 }
 
 /// Refuses to go on when the sandbox holds commits that the developer's repository lacks.

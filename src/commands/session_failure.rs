@@ -1,6 +1,6 @@
 //! What a person reads when a session fails.
 
-use crate::commands::Failure;
+use crate::commands::{Failure, credential};
 use crate::image::reference::ReferenceError;
 use crate::session::gateway_control::GatewayControlError;
 use crate::session::journal::JournalError;
@@ -23,9 +23,13 @@ impl From<LaunchError> for Failure {
             LaunchError::Audit(error) => error.into(),
             LaunchError::Gateway(error) => error.into(),
             LaunchError::Deliver(error) => error.into(),
-            LaunchError::Credential { ref name, .. } => {
-                let next = format!("look at `sandbox credential ls`; set it with `sandbox credential set {name}`");
-                Failure::new("credential-not-issued", &error, next)
+            LaunchError::Credential { ref source, .. } => {
+                let mut failure = Failure::new("credential-not-issued", &error, credential::advice(source));
+                // The cause names what could not be done too.
+                if let Some(cause) = failure.why.first_mut() {
+                    cause.insert_str(0, "cannot ");
+                }
+                failure
             }
             LaunchError::ImageAbsent { ref reference } => {
                 let next = format!("fetch it with `docker pull {reference}`");
@@ -93,7 +97,7 @@ impl From<GatewayControlError> for Failure {
 
 impl From<SessionError> for Failure {
     fn from(error: SessionError) -> Self {
-        Failure::new(
+        Failure::told(
             "session",
             &error,
             "see how it is with `sandbox status`; a foreign image needs git and a user 1000",
@@ -126,7 +130,7 @@ impl From<SuperviseError> for Failure {
 impl From<ReferenceError> for Failure {
     fn from(error: ReferenceError) -> Self {
         let next = "write a name in images/, or REGISTRY/NAME@sha256:DIGEST";
-        Failure::new("image-reference", &error, next)
+        Failure::told("image-reference", &error, next)
     }
 }
 

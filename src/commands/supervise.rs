@@ -37,7 +37,7 @@ pub struct Args {
 /// # Errors
 /// When the sandbox cannot be supervised.
 pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
-    let failed = |error: std::io::Error| Failure::new("supervisor", &error, "start it by `sandbox up`");
+    let failed = |error: std::io::Error| Failure::system("supervisor", "supervise", &error, "start it by `sandbox up`");
     // A session of its own, so that closing the terminal does not end it.
     let _ = rustix::process::setsid();
     let (_, manifest) = manifest(context, args.target.project.as_deref())?;

@@ -65,5 +65,5 @@ impl Supervisor {
 }
 
 fn failure(log: &std::path::Path, error: &std::io::Error) -> Failure {
-    Failure::new("supervisor", error, format!("read {}", log.display()))
+    Failure::system("supervisor", "start the supervisor", error, format!("read {}", log.display()))
 }

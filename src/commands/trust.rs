@@ -1,5 +1,6 @@
 //! `sandbox trust`: says in words what a manifest asks for, and records that the user approves it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use super::printer::sanitise;
 use super::{Context, Failure};
+use crate::commands::audit::record;
 use crate::credential::spec::{Delivery, ProviderSpec, SecretSource, VaultAuth, VaultFields, VaultSpec};
 use crate::image::reference::{Digest, ImageChoice};
 use crate::project::manifest::{self, Manifest};
@@ -69,7 +71,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure> {
             context.printer.question(&words);
             ask(&report.project)?;
         }
-        trust::approve(&context.folders.state, &manifest, files, &user())?;
+        approve(context, &manifest, files)?;
         report.approved = true;
     }
     crate::project::remember(&context.folders.state, &manifest)?;
@@ -101,8 +103,15 @@ fn require_on(terminal: bool, context: &Context, manifest_path: &Path, manifest:
     }
     context.printer.question(&words(manifest.project.as_str(), &describe(manifest), &earlier));
     ask(manifest.project.as_str())?;
-    trust::approve(state, manifest, files, &user())?;
+    approve(context, manifest, files)?;
     crate::project::remember(state, manifest)?;
+    Ok(())
+}
+
+fn approve(context: &Context, manifest: &Manifest, files: BTreeMap<String, Digest>) -> Result<(), Failure> {
+    let digest = trust::digest(&files).to_string();
+    record(context, &manifest.project, "manifest.approved", &[("digest", &digest)])?;
+    trust::approve(&context.folders.state, manifest, files, &user())?;
     Ok(())
 }
 

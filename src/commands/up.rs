@@ -153,7 +153,7 @@ pub async fn run_command(
         Err(error) => match error.exit_code() {
             Some(code) => {
                 let next = "see what the image has with `sandbox exec PROJECT -- ls /usr/bin`";
-                Err(Failure::new("command", &error, next).with_exit(code))
+                Err(Failure::told("command", &error, next).with_exit(code))
             }
             None => Err(cut_off::explain(journal, record, begun, error).await),
         },
@@ -292,7 +292,12 @@ async fn join(
 /// When the lock file cannot be used.
 pub async fn take_lock(context: &Context, journal: &Journal) -> Result<File, Failure> {
     let failed = |error: std::io::Error| {
-        Failure::new("state-folder", &error, format!("make {} writable for you", journal.folder().display()))
+        Failure::system(
+            "state-folder",
+            "lock the sandbox",
+            &error,
+            format!("make {} writable for you", journal.folder().display()),
+        )
     };
     let lock = lock_file(journal.folder(), "lock").map_err(failed)?;
     match lock.try_lock() {

@@ -33,7 +33,7 @@ pub enum GitError {
         source: std::io::Error,
     },
     /// git said no.
-    #[error("git {subcommand} ended with {code:?}: {message}")]
+    #[error("git {subcommand} {}: {message}", ending(*.code))]
     Failed {
         /// The git subcommand.
         subcommand: String,
@@ -51,6 +51,10 @@ pub enum GitError {
     /// The process wrote too much and was ended.
     #[error("git {0} wrote more than {1} bytes")]
     TooMuch(String, usize),
+}
+
+fn ending(code: Option<i32>) -> String {
+    code.map_or_else(|| "was ended by a signal".to_owned(), |code| format!("ended with {code}"))
 }
 
 /// One git command, before it runs.

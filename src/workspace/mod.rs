@@ -51,7 +51,7 @@ pub enum WorkspaceError {
     #[error("bundle a partial clone, whose missing objects are not fetched on their own")]
     PartialClone(#[source] GitError),
     /// A path that git's list of alternates cannot hold.
-    #[error("use the object folder {}: its path holds a line feed", .0.display())]
+    #[error("use the object folder {}: its path holds a line feed", .0.display().to_string().escape_debug())]
     ObjectFolder(PathBuf),
     /// The branch to create exists already.
     #[error("create branch `{0}`: it exists and is never moved")]

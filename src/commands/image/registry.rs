@@ -97,9 +97,7 @@ async fn load(engine: &Engine, built: &BuiltImage) -> Result<String, Failure> {
 impl From<&RegistryError> for Failure {
     fn from(error: &RegistryError) -> Self {
         let (code, next) = advice(error);
-        let mut failure = Failure::new(code, error, next);
-        failure.what.insert_str(0, "cannot ");
-        failure
+        Failure::new(code, error, next)
     }
 }
 
