@@ -116,7 +116,9 @@ pub fn issue_context<'a>(
         actor,
         store: store(context, root, actor),
         state: &context.folders.state,
+        home: &context.folders.home,
         vault: vault_environment(context),
+        held: crate::credential::held::Held::default(),
         reason,
     }
 }
@@ -361,7 +363,10 @@ fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
             true
         }
         // The supervisors of the running sandboxes ask these anew.
-        ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } | ProviderSpec::Vault(_) => false,
+        ProviderSpec::EnvFile { .. }
+        | ProviderSpec::Exec { .. }
+        | ProviderSpec::Vault(_)
+        | ProviderSpec::GithubApp(_) => false,
     };
     let journals = holders(context, &manifest, &name)?;
     for journal in journals.values() {

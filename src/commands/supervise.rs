@@ -3,14 +3,19 @@
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
 use crate::commands::connect::connect;
 use crate::commands::credential::issue_context;
 use crate::commands::load::{Target, actor, manifest};
 use crate::commands::{Context, Failure};
+use crate::credential::IssueContext;
+use crate::credential::held::Held;
 use crate::engine::Engine;
+use crate::gateway::protocol::SecretFile;
 use crate::init::frame::RunRequest;
 use crate::session::identity::{Role, SandboxId};
 use crate::session::journal::Journal;
@@ -20,7 +25,16 @@ use crate::session::{launch, supervise};
 /// How long a command that was cut off waits for its container.
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
 /// The largest request on standard input, in bytes.
-const REQUEST_LIMIT: u64 = 4 << 20;
+pub(super) const REQUEST_LIMIT: usize = 4 << 20;
+
+/// What `up` hands over on standard input.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    /// The background command, if there is one.
+    pub(super) command: Option<RunRequest>,
+    /// Tokens that only they themselves can end.
+    pub(super) held: Vec<SecretFile>,
+}
 
 /// Arguments of `supervise`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +44,7 @@ pub struct Args {
     pub target: Target,
 }
 
-/// Supervises until the session ends. Reads the background command, or `null`, as JSON from standard input, and says
+/// Supervises until the session ends. Reads a [`Request`] as JSON from standard input, and says
 /// `supervising` on standard output once `up` may leave.
 ///
 /// # Errors
@@ -39,9 +53,11 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let failed = |error: std::io::Error| Failure::new("supervisor", &error, "start it by `sandbox up`");
     // A session of its own, so that closing the terminal does not end it.
     let _ = rustix::process::setsid();
-    let mut request = Vec::new();
-    std::io::stdin().take(REQUEST_LIMIT).read_to_end(&mut request).map_err(failed)?;
-    let command: Option<RunRequest> = serde_json::from_slice(&request).map_err(|error| failed(error.into()))?;
+    // It may hold tokens, so it is wiped, and has its size from the start: growing would leave copies behind.
+    let mut request = Zeroizing::new(Vec::with_capacity(REQUEST_LIMIT));
+    std::io::stdin().take(REQUEST_LIMIT as u64).read_to_end(&mut request).map_err(failed)?;
+    let request: Request = serde_json::from_slice(&request).map_err(|error| failed(error.into()))?;
+    let Request { command, held } = request;
     let (_, manifest) = manifest(context, args.target.project.as_deref())?;
     let id = SandboxId { project: manifest.project.clone(), name: args.target.name.clone() };
     let journal = Journal::of(&context.folders.state, &id);
@@ -50,6 +66,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let (actor, _) = actor();
     let audit = AuditLog::open(&context.folders.state)?;
     let issue = issue_context(context, &manifest.project, &manifest.root, &args.target.name, &actor, "rotation");
+    let issue = IssueContext { held: Held::of(held), ..issue };
     let (restarts, restarted) = watch::channel(0);
     let background = match command {
         None => None,

@@ -8,7 +8,10 @@ use serde::Serialize;
 
 use super::printer::sanitise;
 use super::{Context, Failure};
-use crate::credential::spec::{Delivery, ProviderSpec, SecretSource, VaultAuth, VaultFields, VaultSpec};
+use crate::credential::spec::{
+    Delivery, GithubAppSpec, GithubRepositories, KeySource, ProviderSpec, SecretSource, VaultAuth, VaultFields,
+    VaultSpec,
+};
 use crate::image::reference::{Digest, ImageChoice};
 use crate::project::manifest::{self, Manifest};
 use crate::project::quantity::{show_duration, show_size};
@@ -166,6 +169,7 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
                 "from that command".to_owned()
             }
             ProviderSpec::Vault(vault) => vault_source(vault, &mut lines),
+            ProviderSpec::GithubApp(app) => github_source(app, &mut lines),
         };
         let way = match &credential.deliver {
             Delivery::File { name } => format!("as the file /run/secrets/{name}"),
@@ -225,6 +229,27 @@ fn vault_source(vault: &VaultSpec, lines: &mut Vec<String>) -> String {
         VaultFields::Several(fields) => fields.join(", "),
     };
     format!("from {fields} of {} in Vault at {address}", vault.path)
+}
+
+/// What a token of a GitHub App is good for, and with whose key it is asked for.
+fn github_source(app: &GithubAppSpec, lines: &mut Vec<String>) -> String {
+    match &app.key {
+        KeySource::Command(words) => {
+            lines.push(format!("RUN ON THIS MACHINE: {}", words.join(" ")));
+            lines.push(format!("sign with its answer as the app {} at {}", app.app, app.address));
+        }
+        KeySource::File(path) => {
+            lines.push(format!("SIGN WITH {} as the app {} at {}", path.display(), app.app, app.address));
+        }
+    }
+    let repositories: Vec<String> = match &app.repositories {
+        GithubRepositories::Names(names) => names.iter().cloned().collect(),
+        GithubRepositories::Ids(ids) => ids.iter().map(ToString::to_string).collect(),
+    };
+    let permissions: Vec<String> =
+        app.permissions.iter().map(|(name, access)| format!("{name}:{}", access.word())).collect();
+    let (permissions, repositories) = (permissions.join(" "), repositories.join(", "));
+    format!("of GitHub ({permissions} on {repositories} of the installation {})", app.installation)
 }
 
 impl From<TrustError> for Failure {

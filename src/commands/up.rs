@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
 use crate::commands::connect::connect;
@@ -15,6 +16,7 @@ use crate::commands::credential::issue_context;
 use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key};
 use crate::commands::progress::Progress;
 use crate::commands::sandbox::{self, Sandbox, remove_containers};
+use crate::commands::supervise as supervise_verb;
 use crate::commands::{Context, Failure, cut_off, init, trust};
 use crate::engine::Engine;
 use crate::image::reference::ImageChoice;
@@ -258,7 +260,8 @@ async fn start(
     crate::project::remember(state, &loaded.manifest)?;
     let sessions = supervise::join(journal).await?;
     let background = args.detach.then(|| run_request(&launched.record, command(args, loaded), true));
-    spawn_supervisor(context, loaded, args, background).await?;
+    spawn_supervisor(context, loaded, args, supervise_verb::Request { command: background, held: issue.held.all() })
+        .await?;
     drop(lock);
     Ok(Ready { record: launched.record, client: launched.client, sessions, joined: false })
 }
@@ -278,7 +281,9 @@ async fn join(
     sandbox::verify_agent(engine, &agent, loaded).await?;
     if found.condition == Condition::Unsupervised {
         let background = args.detach.then(|| run_request(&record, command(args, loaded), true));
-        spawn_supervisor(context, loaded, args, background).await?;
+        // It reads the tokens that it needs back from the sandbox.
+        let request = supervise_verb::Request { command: background, held: Vec::new() };
+        spawn_supervisor(context, loaded, args, request).await?;
     }
     drop(lock);
     let client = launch::open_session(engine, &agent).await?;
@@ -396,7 +401,7 @@ async fn spawn_supervisor(
     context: &Context,
     loaded: &Loaded,
     args: &Args,
-    command: Option<RunRequest>,
+    request: supervise_verb::Request,
 ) -> Result<(), Failure> {
     let folder = loaded.plan.id.folder(&context.folders.state);
     let failed = |error: std::io::Error| {
@@ -413,7 +418,8 @@ async fn spawn_supervisor(
     supervisor.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).process_group(0);
     let mut child = supervisor.spawn().map_err(failed)?;
     if let Some(stdin) = child.stdin.take() {
-        let line = serde_json::to_vec(&command).map_err(|error| failed(error.into()))?;
+        let mut line = Zeroizing::new(Vec::with_capacity(supervise_verb::REQUEST_LIMIT));
+        serde_json::to_writer(&mut *line, &request).map_err(|error| failed(error.into()))?;
         let mut stdin = stdin;
         tokio::io::AsyncWriteExt::write_all(&mut stdin, &line).await.map_err(failed)?;
     }

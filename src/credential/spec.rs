@@ -1,5 +1,6 @@
 //! What a manifest declares of a credential: provider, delivery, age. No secret is in here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub enum ProviderSpec {
     },
     /// Vault or OpenBao.
     Vault(Box<VaultSpec>),
+    /// An app of GitHub's, installed at some account.
+    GithubApp(Box<GithubAppSpec>),
 }
 
 /// How the agent gets a credential.
@@ -162,4 +165,53 @@ pub enum VaultFields {
     One(String),
     /// A JSON object of these fields.
     Several(Vec<String>),
+}
+
+/// What an installation token of a GitHub App is good for, and with what it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GithubAppSpec {
+    /// The API: `https://api.github.com`, `https://HOST/api/v3` or `https://api.TENANT.ghe.com`.
+    pub address: String,
+    /// The app's client id, or its number.
+    pub app: String,
+    /// The number of the installation.
+    pub installation: u64,
+    /// What the token is good for. Never empty: without it a token covers every repository of the installation.
+    pub repositories: GithubRepositories,
+    /// What it may do there, by the API's names.
+    pub permissions: BTreeMap<String, GithubAccess>,
+    /// The app's private key.
+    pub key: KeySource,
+}
+
+/// Repositories of an installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GithubRepositories {
+    /// By their names without an owner, in lower case: GitHub does not tell cases apart.
+    Names(BTreeSet<String>),
+    /// By their numbers, which a renaming does not change.
+    Ids(BTreeSet<u64>),
+}
+
+/// How much of a permission; each has what those before it have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GithubAccess {
+    /// Look.
+    Read,
+    /// Look and change.
+    Write,
+    /// Look, change and administer.
+    Admin,
+}
+
+/// Where the key of an app comes from. It is worth more than what is issued with it, so it is in no project's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeySource {
+    /// A file of the developer's, below the home folder when it begins with `~/`.
+    File(PathBuf),
+    /// A command on the developer's machine; runs only in a trusted manifest.
+    Command(Vec<String>),
 }

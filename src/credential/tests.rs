@@ -28,7 +28,9 @@ impl Home {
                 owner: "ada".to_owned(),
             },
             state: root,
+            home: root,
             vault: vault::Environment::default(),
+            held: crate::credential::held::Held::default(),
             reason: "up",
         }
     }

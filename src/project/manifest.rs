@@ -15,6 +15,7 @@ use crate::project::name::{CredentialName, ProjectName};
 use crate::project::yaml;
 
 pub(in crate::project) mod credential;
+mod github;
 pub(in crate::project) mod network;
 pub(in crate::project) mod resolve;
 pub(in crate::project) mod vault;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::credential::spec::{CredentialSpec, Delivery};
-use crate::credential::{self, CredentialError, IssueContext, Issued};
+use crate::credential::{self, CredentialError, IssueContext, Issued, Revocation};
 use crate::gateway::protocol::Action;
 use crate::project::CredentialName;
 use crate::session::gateway_control::{GatewayControl, GatewayControlError};
@@ -92,15 +92,9 @@ pub(super) async fn rotate_forever(input: &SuperviseInput<'_>) {
                 due.entry(name.clone()).or_insert(Due { at, pause: RETRY_FIRST });
             }
         }
-        end_retired(&input.journal, &input.issue, now, |retired, failure| {
-            let outcome = if failure.is_none() { "ok" } else { "failed" };
-            let reason = failure.unwrap_or_else(|| "replaced by a rotation".to_owned());
-            let facts = [
-                ("credential", retired.name.as_str()),
-                ("fingerprint", retired.lease.fingerprint.as_str()),
-                ("reason", &reason),
-            ];
-            note(input, &record, "credential.revoked", outcome, &facts);
+        end_retired(&input.journal, &input.issue, now, |retired, ended| {
+            let facts = [("credential", retired.name.as_str()), ("fingerprint", retired.lease.fingerprint.as_str())];
+            note_end(input, &record, &facts, ended, "replaced by a rotation");
         })
         .await;
         let asked = credential::rotation::take_requests(input.journal.folder()).unwrap_or_default();
@@ -112,10 +106,8 @@ pub(super) async fn rotate_forever(input: &SuperviseInput<'_>) {
             .collect();
         for name in asked.revoke.iter().filter(|name| record.leases.contains_key(*name)) {
             due.remove(name);
-            let withdrawn = withdraw(input, &record, name).await;
-            let outcome = if withdrawn.is_ok() { "ok" } else { "failed" };
-            let reason = withdrawn.err().map_or_else(|| "asked for".to_owned(), |error| error.reason());
-            note(input, &record, "credential.revoked", outcome, &[("credential", name.as_str()), ("reason", &reason)]);
+            let withdrawn = withdraw(input, &record, name).await.map_err(|error| error.reason());
+            note_end(input, &record, &[("credential", name.as_str())], withdrawn, "asked for");
         }
         for name in names.into_iter().filter(|name| !asked.revoke.contains(name)) {
             match rotate(input, &record, &name).await {
@@ -134,6 +126,26 @@ pub(super) async fn rotate_forever(input: &SuperviseInput<'_>) {
             }
         }
         tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Records how a credential ended, or that it did not.
+fn note_end(
+    input: &SuperviseInput<'_>,
+    record: &Record,
+    facts: &[(&str, &str)],
+    ended: Result<Revocation, String>,
+    why: &str,
+) {
+    match ended {
+        Ok(ending) => {
+            let result = ending.result();
+            let facts = [facts, &[("reason", why), ("result", &result)]].concat();
+            note(input, record, ending.action(), "ok", &facts);
+        }
+        Err(reason) => {
+            note(input, record, "credential.revoked", "failed", &[facts, &[("reason", &reason)]].concat());
+        }
     }
 }
 
@@ -196,7 +208,7 @@ async fn end_retired(
     journal: &Journal,
     issue: &IssueContext<'_>,
     now: Timestamp,
-    mut told: impl FnMut(&RetiringLease, Option<String>),
+    mut told: impl FnMut(&RetiringLease, Result<Revocation, String>),
 ) {
     let Ok(Some(record)) = journal.read() else { return };
     for retiring in record.retiring.iter().filter(|retiring| retiring.end_at <= now) {
@@ -210,12 +222,16 @@ async fn end_retired(
         if let Err(error) = updated {
             tracing::warn!(%error, "the journal was not updated");
         }
-        told(retiring, revoked.err().map(|error| RotateError::from(error).reason()));
+        told(retiring, revoked.map_err(|error| RotateError::from(error).reason()));
     }
 }
 
 /// Takes a credential away from the running sandbox and revokes it at its issuer.
-async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
+async fn withdraw(
+    input: &SuperviseInput<'_>,
+    record: &Record,
+    name: &CredentialName,
+) -> Result<Revocation, RotateError> {
     let lease = record.leases.get(name).ok_or(RotateError::NotOut)?;
     let withdrawal = match &lease.spec.deliver {
         Delivery::File { name } => Action::RemoveSecrets(vec![name.clone()]),
@@ -225,7 +241,7 @@ async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &Credential
     let gateway = record.id.object(Role::Gateway);
     let mut control = GatewayControl::attach(input.engine, &gateway).await?;
     control.carry_out(withdrawal).await?;
-    credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;
+    let ending = credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;
     // What it replaced ends with it, at the next look.
     let now = Timestamp::now();
     input.journal.update(|record| {
@@ -234,7 +250,7 @@ async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &Credential
             retiring.end_at = now;
         }
     })?;
-    Ok(())
+    Ok(ending)
 }
 
 #[cfg(test)]

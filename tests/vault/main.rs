@@ -59,7 +59,9 @@ impl Side {
                 owner: "ada".to_owned(),
             },
             state: root,
+            home: root,
             vault: self.environment.clone(),
+            held: sandbox::credential::held::Held::default(),
             reason: "up",
         }
     }
