@@ -65,8 +65,13 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let _claim = supervise::claim(&journal)?;
     let (actor, _) = actor();
     let audit = AuditLog::open(&context.folders.state)?;
+    let launched = journal.read()?;
     let issue = issue_context(context, &manifest.project, &manifest.root, &args.target.name, &actor, "rotation");
-    let issue = IssueContext { held: Held::of(held), ..issue };
+    let issue = IssueContext {
+        held: Held::of(held),
+        session: launched.map(|record| record.session.as_str().to_owned()),
+        ..issue
+    };
     let (restarts, restarted) = watch::channel(0);
     let background = match command {
         None => None,

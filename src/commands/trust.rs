@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::printer::sanitise;
 use super::{Context, Failure};
 use crate::credential::spec::{
-    Delivery, GithubAppSpec, GithubRepositories, KeySource, ProviderSpec, SecretSource, VaultAuth, VaultFields,
-    VaultSpec,
+    AwsSource, AwsStsSpec, Delivery, GithubAppSpec, GithubRepositories, KeySource, ProviderSpec, SecretSource,
+    VaultAuth, VaultFields, VaultSpec,
 };
 use crate::image::reference::{Digest, ImageChoice};
 use crate::project::manifest::{self, Manifest};
@@ -170,6 +170,7 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
             }
             ProviderSpec::Vault(vault) => vault_source(vault, &mut lines),
             ProviderSpec::GithubApp(app) => github_source(app, &mut lines),
+            ProviderSpec::AwsSts(sts) => aws_source(sts, &mut lines),
         };
         let way = match &credential.deliver {
             Delivery::File { name } => format!("as the file /run/secrets/{name}"),
@@ -250,6 +251,23 @@ fn github_source(app: &GithubAppSpec, lines: &mut Vec<String>) -> String {
         app.permissions.iter().map(|(name, access)| format!("{name}:{}", access.word())).collect();
     let (permissions, repositories) = (permissions.join(" "), repositories.join(", "));
     format!("of GitHub ({permissions} on {repositories} of the installation {})", app.installation)
+}
+
+/// Which role is assumed, and with whose keys.
+fn aws_source(sts: &AwsStsSpec, lines: &mut Vec<String>) -> String {
+    let at = sts.address.as_deref().map(|address| format!(" at {address}")).unwrap_or_default();
+    match &sts.source {
+        AwsSource::Environment => lines.push(format!("USE YOUR AWS KEYS to assume a role{at}")),
+        AwsSource::Profile(profile) => lines.push(format!("USE YOUR AWS PROFILE {profile} to assume a role{at}")),
+        AwsSource::Command(words) => {
+            lines.push(format!("RUN ON THIS MACHINE: {}", words.join(" ")));
+            lines.push(format!("assume a role with its answer{at}"));
+        }
+    }
+    if sts.policy.is_none() && sts.policy_arns.is_empty() {
+        lines.push(format!("use ALL that {} may do: no session policy narrows it", sts.role));
+    }
+    format!("of AWS (a session of {})", sts.role)
 }
 
 impl From<TrustError> for Failure {

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::gateway::protocol::{Brokered, SecretFile};
 use crate::project::{CredentialName, ProjectName, SandboxName};
 
+pub mod aws;
 pub mod env_file;
 pub mod exec;
 pub mod fingerprint;
@@ -54,6 +55,9 @@ pub enum CredentialError {
     /// GitHub failed.
     #[error("get it from GitHub")]
     Github(#[from] github::GithubError),
+    /// AWS failed.
+    #[error("get it from AWS")]
+    Aws(#[from] aws::StsError),
     /// The fingerprints failed.
     #[error("compare it with the credentials of other projects")]
     Fingerprint(#[from] FingerprintError),
@@ -107,8 +111,12 @@ pub struct IssueContext<'a> {
     pub home: &'a Path,
     /// What the developer's environment says of Vault.
     pub vault: vault::Environment,
+    /// What the developer's environment says of AWS.
+    pub aws: aws::Environment,
     /// Tokens that only they themselves can end.
     pub held: held::Held,
+    /// The session, once there is one.
+    pub session: Option<String>,
     /// Why: `up`, `rotation`, `down`.
     pub reason: &'a str,
 }
@@ -199,6 +207,10 @@ pub async fn issue(
         ProviderSpec::GithubApp(app) => {
             let minted = github::issue(name, app, context).await?;
             (minted.token, Some(minted.expires_at), Some(minted.handle), Some(minted.scope))
+        }
+        ProviderSpec::AwsSts(sts) => {
+            let assumed = aws::issue(name, sts, context).await?;
+            (assumed.value, Some(assumed.expires_at), Some(assumed.handle), Some(assumed.scope))
         }
     };
     match accept(name, spec, context, &value, issued_at, expires_at) {
@@ -313,6 +325,10 @@ pub async fn revoke(
             Some(handle) => Ok(github::revoke(handle, context).await?),
             None => Ok(Revocation::StaticRemains),
         },
+        ProviderSpec::AwsSts(_) => match handle {
+            Some(handle) => Ok(aws::revoke(handle)?),
+            None => Ok(Revocation::StaticRemains),
+        },
         ProviderSpec::Store | ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } => Ok(Revocation::StaticRemains),
     }
 }
@@ -328,6 +344,8 @@ pub struct Delivered {
     pub brokered: Vec<Brokered>,
     /// Settings of git.
     pub git_configuration: Vec<(String, String)>,
+    /// Variables that say where something is.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// Makes files and settings of issued credentials.
@@ -365,6 +383,14 @@ pub fn deliver(issued: Vec<(&CredentialSpec, Issued)>) -> Result<Delivered, Cred
         if delivered.files.iter().any(|file| file.name == name) {
             return Err(CredentialError::FileTwice(name));
         }
+        if let ProviderSpec::AwsSts(sts) = &spec.provider {
+            // No secret: it says how programs of AWS read the value, which they do anew when it runs out.
+            let beside = format!("{name}-aws-config");
+            let path = format!("/run/secrets/{beside}");
+            let content = Secret::new(aws::configuration(sts, &name).into_bytes());
+            delivered.environment.entry("AWS_CONFIG_FILE".to_owned()).or_insert(path);
+            delivered.files.push(SecretFile { name: beside, content });
+        }
         delivered.files.push(SecretFile { name, content: issued.value });
     }
     Ok(delivered)
@@ -393,6 +419,7 @@ impl ProviderSpec {
             Self::Exec { .. } => "exec",
             Self::Vault(_) => "vault",
             Self::GithubApp(_) => "github-app",
+            Self::AwsSts(_) => "aws-sts",
         }
     }
 
@@ -406,6 +433,7 @@ impl ProviderSpec {
         match self {
             Self::Vault(vault) => Some(vault.ttl),
             Self::GithubApp(_) => Some(github::LIFE),
+            Self::AwsSts(sts) => Some(sts.ttl),
             Self::Store | Self::EnvFile { .. } | Self::Exec { .. } => None,
         }
     }

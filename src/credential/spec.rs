@@ -52,6 +52,8 @@ pub enum ProviderSpec {
     Vault(Box<VaultSpec>),
     /// An app of GitHub's, installed at some account.
     GithubApp(Box<GithubAppSpec>),
+    /// A session of a role at AWS.
+    AwsSts(Box<AwsStsSpec>),
 }
 
 /// How the agent gets a credential.
@@ -213,5 +215,48 @@ pub enum KeySource {
     /// A file of the developer's, below the home folder when it begins with `~/`.
     File(PathBuf),
     /// A command on the developer's machine; runs only in a trusted manifest.
+    Command(Vec<String>),
+}
+
+/// Which role is assumed, how it is narrowed, and with whose keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwsStsSpec {
+    /// STS; the region's endpoint when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The role's ARN.
+    pub role: String,
+    /// The region of STS, and of the agent's programs.
+    pub region: String,
+    /// Whose keys.
+    pub source: AwsSource,
+    /// How long a session lives.
+    pub ttl: Duration,
+    /// A policy in JSON that narrows the role's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// ARNs of managed policies that narrow the role's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy_arns: Vec<String>,
+    /// Session tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// What the role's trust policy wants of others' accounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// Whether the developer's user name is the source identity, which also stays when roles are chained.
+    #[serde(default)]
+    pub source_identity: bool,
+}
+
+/// Whose keys assume a role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AwsSource {
+    /// Those of the developer's environment, or of the profile that it names.
+    Environment,
+    /// Those of a profile in the shared credentials file.
+    Profile(String),
+    /// Those that a command prints as a `credential_process` does; runs only in a trusted manifest.
     Command(Vec<String>),
 }

@@ -30,7 +30,9 @@ impl Home {
             state: root,
             home: root,
             vault: vault::Environment::default(),
+            aws: crate::credential::aws::Environment::default(),
             held: crate::credential::held::Held::default(),
+            session: None,
             reason: "up",
         }
     }

@@ -225,8 +225,8 @@ fn credential() -> Value {
             (
                 "provider",
                 json!({
-                    "enum": ["store", "env-file", "exec", "vault", "github-app"],
-                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, or an app of GitHub's."
+                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts"],
+                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, or a role at AWS."
                 }),
             ),
             (
@@ -242,7 +242,7 @@ fn credential() -> Value {
             (
                 "address",
                 text(
-                    "`vault`: the server; VAULT_ADDR or BAO_ADDR of the environment when left out. `github-app`: the API; https://api.github.com when left out.",
+                    "`vault`: the server; VAULT_ADDR or BAO_ADDR of the environment when left out. `github-app`: the API; https://api.github.com when left out. `aws-sts`: STS; the endpoint of the region when left out.",
                     "^https?://",
                 ),
             ),
@@ -252,7 +252,10 @@ fn credential() -> Value {
             ("fields", vault_words("`vault`: the fields that make a JSON object, which is the value.")),
             (
                 "ttl",
-                text("`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out.", DURATION),
+                text(
+                    "`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out. `aws-sts`: how long a session lives, 15m to 12h; 15m when left out.",
+                    DURATION,
+                ),
             ),
             ("policies", vault_words("`vault`: the policies of that token; those of the log-in when left out.")),
             (
@@ -298,7 +301,55 @@ fn credential() -> Value {
                 "key_file",
                 text("`github-app`: the app's private key, a file of mode 600 outside the project.", "^(~/|/)"),
             ),
-            ("key_command", command("`github-app`: the command that prints the app's private key.")),
+            (
+                "key_command",
+                command(
+                    "`github-app`: the command that prints the app's private key. `aws-sts`: the command that prints keys as a credential_process does.",
+                ),
+            ),
+            ("role", text("`aws-sts`: the ARN of the role.", "^arn:aws[a-z-]*:iam::[0-9]{12}:role/")),
+            ("region", text("`aws-sts`: the region of STS and of the agent's programs.", "^[a-z0-9-]{2,32}$")),
+            (
+                "profile",
+                text(
+                    "`aws-sts`: the profile of ~/.aws/credentials whose keys assume the role.",
+                    "^[A-Za-z0-9_.@+=/-]{1,128}$",
+                ),
+            ),
+            (
+                "policy",
+                json!({ "type": "string", "maxLength": 2048, "description": "`aws-sts`: a policy in JSON that narrows the role's." }),
+            ),
+            (
+                "policy_arns",
+                json!({
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 10,
+                    "items": { "type": "string", "pattern": "^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/" },
+                    "description": "`aws-sts`: managed policies that narrow the role's."
+                }),
+            ),
+            (
+                "tags",
+                json!({
+                    "type": "object",
+                    "maxProperties": 50,
+                    "additionalProperties": { "type": "string", "maxLength": 256 },
+                    "description": "`aws-sts`: tags of the session."
+                }),
+            ),
+            (
+                "external_id",
+                text(
+                    "`aws-sts`: the external id that the role's trust policy wants.",
+                    "^[A-Za-z0-9_+=,.@:/-]{2,1224}$",
+                ),
+            ),
+            (
+                "source_identity",
+                json!({ "type": "boolean", "default": false, "description": "`aws-sts`: whether the developer's user name is the source identity." }),
+            ),
             (
                 "deliver",
                 json!({
@@ -326,6 +377,7 @@ fn credential() -> Value {
         when("exec", &["command"], &["command", "revoke_command"]),
         when("vault", &["path"], &["path", "address", "namespace", "auth", "field", "fields", "ttl", "policies"]),
         when("github-app", &["app", "installation", "permissions"], GITHUB_KEYS),
+        when("aws-sts", &["role", "region"], AWS_KEYS),
     ]);
     schema
 }
@@ -350,9 +402,30 @@ const PROVIDER_KEYS: &[&str] = &[
     "permissions",
     "key_file",
     "key_command",
+    "role",
+    "region",
+    "profile",
+    "policy",
+    "policy_arns",
+    "tags",
+    "external_id",
+    "source_identity",
 ];
 const GITHUB_KEYS: &[&str] =
     &["address", "app", "installation", "repositories", "repository_ids", "permissions", "key_file", "key_command"];
+const AWS_KEYS: &[&str] = &[
+    "address",
+    "role",
+    "region",
+    "profile",
+    "key_command",
+    "ttl",
+    "policy",
+    "policy_arns",
+    "tags",
+    "external_id",
+    "source_identity",
+];
 const VAULT_WORD: &str = "^[A-Za-z0-9._-]{1,128}$";
 const VAULT_PATH: &str = "^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$";
 

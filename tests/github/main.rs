@@ -67,7 +67,9 @@ impl Side {
             state: root,
             home: root,
             vault: vault::Environment::default(),
+            aws: sandbox::credential::aws::Environment::default(),
             held: self.held.clone(),
+            session: None,
             reason: "up",
         }
     }
@@ -171,7 +173,8 @@ async fn a_process_without_the_token_says_until_when_it_lives() {
 async fn a_wider_grant_is_revoked_and_refused() {
     let github = Github::start();
     let side = Side::new(&github);
-    let wider: [(&str, fn(&mut Value)); 10] = [
+    type Tamper = fn(&mut Value);
+    let wider: [(&str, Tamper); 10] = [
         ("another permission", |answer| answer["permissions"]["administration"] = json!("read")),
         ("more of a permission", |answer| answer["permissions"]["contents"] = json!("admin")),
         ("more of what all have", |answer| answer["permissions"]["metadata"] = json!("write")),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -105,7 +105,7 @@ impl Github {
     }
 }
 
-fn serve(mut stream: TcpStream, state: &Mutex<State>, public: &PathBuf) {
+fn serve(mut stream: TcpStream, state: &Mutex<State>, public: &Path) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while let Some(request) = read(&mut reader) {
         let mut state = state.lock().unwrap();
@@ -150,7 +150,7 @@ fn message(status: u16, text: &str) -> (u16, Value) {
     )
 }
 
-fn answer(request: &Request, state: &mut State, public: &PathBuf) -> (u16, Value) {
+fn answer(request: &Request, state: &mut State, public: &Path) -> (u16, Value) {
     let header = |name: &str| request.headers.get(name).map(String::as_str).unwrap_or_default();
     // "All API requests must include a valid User-Agent header."
     if header("user-agent").is_empty() {
@@ -202,7 +202,7 @@ fn answer(request: &Request, state: &mut State, public: &PathBuf) -> (u16, Value
 }
 
 /// As GitHub checks it: signature, claims, and the times by its own clock.
-fn check_assertion(token: &str, ahead: i64, public: &PathBuf) -> Result<(), &'static str> {
+fn check_assertion(token: &str, ahead: i64, public: &Path) -> Result<(), &'static str> {
     const UNREADABLE: &str = "A JSON web token could not be decoded";
     let parts: Vec<&str> = token.split('.').collect();
     let [header, claims, signature] = parts.as_slice() else { return Err(UNREADABLE) };
@@ -267,7 +267,7 @@ fn mint(asked: &Value, state: &mut State) -> (u16, Value) {
     }
     // Both forms that GitHub documents: forty characters, and some 520 with points in them.
     let number = state.issued.len();
-    let token = if number % 2 == 0 {
+    let token = if number.is_multiple_of(2) {
         format!("ghs_canary{number:030}")
     } else {
         format!("ghs_12345_eyJcanary{}.{}.{}", "a".repeat(60), "b".repeat(350), "c".repeat(80 + number))

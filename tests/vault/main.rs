@@ -61,7 +61,9 @@ impl Side {
             state: root,
             home: root,
             vault: self.environment.clone(),
+            aws: sandbox::credential::aws::Environment::default(),
             held: sandbox::credential::held::Held::default(),
+            session: None,
             reason: "up",
         }
     }

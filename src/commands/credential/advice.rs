@@ -1,6 +1,7 @@
 //! What to do when a credential cannot be used.
 
 use crate::commands::Failure;
+use crate::credential::aws::StsError;
 use crate::credential::github::GithubError;
 use crate::credential::store::StoreError;
 use crate::credential::vault::VaultError;
@@ -59,6 +60,7 @@ impl From<CredentialError> for Failure {
             CredentialError::Exec(_) => "run the command by hand and see what it says".to_owned(),
             CredentialError::Vault(error) => vault_advice(error),
             CredentialError::Github(error) => github_advice(error),
+            CredentialError::Aws(error) => aws_advice(error),
             CredentialError::Fingerprint(_) => "make the launcher's state folder writable for you".to_owned(),
             CredentialError::Shared { .. } => {
                 "issue another one for this project; or declare `shared_with: { projects: […], reason: … }`".to_owned()
@@ -156,6 +158,37 @@ fn github_advice(error: &GithubError) -> String {
         }
         GithubError::Random(_) => "look why the kernel gives no random bytes",
         GithubError::Handle => "run `sandbox down` with the version of sandbox that made it",
+    };
+    next.to_owned()
+}
+
+fn aws_advice(error: &StsError) -> String {
+    let next = match error {
+        StsError::Address { .. } => "write https://HOST; http:// is for loopback alone",
+        StsError::NoKeys { .. } => {
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a `profile` with keys; for a log-in by SSO write \
+             `key_command: [aws, configure, export-credentials, --format, process]`"
+        }
+        StsError::File { .. } => "make the file readable for you",
+        StsError::Command(_) | StsError::CommandAnswer => "run the command by hand and see what it says",
+        StsError::KeyId => "look at the key's id in the environment or in the credentials file",
+        StsError::Unreachable { .. } => "compare `region` or `address`",
+        StsError::Timeout { .. } => "try again later",
+        StsError::Refused { code, .. } => match code.as_str() {
+            "AccessDenied" => {
+                "let the role's trust policy name you, with sts:TagSession for `tags` and sts:SetSourceIdentity for \
+                 `source_identity`, and let your own policies allow sts:AssumeRole"
+            }
+            "ExpiredToken" | "ExpiredTokenException" => "log in again: your own session is over",
+            "InvalidClientTokenId" | "SignatureDoesNotMatch" => "compare your keys, and this machine's clock",
+            "MalformedPolicyDocument" | "PackedPolicyTooLarge" => "compare `policy`, `policy_arns` and `tags`",
+            "ValidationError" => "compare `ttl` with the role's longest session; when roles are chained it is 1h",
+            "RegionDisabledException" => "write a `region` in which STS is active for the account",
+            _ => "compare `role`, `region` and the role's trust policy",
+        },
+        StsError::Other(_) => "look whether it is AWS that answers at `address`",
+        StsError::Client(_) | StsError::Answer(_) => "compare `address`",
+        StsError::Handle => "run `sandbox down` with the version of sandbox that made it",
     };
     next.to_owned()
 }

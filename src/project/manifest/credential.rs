@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::resolve::{deliverable, variable_name};
-use super::{github, vault};
+use super::{aws, github, vault};
 use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, SharedWith};
 use crate::network::name::HostPattern;
 use crate::network::placement::Placement;
@@ -35,6 +35,14 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "permissions",
     "key_file",
     "key_command",
+    "role",
+    "region",
+    "profile",
+    "policy",
+    "policy_arns",
+    "tags",
+    "external_id",
+    "source_identity",
     "deliver",
     "max_age",
     "shared_with",
@@ -50,9 +58,9 @@ pub(in crate::project) const BROKER: &[&str] = &["broker", "header", "bearer", "
 pub(in crate::project) const SHARED: &[&str] = &["projects", "reason"];
 
 /// Providers that are designed and not built.
-const LATER: &[&str] = &["aws-sts", "openai-project", "anthropic-wif"];
+const LATER: &[&str] = &["openai-project", "anthropic-wif"];
 /// Those that are.
-const PROVIDERS: &str = "store, env-file, exec, vault or github-app";
+const PROVIDERS: &str = "store, env-file, exec, vault, github-app or aws-sts";
 
 /// The credential, or `None` with a problem reported.
 pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root: &Path) -> Option<CredentialSpec> {
@@ -75,6 +83,13 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
         None => Some(Delivery::File { name: name.to_string() }),
         Some(node) => delivery(reader, node),
     };
+    // Programs of AWS read it from a file, through a configuration that the launcher puts beside it.
+    if let (Some(ProviderSpec::AwsSts(_)), Some(way), Some(node)) = (&provider, &deliver, fields.get("deliver"))
+        && !matches!(way, Delivery::File { .. })
+    {
+        let message = "a credential of `aws-sts` is JSON, which programs of AWS read from a file";
+        reader.report(node.place, message, "write `deliver: { file: NAME }`, or leave it out");
+    }
     let max_age = match fields.get("max_age") {
         None => None,
         Some(node) => Some(reader.parsed(node, "`max_age`", "a duration such as 30d or 12h", quantity::duration)?),
@@ -96,6 +111,7 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
         "exec" => &["command", "revoke_command"],
         "vault" => &["path", "address", "namespace", "auth", "field", "fields", "ttl", "policies"],
         "github-app" => github::KEYS,
+        "aws-sts" => aws::KEYS,
         other => {
             let shown = other.chars().take(60).collect::<String>();
             let message = format!("there is no provider `{}`", shown.escape_debug());
@@ -138,6 +154,7 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
         }
         "vault" => vault::spec(reader, fields, root).map(|spec| ProviderSpec::Vault(Box::new(spec))),
         "github-app" => github::spec(reader, fields, root).map(|spec| ProviderSpec::GithubApp(Box::new(spec))),
+        "aws-sts" => aws::spec(reader, fields).map(|spec| ProviderSpec::AwsSts(Box::new(spec))),
         _ => Some(ProviderSpec::Store),
     }
 }

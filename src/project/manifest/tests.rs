@@ -241,6 +241,57 @@ fn tells_what_is_wrong_with_a_credential_of_a_github_app() {
 }
 
 #[test]
+fn tells_what_is_wrong_with_a_credential_of_aws() {
+    let whole = "role: arn:aws:iam::123456789012:role/agents, region: eu-central-1";
+    insta::assert_snapshot!(refusal(&format!(
+        r#"credentials:
+  a: {{ provider: aws-sts }}
+  b: {{ provider: aws-sts, role: arn:aws:iam::123456789012:user/ada, region: eu-central-1 }}
+  c: {{ provider: aws-sts, role: arn:aws:iam::123456789012:role/agents, region: example.com/ }}
+  d: {{ provider: aws-sts, {whole}, ttl: 5m }}
+  e: {{ provider: aws-sts, {whole}, ttl: 13h }}
+  f: {{ provider: aws-sts, {whole}, policy: "not json" }}
+  g: {{ provider: aws-sts, {whole}, policy_arns: [ReadOnlyAccess] }}
+  h: {{ provider: aws-sts, {whole}, tags: {{ "a;b": c }} }}
+  i: {{ provider: aws-sts, {whole}, profile: work, key_command: [keys] }}
+  j: {{ provider: aws-sts, {whole}, deliver: {{ environment: AWS }} }}
+  k: {{ provider: aws-sts, {whole}, address: "http://sts.example.com" }}
+  l: {{ provider: aws-sts, {whole}, repositories: [a] }}
+"#
+    )));
+}
+
+#[test]
+fn reads_a_credential_of_aws() {
+    let read = read(
+        r#"credentials:
+  one: { provider: aws-sts, role: arn:aws:iam::123456789012:role/agents, region: eu-central-1 }
+  two:
+    provider: aws-sts
+    role: arn:aws-cn:iam::123456789012:role/teams/agents
+    region: cn-north-1
+    profile: work
+    ttl: 1h
+    policy: '{"Version": "2012-10-17", "Statement": []}'
+    policy_arns: [arn:aws:iam::aws:policy/ReadOnlyAccess]
+    tags: { project: payments }
+    external_id: x-1
+    source_identity: true
+    deliver: { file: aws }
+"#,
+    )
+    .unwrap();
+    let specs: Vec<_> = read.credentials.values().map(|spec| serde_json::to_value(&spec.provider).unwrap()).collect();
+    assert_eq!((&specs[0]["source"], &specs[0]["ttl"]["secs"]), (&"environment".into(), &900.into()));
+    assert_eq!((&specs[1]["source"]["profile"], &specs[1]["ttl"]["secs"]), (&"work".into(), &3600.into()));
+    assert_eq!((&specs[1]["tags"]["project"], &specs[1]["source_identity"]), (&"payments".into(), &true.into()));
+    for (spec, json) in read.credentials.values().zip(specs) {
+        let again: crate::credential::spec::ProviderSpec = serde_json::from_value(json).unwrap();
+        assert_eq!(again, spec.provider);
+    }
+}
+
+#[test]
 fn reads_a_credential_of_a_github_app() {
     let read = read(
         r#"credentials:

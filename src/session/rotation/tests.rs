@@ -40,7 +40,9 @@ impl Scene {
             state: root,
             home: root,
             vault: vault::Environment::default(),
+            aws: crate::credential::aws::Environment::default(),
             held: crate::credential::held::Held::default(),
+            session: None,
             reason: "rotation",
         }
     }
