@@ -44,7 +44,7 @@ pub struct Args {
     pub target: Target,
 }
 
-/// Supervises until the session ends. Reads a [`Request`] as JSON from standard input, and says
+/// Supervises until the session ends. Reads a `Request` as JSON from standard input, and says
 /// `supervising` on standard output once `up` may leave.
 ///
 /// # Errors
