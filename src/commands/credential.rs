@@ -17,7 +17,7 @@ use crate::credential::fingerprint::{self, Fingerprint};
 use crate::credential::secret::Secret;
 use crate::credential::spec::{CredentialSpec, ProviderSpec};
 use crate::credential::store::Store;
-use crate::credential::{CredentialError, IssueContext, VALUE_LIMIT, admit, env_file, rotation, vault};
+use crate::credential::{CredentialError, IssueContext, VALUE_LIMIT, admit, aws, env_file, rotation, vault};
 use crate::project::configuration::{self, StorePlace};
 use crate::project::manifest::Manifest;
 use crate::project::{CredentialName, ProjectName, SandboxName, trust};
@@ -115,7 +115,11 @@ pub fn issue_context<'a>(
         actor,
         store: store(context, root, actor),
         state: &context.folders.state,
+        home: &context.folders.home,
         vault: vault_environment(context),
+        aws: aws_environment(context),
+        held: crate::credential::held::Held::default(),
+        session: None,
         reason,
     }
 }
@@ -132,6 +136,20 @@ fn vault_environment(context: &Context) -> vault::Environment {
         token_file: context.folders.home.join(".vault-token"),
         namespace: variable("NAMESPACE"),
         ca_file: variable("CACERT").map(PathBuf::from),
+    }
+}
+
+/// What the environment says of AWS.
+fn aws_environment(context: &Context) -> aws::Environment {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let secret = |name: &str| variable(name).map(|value| Secret::new(value.into_bytes()));
+    let file = variable("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from);
+    aws::Environment {
+        access_key_id: variable("AWS_ACCESS_KEY_ID"),
+        secret_access_key: secret("AWS_SECRET_ACCESS_KEY"),
+        session_token: secret("AWS_SESSION_TOKEN"),
+        profile: variable("AWS_PROFILE"),
+        credentials_file: file.unwrap_or_else(|| context.folders.home.join(".aws/credentials")),
     }
 }
 
@@ -344,7 +362,11 @@ fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
             true
         }
         // The supervisors of the running sandboxes ask these anew.
-        ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } | ProviderSpec::Vault(_) => false,
+        ProviderSpec::EnvFile { .. }
+        | ProviderSpec::Exec { .. }
+        | ProviderSpec::Vault(_)
+        | ProviderSpec::GithubApp(_)
+        | ProviderSpec::AwsSts(_) => false,
     };
     let journals = holders(context, &manifest, &name)?;
     for journal in journals.values() {

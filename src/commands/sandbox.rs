@@ -1,11 +1,13 @@
 //! What several verbs do with a sandbox: find it, refuse it, read its commits, end it.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::audit::AuditLog;
 use crate::commands::credential::issue_context;
 use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key, sandbox_id};
 use crate::commands::{Context, Failure};
+use crate::credential;
 use crate::engine::{ContainerStatus, Engine};
 use crate::init::frame::BundleRequest;
 use crate::session::identity::{MachineKey, Role};
@@ -13,9 +15,12 @@ use crate::session::journal::{Journal, ObjectKind, Phase, Record};
 use crate::session::launch::{self, ExecSession};
 use crate::session::plan::{HELPER_FOLDER, WORKSPACE, helper_volume, reader_container};
 use crate::session::reconcile::{Condition, SandboxState, reconcile};
+use crate::session::supervise;
 use crate::session::teardown::{self, Complaint};
 use crate::workspace;
 
+/// How long the supervisor may take to end credentials.
+const REVOCATION_LIMIT: Duration = Duration::from_secs(15);
 /// The largest bundle that is taken out of a sandbox, in bytes.
 const BUNDLE_LIMIT: u64 = 8 << 30;
 
@@ -144,6 +149,7 @@ pub async fn stop(
     record: &mut Record,
     ended: &str,
 ) -> Result<(), Failure> {
+    ask_supervisor(journal, record).await?;
     let (actor, _) = actor();
     let audit = AuditLog::open(&context.folders.state)?;
     let (project, name) = (record.id.project.clone(), record.id.name.clone());
@@ -151,6 +157,36 @@ pub async fn stop(
     let issue = issue_context(context, &project, &root, &name, &actor, "down");
     let end = teardown::EndContext { state: &context.folders.state, actor: &actor, audit: &audit, issue };
     report(context, teardown::stop(engine, journal, record, ended, &end).await);
+    Ok(())
+}
+
+/// Has the supervisor end the credentials that only their values can end: it has them in memory. Without one, the end of
+/// the session reads back what it can.
+async fn ask_supervisor(journal: &Journal, record: &mut Record) -> Result<(), Failure> {
+    let names: Vec<_> = (record.leases.iter())
+        .filter(|(_, lease)| lease.handle.is_some() && lease.spec.provider.ends_by_its_value())
+        .map(|(name, _)| name.clone())
+        .collect();
+    // Whoever gets the supervisor's lock knows that there is none.
+    if names.is_empty() || record.phase != Phase::Running || supervise::claim(journal).is_ok() {
+        return Ok(());
+    }
+    for name in &names {
+        // A request that cannot be written is one that nobody serves.
+        let _ = credential::rotation::request_revocation(journal.folder(), name);
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < REVOCATION_LIMIT && supervise::claim(journal).is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let Some(now) = journal.read()? else { break };
+        *record = now;
+        let out = names.iter().any(|name| record.leases.contains_key(name));
+        if !out && !record.retiring.iter().any(|retiring| names.contains(&retiring.name)) {
+            break;
+        }
+    }
+    // What it did not take would take the next session's credentials away.
+    let _ = credential::rotation::take_requests(journal.folder());
     Ok(())
 }
 

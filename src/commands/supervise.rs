@@ -3,14 +3,19 @@
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
 use crate::commands::connect::connect;
 use crate::commands::credential::issue_context;
 use crate::commands::load::{Target, actor, manifest};
 use crate::commands::{Context, Failure};
+use crate::credential::IssueContext;
+use crate::credential::held::Held;
 use crate::engine::Engine;
+use crate::gateway::protocol::SecretFile;
 use crate::init::frame::RunRequest;
 use crate::session::identity::{Role, SandboxId};
 use crate::session::journal::Journal;
@@ -20,7 +25,16 @@ use crate::session::{launch, supervise};
 /// How long a command that was cut off waits for its container.
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
 /// The largest request on standard input, in bytes.
-const REQUEST_LIMIT: u64 = 4 << 20;
+pub(super) const REQUEST_LIMIT: usize = 4 << 20;
+
+/// What `up` hands over on standard input.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    /// The background command, if there is one.
+    pub(super) command: Option<RunRequest>,
+    /// Tokens that only they themselves can end.
+    pub(super) held: Vec<SecretFile>,
+}
 
 /// Arguments of `supervise`.
 #[derive(Debug, clap::Args)]
@@ -30,9 +44,8 @@ pub struct Args {
     pub target: Target,
 }
 
-/// Supervises until the session ends. `up` starts it while the containers start; it waits for the background command,
-/// or `null`, as JSON on standard input, and ends at once when there is none. It says `supervising` on standard output
-/// once `up` may leave.
+/// Supervises until the session ends. `up` starts it while the containers start; it waits for a `Request` as JSON on
+/// standard input, and ends at once when there is none. It says `supervising` on standard output once `up` may leave.
 ///
 /// # Errors
 /// When the sandbox cannot be supervised.
@@ -44,17 +57,25 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let id = SandboxId { project: manifest.project.clone(), name: args.target.name.clone() };
     let journal = Journal::of(&context.folders.state, &id);
     let engine = connect(context).await?;
-    let mut request = Vec::new();
-    std::io::stdin().take(REQUEST_LIMIT).read_to_end(&mut request).map_err(failed)?;
+    // It may hold tokens, so it is wiped, and has its size from the start: growing would leave copies behind.
+    let mut request = Zeroizing::new(Vec::with_capacity(REQUEST_LIMIT));
+    std::io::stdin().take(REQUEST_LIMIT as u64).read_to_end(&mut request).map_err(failed)?;
     if request.is_empty() {
         // The launch failed, or `up` was killed in it.
         return Ok(0);
     }
-    let command: Option<RunRequest> = serde_json::from_slice(&request).map_err(|error| failed(error.into()))?;
+    let request: Request = serde_json::from_slice(&request).map_err(|error| failed(error.into()))?;
+    let Request { command, held } = request;
     let _claim = supervise::claim(&journal)?;
     let (actor, _) = actor();
     let audit = AuditLog::open(&context.folders.state)?;
+    let launched = journal.read()?;
     let issue = issue_context(context, &manifest.project, &manifest.root, &args.target.name, &actor, "rotation");
+    let issue = IssueContext {
+        held: Held::of(held),
+        session: launched.map(|record| record.session.as_str().to_owned()),
+        ..issue
+    };
     let (restarts, restarted) = watch::channel(0);
     let background = match command {
         None => None,

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
+use zeroize::Zeroizing;
 
 use crate::commands::load::Loaded;
+use crate::commands::supervise::{REQUEST_LIMIT, Request};
 use crate::commands::{Context, Failure, up};
-use crate::init::frame::RunRequest;
 
 /// How long the supervisor may take until it supervises.
 const BEGIN_LIMIT: Duration = Duration::from_secs(20);
@@ -41,14 +42,16 @@ impl Supervisor {
         Ok(Self { child: command.spawn().map_err(failed)?, log })
     }
 
-    /// Has it supervise, and run a command in the background if there is one; waits until it does.
+    /// Has it supervise, with what it is to do and to hold; waits until it does.
     ///
     /// # Errors
     /// When it ends or stays silent.
-    pub(super) async fn begin(mut self, background: Option<RunRequest>) -> Result<(), Failure> {
+    pub(super) async fn begin(mut self, request: &Request) -> Result<(), Failure> {
         let failed = |error| failure(&self.log, &error);
         if let Some(mut stdin) = self.child.stdin.take() {
-            let line = serde_json::to_vec(&background).map_err(|error| failed(error.into()))?;
+            // It may hold tokens, so it is wiped, and has its size from the start: growing would leave copies behind.
+            let mut line = Zeroizing::new(Vec::with_capacity(REQUEST_LIMIT));
+            serde_json::to_writer(&mut *line, request).map_err(|error| failed(error.into()))?;
             stdin.write_all(&line).await.map_err(failed)?;
         }
         let mut said = String::new();

@@ -10,7 +10,10 @@ use serde::Serialize;
 use super::printer::sanitise;
 use super::{Context, Failure};
 use crate::commands::audit::record;
-use crate::credential::spec::{Delivery, ProviderSpec, SecretSource, VaultAuth, VaultFields, VaultSpec};
+use crate::credential::spec::{
+    AwsSource, AwsStsSpec, Delivery, GithubAppSpec, GithubRepositories, KeySource, ProviderSpec, SecretSource,
+    VaultAuth, VaultFields, VaultSpec,
+};
 use crate::image::reference::{Digest, ImageChoice};
 use crate::project::manifest::{self, Manifest};
 use crate::project::quantity::{show_duration, show_size};
@@ -175,6 +178,8 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
                 "from that command".to_owned()
             }
             ProviderSpec::Vault(vault) => vault_source(vault, &mut lines),
+            ProviderSpec::GithubApp(app) => github_source(app, &mut lines),
+            ProviderSpec::AwsSts(sts) => aws_source(sts, &mut lines),
         };
         let way = match &credential.deliver {
             Delivery::File { name } => format!("as the file /run/secrets/{name}"),
@@ -234,6 +239,44 @@ fn vault_source(vault: &VaultSpec, lines: &mut Vec<String>) -> String {
         VaultFields::Several(fields) => fields.join(", "),
     };
     format!("from {fields} of {} in Vault at {address}", vault.path)
+}
+
+/// What a token of a GitHub App is good for, and with whose key it is asked for.
+fn github_source(app: &GithubAppSpec, lines: &mut Vec<String>) -> String {
+    match &app.key {
+        KeySource::Command(words) => {
+            lines.push(format!("RUN ON THIS MACHINE: {}", words.join(" ")));
+            lines.push(format!("sign with its answer as the app {} at {}", app.app, app.address));
+        }
+        KeySource::File(path) => {
+            lines.push(format!("SIGN WITH {} as the app {} at {}", path.display(), app.app, app.address));
+        }
+    }
+    let repositories: Vec<String> = match &app.repositories {
+        GithubRepositories::Names(names) => names.iter().cloned().collect(),
+        GithubRepositories::Ids(ids) => ids.iter().map(ToString::to_string).collect(),
+    };
+    let permissions: Vec<String> =
+        app.permissions.iter().map(|(name, access)| format!("{name}:{}", access.word())).collect();
+    let (permissions, repositories) = (permissions.join(" "), repositories.join(", "));
+    format!("of GitHub ({permissions} on {repositories} of the installation {})", app.installation)
+}
+
+/// Which role is assumed, and with whose keys.
+fn aws_source(sts: &AwsStsSpec, lines: &mut Vec<String>) -> String {
+    let at = sts.address.as_deref().map(|address| format!(" at {address}")).unwrap_or_default();
+    match &sts.source {
+        AwsSource::Environment => lines.push(format!("USE YOUR AWS KEYS to assume a role{at}")),
+        AwsSource::Profile(profile) => lines.push(format!("USE YOUR AWS PROFILE {profile} to assume a role{at}")),
+        AwsSource::Command(words) => {
+            lines.push(format!("RUN ON THIS MACHINE: {}", words.join(" ")));
+            lines.push(format!("assume a role with its answer{at}"));
+        }
+    }
+    if sts.policy.is_none() && sts.policy_arns.is_empty() {
+        lines.push(format!("use ALL that {} may do: no session policy narrows it", sts.role));
+    }
+    format!("of AWS (a session of {})", sts.role)
 }
 
 impl From<TrustError> for Failure {

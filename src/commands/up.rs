@@ -13,6 +13,7 @@ use crate::commands::credential::issue_context;
 use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key};
 use crate::commands::progress::Progress;
 use crate::commands::sandbox::{self, Sandbox, remove_containers};
+use crate::commands::supervise::Request;
 use crate::commands::supervisor::Supervisor;
 use crate::commands::{Context, Failure, cut_off, init, trust};
 use crate::engine::Engine;
@@ -259,7 +260,7 @@ async fn start(
     crate::project::remember(state, &loaded.manifest)?;
     let sessions = supervise::join(journal).await?;
     let background = args.detach.then(|| run_request(&launched.record, command(args, loaded), true));
-    supervisor.begin(background).await?;
+    supervisor.begin(&Request { command: background, held: issue.held.all() }).await?;
     drop(lock);
     Ok(Ready { record: launched.record, client: launched.client, sessions, joined: false })
 }
@@ -279,7 +280,9 @@ async fn join(
     sandbox::verify_agent(engine, &agent, loaded).await?;
     if found.condition == Condition::Unsupervised {
         let background = args.detach.then(|| run_request(&record, command(args, loaded), true));
-        Supervisor::spawn(context, loaded, args)?.begin(background).await?;
+        // It reads the tokens that it needs back from the sandbox.
+        let request = Request { command: background, held: Vec::new() };
+        Supervisor::spawn(context, loaded, args)?.begin(&request).await?;
     }
     drop(lock);
     let client = launch::open_session(engine, &agent).await?;

@@ -61,6 +61,14 @@ pub struct Claimed {
 
 type Registry = BTreeMap<String, BTreeSet<String>>;
 
+/// The fingerprint of a value, without claiming it.
+///
+/// # Errors
+/// When the machine's key cannot be read.
+pub fn of(state: &Path, value: &Secret) -> io::Result<Fingerprint> {
+    Ok(fingerprint(&*key(state)?, value))
+}
+
 /// Fingerprints a value and records that the project has it, unless another one does.
 ///
 /// # Errors

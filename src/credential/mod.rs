@@ -12,16 +12,20 @@ use jiff::Timestamp;
 use crate::gateway::protocol::{Brokered, SecretFile};
 use crate::project::{CredentialName, ProjectName, SandboxName};
 
+pub mod aws;
 pub mod env_file;
 pub mod exec;
 pub mod fingerprint;
 pub mod git_helper;
+pub mod github;
+pub mod held;
 pub mod kind;
 pub mod rotation;
 pub mod secret;
 pub mod spec;
 pub mod store;
 pub mod vault;
+mod web;
 mod wiped;
 
 use fingerprint::{Fingerprint, FingerprintError};
@@ -48,6 +52,12 @@ pub enum CredentialError {
     /// Vault failed.
     #[error("get it from Vault")]
     Vault(#[from] vault::VaultError),
+    /// GitHub failed.
+    #[error("get it from GitHub")]
+    Github(#[from] github::GithubError),
+    /// AWS failed.
+    #[error("get it from AWS")]
+    Aws(#[from] aws::StsError),
     /// The fingerprints failed.
     #[error("compare it with the credentials of other projects")]
     Fingerprint(#[from] FingerprintError),
@@ -97,8 +107,16 @@ pub struct IssueContext<'a> {
     pub store: store::Store,
     /// The launcher's state folder.
     pub state: &'a Path,
+    /// The developer's home folder.
+    pub home: &'a Path,
     /// What the developer's environment says of Vault.
     pub vault: vault::Environment,
+    /// What the developer's environment says of AWS.
+    pub aws: aws::Environment,
+    /// Tokens that only they themselves can end.
+    pub held: held::Held,
+    /// The session, once there is one.
+    pub session: Option<String>,
     /// Why: `up`, `rotation`, `down`.
     pub reason: &'a str,
 }
@@ -137,6 +155,25 @@ pub enum Revocation {
     StaticRemains,
 }
 
+impl Revocation {
+    /// The word of the audit log. What goes on until it runs out is not called revoked.
+    pub fn action(&self) -> &'static str {
+        match self {
+            Self::Revoked | Self::StaticRemains => "credential.revoked",
+            Self::ExpiresAt(_) => "credential.left_to_expire",
+        }
+    }
+
+    /// The same in words.
+    pub fn result(&self) -> String {
+        match self {
+            Self::Revoked => "revoked".to_owned(),
+            Self::ExpiresAt(time) => format!("not revoked; expires at {time}"),
+            Self::StaticRemains => "withdrawn from the sandbox; the issuer cannot revoke it".to_owned(),
+        }
+    }
+}
+
 /// Issues a credential and applies the rules that no provider may skip.
 ///
 /// # Errors
@@ -166,6 +203,14 @@ pub async fn issue(
             let read = vault::issue(name, vault, context).await?;
             issued_at = read.written_at.unwrap_or(issued_at);
             (read.value, read.expires_at, read.handle, Some(format!("vault {}", vault.path)))
+        }
+        ProviderSpec::GithubApp(app) => {
+            let minted = github::issue(name, app, context).await?;
+            (minted.token, Some(minted.expires_at), Some(minted.handle), Some(minted.scope))
+        }
+        ProviderSpec::AwsSts(sts) => {
+            let assumed = aws::issue(name, sts, context).await?;
+            (assumed.value, Some(assumed.expires_at), Some(assumed.handle), Some(assumed.scope))
         }
     };
     match accept(name, spec, context, &value, issued_at, expires_at) {
@@ -276,6 +321,14 @@ pub async fn revoke(
             // A stored value outlives the token that it was read with.
             None => Ok(Revocation::StaticRemains),
         },
+        ProviderSpec::GithubApp(_) => match handle {
+            Some(handle) => Ok(github::revoke(handle, context).await?),
+            None => Ok(Revocation::StaticRemains),
+        },
+        ProviderSpec::AwsSts(_) => match handle {
+            Some(handle) => Ok(aws::revoke(handle)?),
+            None => Ok(Revocation::StaticRemains),
+        },
         ProviderSpec::Store | ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } => Ok(Revocation::StaticRemains),
     }
 }
@@ -291,6 +344,8 @@ pub struct Delivered {
     pub brokered: Vec<Brokered>,
     /// Settings of git.
     pub git_configuration: Vec<(String, String)>,
+    /// Variables that say where something is.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// Makes files and settings of issued credentials.
@@ -328,6 +383,14 @@ pub fn deliver(issued: Vec<(&CredentialSpec, Issued)>) -> Result<Delivered, Cred
         if delivered.files.iter().any(|file| file.name == name) {
             return Err(CredentialError::FileTwice(name));
         }
+        if let ProviderSpec::AwsSts(sts) = &spec.provider {
+            // No secret: it says how programs of AWS read the value, which they do anew when it runs out.
+            let beside = format!("{name}-aws-config");
+            let path = format!("/run/secrets/{beside}");
+            let content = Secret::new(aws::configuration(sts, &name).into_bytes());
+            delivered.environment.entry("AWS_CONFIG_FILE".to_owned()).or_insert(path);
+            delivered.files.push(SecretFile { name: beside, content });
+        }
         delivered.files.push(SecretFile { name, content: issued.value });
     }
     Ok(delivered)
@@ -355,6 +418,23 @@ impl ProviderSpec {
             Self::EnvFile { .. } => "env-file",
             Self::Exec { .. } => "exec",
             Self::Vault(_) => "vault",
+            Self::GithubApp(_) => "github-app",
+            Self::AwsSts(_) => "aws-sts",
+        }
+    }
+
+    /// Whether only the value itself can end it, so that a handle is of no use without it.
+    pub fn ends_by_its_value(&self) -> bool {
+        matches!(self, Self::GithubApp(_))
+    }
+
+    /// How long what it issues lives, where that is known before.
+    pub fn life(&self) -> Option<Duration> {
+        match self {
+            Self::Vault(vault) => Some(vault.ttl),
+            Self::GithubApp(_) => Some(github::LIFE),
+            Self::AwsSts(sts) => Some(sts.ttl),
+            Self::Store | Self::EnvFile { .. } | Self::Exec { .. } => None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a manifest declares of a credential: provider, delivery, age. No secret is in here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +50,10 @@ pub enum ProviderSpec {
     },
     /// Vault or OpenBao.
     Vault(Box<VaultSpec>),
+    /// An app of GitHub's, installed at some account.
+    GithubApp(Box<GithubAppSpec>),
+    /// A session of a role at AWS.
+    AwsSts(Box<AwsStsSpec>),
 }
 
 /// How the agent gets a credential.
@@ -162,4 +167,96 @@ pub enum VaultFields {
     One(String),
     /// A JSON object of these fields.
     Several(Vec<String>),
+}
+
+/// What an installation token of a GitHub App is good for, and with what it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GithubAppSpec {
+    /// The API: `https://api.github.com`, `https://HOST/api/v3` or `https://api.TENANT.ghe.com`.
+    pub address: String,
+    /// The app's client id, or its number.
+    pub app: String,
+    /// The number of the installation.
+    pub installation: u64,
+    /// What the token is good for. Never empty: without it a token covers every repository of the installation.
+    pub repositories: GithubRepositories,
+    /// What it may do there, by the API's names.
+    pub permissions: BTreeMap<String, GithubAccess>,
+    /// The app's private key.
+    pub key: KeySource,
+}
+
+/// Repositories of an installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GithubRepositories {
+    /// By their names without an owner, in lower case: GitHub does not tell cases apart.
+    Names(BTreeSet<String>),
+    /// By their numbers, which a renaming does not change.
+    Ids(BTreeSet<u64>),
+}
+
+/// How much of a permission; each has what those before it have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GithubAccess {
+    /// Look.
+    Read,
+    /// Look and change.
+    Write,
+    /// Look, change and administer.
+    Admin,
+}
+
+/// Where the key of an app comes from. It is worth more than what is issued with it, so it is in no project's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeySource {
+    /// A file of the developer's, below the home folder when it begins with `~/`.
+    File(PathBuf),
+    /// A command on the developer's machine; runs only in a trusted manifest.
+    Command(Vec<String>),
+}
+
+/// Which role is assumed, how it is narrowed, and with whose keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwsStsSpec {
+    /// STS; the region's endpoint when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The role's ARN.
+    pub role: String,
+    /// The region of STS, and of the agent's programs.
+    pub region: String,
+    /// Whose keys.
+    pub source: AwsSource,
+    /// How long a session lives.
+    pub ttl: Duration,
+    /// A policy in JSON that narrows the role's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// ARNs of managed policies that narrow the role's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy_arns: Vec<String>,
+    /// Session tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// What the role's trust policy wants of others' accounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    /// Whether the developer's user name is the source identity, which also stays when roles are chained.
+    #[serde(default)]
+    pub source_identity: bool,
+}
+
+/// Whose keys assume a role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AwsSource {
+    /// Those of the developer's environment, or of the profile that it names.
+    Environment,
+    /// Those of a profile in the shared credentials file.
+    Profile(String),
+    /// Those that a command prints as a `credential_process` does; runs only in a trusted manifest.
+    Command(Vec<String>),
 }

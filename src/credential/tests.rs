@@ -28,7 +28,11 @@ impl Home {
                 owner: "ada".to_owned(),
             },
             state: root,
+            home: root,
             vault: vault::Environment::default(),
+            aws: crate::credential::aws::Environment::default(),
+            held: crate::credential::held::Held::default(),
+            session: None,
             reason: "up",
         }
     }

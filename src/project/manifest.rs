@@ -14,7 +14,9 @@ use crate::network::policy::Policy;
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::yaml;
 
+mod aws;
 pub(in crate::project) mod credential;
+mod github;
 pub(in crate::project) mod network;
 pub(in crate::project) mod resolve;
 pub(in crate::project) mod vault;

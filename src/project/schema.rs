@@ -225,8 +225,8 @@ fn credential() -> Value {
             (
                 "provider",
                 json!({
-                    "enum": ["store", "env-file", "exec", "vault"],
-                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, or Vault or OpenBao."
+                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts"],
+                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, or a role at AWS."
                 }),
             ),
             (
@@ -241,7 +241,10 @@ fn credential() -> Value {
             ("revoke_command", command("`exec`: the command that ends the credential.")),
             (
                 "address",
-                text("`vault`: the server; VAULT_ADDR or BAO_ADDR of the environment when left out.", "^https?://"),
+                text(
+                    "`vault`: the server; VAULT_ADDR or BAO_ADDR of the environment when left out. `github-app`: the API; https://api.github.com when left out. `aws-sts`: STS; the endpoint of the region when left out.",
+                    "^https?://",
+                ),
             ),
             ("namespace", text("`vault`: the namespace.", VAULT_PATH)),
             ("auth", vault_auth()),
@@ -249,9 +252,104 @@ fn credential() -> Value {
             ("fields", vault_words("`vault`: the fields that make a JSON object, which is the value.")),
             (
                 "ttl",
-                text("`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out.", DURATION),
+                text(
+                    "`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out. `aws-sts`: how long a session lives, 15m to 12h; 15m when left out.",
+                    DURATION,
+                ),
             ),
             ("policies", vault_words("`vault`: the policies of that token; those of the log-in when left out.")),
+            (
+                "app",
+                json!({ "type": ["string", "integer"], "description": "`github-app`: the app's client id or number." }),
+            ),
+            (
+                "installation",
+                json!({ "type": "integer", "minimum": 1, "description": "`github-app`: the number of the installation." }),
+            ),
+            (
+                "repositories",
+                json!({
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 50,
+                    "items": { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,100}$" },
+                    "description": "`github-app`: the repositories that the token is for, without their owner."
+                }),
+            ),
+            (
+                "repository_ids",
+                json!({
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 50,
+                    "items": { "type": "integer", "minimum": 1 },
+                    "description": "`github-app`: the same, by their numbers."
+                }),
+            ),
+            (
+                "permissions",
+                json!({
+                    "type": "object",
+                    "minProperties": 1,
+                    "maxProperties": 64,
+                    "propertyNames": { "pattern": "^[a-z0-9_]{1,64}$" },
+                    "additionalProperties": { "enum": ["read", "write", "admin"] },
+                    "description": "`github-app`: what the token may do, by the names of the API, such as contents: write."
+                }),
+            ),
+            (
+                "key_file",
+                text("`github-app`: the app's private key, a file of mode 600 outside the project.", "^(~/|/)"),
+            ),
+            (
+                "key_command",
+                command(
+                    "`github-app`: the command that prints the app's private key. `aws-sts`: the command that prints keys as a credential_process does.",
+                ),
+            ),
+            ("role", text("`aws-sts`: the ARN of the role.", "^arn:aws[a-z-]*:iam::[0-9]{12}:role/")),
+            ("region", text("`aws-sts`: the region of STS and of the agent's programs.", "^[a-z0-9-]{2,32}$")),
+            (
+                "profile",
+                text(
+                    "`aws-sts`: the profile of ~/.aws/credentials whose keys assume the role.",
+                    "^[A-Za-z0-9_.@+=/-]{1,128}$",
+                ),
+            ),
+            (
+                "policy",
+                json!({ "type": "string", "maxLength": 2048, "description": "`aws-sts`: a policy in JSON that narrows the role's." }),
+            ),
+            (
+                "policy_arns",
+                json!({
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 10,
+                    "items": { "type": "string", "pattern": "^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/" },
+                    "description": "`aws-sts`: managed policies that narrow the role's."
+                }),
+            ),
+            (
+                "tags",
+                json!({
+                    "type": "object",
+                    "maxProperties": 50,
+                    "additionalProperties": { "type": "string", "maxLength": 256 },
+                    "description": "`aws-sts`: tags of the session."
+                }),
+            ),
+            (
+                "external_id",
+                text(
+                    "`aws-sts`: the external id that the role's trust policy wants.",
+                    "^[A-Za-z0-9_+=,.@:/-]{2,1224}$",
+                ),
+            ),
+            (
+                "source_identity",
+                json!({ "type": "boolean", "default": false, "description": "`aws-sts`: whether the developer's user name is the source identity." }),
+            ),
             (
                 "deliver",
                 json!({
@@ -264,27 +362,70 @@ fn credential() -> Value {
             ("accept_personal", reason("Why a person's own or an organisation-wide value is accepted.")),
         ],
     );
-    let without = |keys: &[&str]| {
-        let none: Map<String, Value> = keys.iter().map(|key| ((*key).to_owned(), json!(false))).collect();
-        json!(none)
-    };
-    let when = |provider: &str, required: &[&str], not: &[&str]| {
+    let when = |provider: &str, required: &[&str], own: &[&str]| {
+        let others: Map<String, Value> = (PROVIDER_KEYS.iter().filter(|key| !own.contains(key)))
+            .map(|key| ((*key).to_owned(), json!(false)))
+            .collect();
         json!({
             "if": { "properties": { "provider": { "const": provider } }, "required": ["provider"] },
-            "then": { "required": required, "properties": without(not) }
+            "then": { "required": required, "properties": others }
         })
     };
     schema["allOf"] = json!([
-        when("store", &[], &[&["path", "variable", "command", "revoke_command"], VAULT_KEYS].concat()),
-        when("env-file", &["path", "variable"], &[&["command", "revoke_command"], VAULT_KEYS].concat()),
-        when("exec", &["command"], &[&["path", "variable"], VAULT_KEYS].concat()),
-        when("vault", &["path"], &["variable", "command", "revoke_command"]),
+        when("store", &[], &[]),
+        when("env-file", &["path", "variable"], &["path", "variable"]),
+        when("exec", &["command"], &["command", "revoke_command"]),
+        when("vault", &["path"], &["path", "address", "namespace", "auth", "field", "fields", "ttl", "policies"]),
+        when("github-app", &["app", "installation", "permissions"], GITHUB_KEYS),
+        when("aws-sts", &["role", "region"], AWS_KEYS),
     ]);
     schema
 }
 
-/// Keys that `vault` alone has.
-const VAULT_KEYS: &[&str] = &["address", "namespace", "auth", "field", "fields", "ttl", "policies"];
+/// Keys that some providers have and others have not.
+const PROVIDER_KEYS: &[&str] = &[
+    "path",
+    "variable",
+    "command",
+    "revoke_command",
+    "address",
+    "namespace",
+    "auth",
+    "field",
+    "fields",
+    "ttl",
+    "policies",
+    "app",
+    "installation",
+    "repositories",
+    "repository_ids",
+    "permissions",
+    "key_file",
+    "key_command",
+    "role",
+    "region",
+    "profile",
+    "policy",
+    "policy_arns",
+    "tags",
+    "external_id",
+    "source_identity",
+];
+const GITHUB_KEYS: &[&str] =
+    &["address", "app", "installation", "repositories", "repository_ids", "permissions", "key_file", "key_command"];
+const AWS_KEYS: &[&str] = &[
+    "address",
+    "role",
+    "region",
+    "profile",
+    "key_command",
+    "ttl",
+    "policy",
+    "policy_arns",
+    "tags",
+    "external_id",
+    "source_identity",
+];
 const VAULT_WORD: &str = "^[A-Za-z0-9._-]{1,128}$";
 const VAULT_PATH: &str = "^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$";
 

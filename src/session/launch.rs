@@ -271,7 +271,8 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
     let launcher_id = ensure_launcher(engine, input.state, input.launcher).await?;
     let agent_id = ensure_agent_image(engine, &input.image, input.progress).await?;
 
-    let issuing = issue_all(&input);
+    let issue = IssueContext { session: Some(record.session.as_str().to_owned()), ..input.issue.clone() };
+    let issuing = issue_all(&input, &issue);
     let starting = start_containers(&input, record.clone(), &journal, &launcher_id, &agent_id);
     // Issuers answer while the engine works. Nothing is delivered before the probe.
     let (issued, started) = tokio::join!(issuing, starting);
@@ -300,6 +301,7 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
     let delivered = deliver(&input, record, issued, &mut gateway).await?;
     record.secret_environment = delivered.secret_environment;
     record.environment = git_environment(&delivered.git_configuration);
+    record.environment.extend(delivered.environment);
 
     (input.progress)("handing the project over");
     record.start = hand_over(&input, &mut client).await?;
@@ -582,12 +584,15 @@ pub async fn open_session(engine: &Engine, container: &str) -> Result<ExecSessio
 
 type PartlyIssued = (BTreeMap<CredentialName, Issued>, LaunchError);
 
-async fn issue_all(input: &LaunchInput<'_>) -> Result<BTreeMap<CredentialName, Issued>, PartlyIssued> {
+async fn issue_all(
+    input: &LaunchInput<'_>,
+    issue: &IssueContext<'_>,
+) -> Result<BTreeMap<CredentialName, Issued>, PartlyIssued> {
     let issues = input
         .manifest
         .credentials
         .iter()
-        .map(|(name, spec)| async { (name.clone(), credential::issue(name, spec, &input.issue).await) });
+        .map(|(name, spec)| async { (name.clone(), credential::issue(name, spec, issue).await) });
     let mut issued = BTreeMap::new();
     let mut failed = None;
     for (name, result) in futures_util::future::join_all(issues).await {

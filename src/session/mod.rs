@@ -12,6 +12,7 @@ pub mod launcher_image;
 pub mod launcher_versions;
 pub mod mend;
 pub mod plan;
+mod recall;
 pub mod reconcile;
 mod rotation;
 pub mod stream_client;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, STAND_IN};
+use crate::credential::spec::{CredentialSpec, Delivery, STAND_IN};
 use crate::engine::container::{ContainerSpec, Limits, MemoryVolume, Mount, Network, Tmpfs, User, VolumeSpec};
 use crate::gateway::secrets::AUTHORITY;
 use crate::image::reference::Digest;
@@ -444,10 +444,7 @@ fn planned_credential(name: &CredentialName, spec: &CredentialSpec) -> PlannedCr
                 format!("{placement} in requests to {host}, unseen by the agent")
             }
         },
-        life: match &spec.provider {
-            ProviderSpec::Vault(vault) => Some(vault.ttl.as_secs()),
-            _ => None,
-        },
+        life: spec.provider.life().map(|life| life.as_secs()),
         expires_at: None,
     }
 }

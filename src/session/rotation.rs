@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::credential::spec::{CredentialSpec, Delivery};
-use crate::credential::{self, CredentialError, IssueContext, Issued};
+use crate::credential::{self, CredentialError, IssueContext, Issued, Revocation};
 use crate::gateway::protocol::Action;
 use crate::project::CredentialName;
 use crate::session::gateway_control::{GatewayControl, GatewayControlError};
@@ -94,11 +94,17 @@ pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &
     let mut due: BTreeMap<CredentialName, Due> = BTreeMap::new();
     let mut ending = steering.ending.subscribe();
     loop {
-        tokio::select! {
-            _ = ending.wait_for(|ending| *ending) => return,
-            () = tokio::time::sleep(TICK) => {}
-        }
-        let Ok(Some(record)) = input.journal.read() else { continue };
+        // What was issued too late to be delivered is due at once, and this process may be the only one to have it.
+        let last = tokio::select! {
+            _ = ending.wait_for(|ending| *ending) => true,
+            () = tokio::time::sleep(TICK) => false,
+        };
+        let Ok(Some(record)) = input.journal.read() else {
+            if last {
+                return;
+            }
+            continue;
+        };
         let now = Timestamp::now();
         for (name, lease) in &record.leases {
             let entry = credential::next_rotation(lease.issued_at, lease.expires_at, record.session.as_str());
@@ -106,17 +112,14 @@ pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &
                 due.entry(name.clone()).or_insert(Due { at, pause: RETRY_FIRST });
             }
         }
-        end_retired(&input.journal, &input.issue, now, |retired, failure| {
-            let outcome = if failure.is_none() { "ok" } else { "failed" };
-            let reason = failure.unwrap_or_else(|| "replaced by a rotation".to_owned());
-            let facts = [
-                ("credential", retired.name.as_str()),
-                ("fingerprint", retired.lease.fingerprint.as_str()),
-                ("reason", &reason),
-            ];
-            note(input, &record, "credential.revoked", outcome, &facts);
+        end_retired(&input.journal, &input.issue, now, |retired, ended| {
+            let facts = [("credential", retired.name.as_str()), ("fingerprint", retired.lease.fingerprint.as_str())];
+            note_end(input, &record, &facts, ended, "replaced by a rotation");
         })
         .await;
+        if last {
+            return;
+        }
         let asked = credential::rotation::take_requests(input.journal.folder()).unwrap_or_default();
         let again = steering.again.take();
         let names: Vec<CredentialName> = record
@@ -129,12 +132,13 @@ pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &
             .collect();
         for name in asked.revoke.iter().filter(|name| record.leases.contains_key(*name)) {
             due.remove(name);
-            let withdrawn = withdraw(input, &record, name).await;
-            let outcome = if withdrawn.is_ok() { "ok" } else { "failed" };
-            let reason = withdrawn.err().map_or_else(|| "asked for".to_owned(), |error| error.reason());
-            note(input, &record, "credential.revoked", outcome, &[("credential", name.as_str()), ("reason", &reason)]);
+            let withdrawn = withdraw(input, &record, name).await.map_err(|error| error.reason());
+            note_end(input, &record, &[("credential", name.as_str())], withdrawn, "asked for");
         }
         for name in names.into_iter().filter(|name| !asked.revoke.contains(name)) {
+            if *steering.ending.borrow() {
+                break;
+            }
             match rotate(input, &record, &name, steering).await {
                 Ok(()) => {
                     due.remove(&name);
@@ -149,6 +153,26 @@ pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &
                     due.insert(name, Due { at: now + pause, pause: (pause * 2).min(RETRY_MOST) });
                 }
             }
+        }
+    }
+}
+
+/// Records how a credential ended, or that it did not.
+fn note_end(
+    input: &SuperviseInput<'_>,
+    record: &Record,
+    facts: &[(&str, &str)],
+    ended: Result<Revocation, String>,
+    why: &str,
+) {
+    match ended {
+        Ok(ending) => {
+            let result = ending.result();
+            let facts = [facts, &[("reason", why), ("result", &result)]].concat();
+            note(input, record, ending.action(), "ok", &facts);
+        }
+        Err(reason) => {
+            note(input, record, "credential.revoked", "failed", &[facts, &[("reason", &reason)]].concat());
         }
     }
 }
@@ -222,7 +246,7 @@ async fn end_retired(
     journal: &Journal,
     issue: &IssueContext<'_>,
     now: Timestamp,
-    mut told: impl FnMut(&RetiringLease, Option<String>),
+    mut told: impl FnMut(&RetiringLease, Result<Revocation, String>),
 ) {
     let Ok(Some(record)) = journal.read() else { return };
     for retiring in record.retiring.iter().filter(|retiring| retiring.end_at <= now) {
@@ -236,12 +260,16 @@ async fn end_retired(
         if let Err(error) = updated {
             tracing::warn!(%error, "the journal was not updated");
         }
-        told(retiring, revoked.err().map(|error| RotateError::from(error).reason()));
+        told(retiring, revoked.map_err(|error| RotateError::from(error).reason()));
     }
 }
 
 /// Takes a credential away from the running sandbox and revokes it at its issuer.
-async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<(), RotateError> {
+async fn withdraw(
+    input: &SuperviseInput<'_>,
+    record: &Record,
+    name: &CredentialName,
+) -> Result<Revocation, RotateError> {
     let lease = record.leases.get(name).ok_or(RotateError::NotOut)?;
     let withdrawal = match &lease.spec.deliver {
         Delivery::File { name } => Action::RemoveSecrets(vec![name.clone()]),
@@ -251,7 +279,7 @@ async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &Credential
     let gateway = record.id.object(Role::Gateway);
     let mut control = GatewayControl::attach(input.engine, &gateway).await?;
     control.carry_out(withdrawal).await?;
-    credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;
+    let ending = credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;
     // What it replaced ends with it, at the next look.
     let now = Timestamp::now();
     input.journal.update(|record| {
@@ -260,7 +288,7 @@ async fn withdraw(input: &SuperviseInput<'_>, record: &Record, name: &Credential
             retiring.end_at = now;
         }
     })?;
-    Ok(())
+    Ok(ending)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::session::identity::{LABEL_SESSION, Role, lock_file};
 use crate::session::journal::{Journal, JournalError, Phase, Record};
 use crate::session::launch::event;
 use crate::session::mend::{self, Health};
+use crate::session::recall::recall;
 use crate::session::rotation::{Steering, rotate_until_the_end};
 use crate::session::teardown::{self, EndContext};
 use crate::session::watchdog::{self, Notice};
@@ -116,6 +117,7 @@ pub async fn supervise(input: SuperviseInput<'_>, restarts: &watch::Sender<u32>)
     if record.phase != Phase::Running {
         return Err(SuperviseError::NotRunning);
     }
+    recall(input.engine, &record, &input.issue).await;
     let audited = Cell::new(record.audited_lines);
     let out_of_memory = Cell::new(false);
     let sessions = lock_file(input.journal.folder(), "sessions.lock").map_err(SuperviseError::Lock)?;

@@ -13,6 +13,7 @@ use crate::network::policy::Policy;
 use crate::session::gateway_control::GatewayControl;
 use crate::session::identity::{MachineKey, Role};
 use crate::session::journal::{Journal, JournalObject, ObjectKind, Phase, Record, RetiringLease};
+use crate::session::recall::recall;
 
 /// How long the agent's processes have between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
@@ -34,6 +35,7 @@ pub async fn stop(
     let mut complaints = Vec::new();
     record.phase = Phase::Stopping;
     keep(journal, record, &mut complaints);
+    recall(engine, record, &context.issue).await;
     revoke(record, context, &mut complaints).await;
     let gateway = record.id.object(Role::Gateway);
     // A gateway that is gone already holds nothing, so this may fail; the volume in memory ends with its last container.
@@ -145,17 +147,17 @@ async fn revoke(record: &mut Record, context: &EndContext<'_>, complaints: &mut 
             ("provider", provider.to_owned()),
             ("fingerprint", lease.fingerprint.clone()),
         ];
+        let action = revoked.as_ref().map_or("credential.revoked", Revocation::action);
         let outcome = match revoked {
-            Ok(Revocation::Revoked) => {
-                facts.push(("result", "revoked".to_owned()));
-                "ok"
-            }
-            Ok(Revocation::ExpiresAt(time)) => {
-                facts.push(("result", format!("expires at {time}")));
-                "ok"
-            }
-            Ok(Revocation::StaticRemains) => {
-                facts.push(("result", "withdrawn from the sandbox; the issuer cannot revoke it".to_owned()));
+            Ok(ending) => {
+                facts.push(("result", ending.result()));
+                if let Revocation::ExpiresAt(time) = ending
+                    && lease.spec.provider.ends_by_its_value()
+                    && time > Timestamp::now()
+                {
+                    let why = "only the token itself can revoke it, and no process has it any more";
+                    complaints.push(format!("the credential {name} was not revoked and lives until {time}: {why}"));
+                }
                 "ok"
             }
             Err(error) => {
@@ -173,7 +175,7 @@ async fn revoke(record: &mut Record, context: &EndContext<'_>, complaints: &mut 
             }
         };
         let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        context.audit(record, "credential.revoked", outcome, &facts);
+        context.audit(record, action, outcome, &facts);
     }
 }
 

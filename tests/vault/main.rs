@@ -59,7 +59,11 @@ impl Side {
                 owner: "ada".to_owned(),
             },
             state: root,
+            home: root,
             vault: self.environment.clone(),
+            aws: sandbox::credential::aws::Environment::default(),
+            held: sandbox::credential::held::Held::default(),
+            session: None,
             reason: "up",
         }
     }

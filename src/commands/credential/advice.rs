@@ -1,6 +1,8 @@
 //! What to do when a credential cannot be used.
 
 use crate::commands::Failure;
+use crate::credential::aws::StsError;
+use crate::credential::github::GithubError;
 use crate::credential::store::StoreError;
 use crate::credential::vault::VaultError;
 use crate::credential::{CredentialError, env_file};
@@ -63,6 +65,8 @@ pub fn advice(error: &CredentialError) -> String {
         }
         CredentialError::Exec(_) => "run the command by hand and see what it says".to_owned(),
         CredentialError::Vault(error) => vault_advice(error),
+        CredentialError::Github(error) => github_advice(error),
+        CredentialError::Aws(error) => aws_advice(error),
         CredentialError::Fingerprint(_) => "make the launcher's state folder writable for you".to_owned(),
         CredentialError::Shared { .. } => {
             "issue another one for this project; or declare `shared_with: { projects: […], reason: … }`".to_owned()
@@ -112,6 +116,82 @@ fn vault_advice(error: &VaultError) -> String {
         }
         VaultError::Wider(_) => "ask for a role or token that grants no more, or list the policies in `policies`",
         VaultError::Client(_) | VaultError::Answer(_) | VaultError::Handle => "compare the version of the server",
+    };
+    next.to_owned()
+}
+
+fn github_advice(error: &GithubError) -> String {
+    let next = match error {
+        GithubError::Address { .. } => {
+            "write https://api.github.com, https://HOST/api/v3 or https://api.TENANT.ghe.com; http:// is for loopback alone"
+        }
+        GithubError::KeyFile { .. } => "compare `key_file`, and make the file readable for you alone",
+        GithubError::KeyPlace { path, .. } => {
+            return format!(
+                "keep the key in a plain file outside the project, and run `chmod 600 {}`; one that was in a commit has \
+                 to be replaced in the app's settings",
+                path.display()
+            );
+        }
+        GithubError::Command(_) => "run the command by hand and see what it says",
+        GithubError::Key => "download a private key from the app's settings; it begins with BEGIN RSA PRIVATE KEY",
+        GithubError::Unreachable { .. } => {
+            "compare `address`, and whether this machine trusts the server's certificate"
+        }
+        GithubError::Timeout { .. } | GithubError::Busy { .. } => {
+            "try again later; www.githubstatus.com says what is wrong"
+        }
+        GithubError::Unauthenticated { .. } => {
+            "compare `app` and the private key with the app's settings, and this machine's clock"
+        }
+        GithubError::Suspended(_) => "ask an owner of the account to end the suspension in the settings of its apps",
+        GithubError::Forbidden(_) => "ask an owner of the account whether a list of allowed addresses keeps you out",
+        GithubError::NoInstallation { .. } => {
+            "compare `installation` with the number at the end of the installation's address, and `app` with its app; \
+             it may have been uninstalled"
+        }
+        GithubError::Repositories(_) => {
+            "compare `repositories` with those that the installation may use; write them without their owner"
+        }
+        GithubError::Permissions(_) => "ask for less in `permissions`, or have an owner grant the app what it asks for",
+        GithubError::Wider { .. } => "report this to who runs the server; nothing was delivered",
+        GithubError::StillGood => "look whether it is GitHub that answers at `address`; the token ends by itself",
+        GithubError::Client(_) | GithubError::Failed { .. } | GithubError::Answer(_) => {
+            "compare `address` and its version"
+        }
+        GithubError::Random(_) => "look why the kernel gives no random bytes",
+        GithubError::Handle => "run `sandbox down` with the version of sandbox that made it",
+    };
+    next.to_owned()
+}
+
+fn aws_advice(error: &StsError) -> String {
+    let next = match error {
+        StsError::Address { .. } => "write https://HOST; http:// is for loopback alone",
+        StsError::NoKeys { .. } => {
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a `profile` with keys; for a log-in by SSO write \
+             `key_command: [aws, configure, export-credentials, --format, process]`"
+        }
+        StsError::File { .. } => "make the file readable for you",
+        StsError::Command(_) | StsError::CommandAnswer => "run the command by hand and see what it says",
+        StsError::KeyId => "look at the key's id in the environment or in the credentials file",
+        StsError::Unreachable { .. } => "compare `region` or `address`",
+        StsError::Timeout { .. } => "try again later",
+        StsError::Refused { code, .. } => match code.as_str() {
+            "AccessDenied" => {
+                "let the role's trust policy name you, with sts:TagSession for `tags` and sts:SetSourceIdentity for \
+                 `source_identity`, and let your own policies allow sts:AssumeRole"
+            }
+            "ExpiredToken" | "ExpiredTokenException" => "log in again: your own session is over",
+            "InvalidClientTokenId" | "SignatureDoesNotMatch" => "compare your keys, and this machine's clock",
+            "MalformedPolicyDocument" | "PackedPolicyTooLarge" => "compare `policy`, `policy_arns` and `tags`",
+            "ValidationError" => "compare `ttl` with the role's longest session; when roles are chained it is 1h",
+            "RegionDisabledException" => "write a `region` in which STS is active for the account",
+            _ => "compare `role`, `region` and the role's trust policy",
+        },
+        StsError::Other(_) => "look whether it is AWS that answers at `address`",
+        StsError::Client(_) | StsError::Answer(_) => "compare `address`",
+        StsError::Handle => "run `sandbox down` with the version of sandbox that made it",
     };
     next.to_owned()
 }

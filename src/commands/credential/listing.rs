@@ -130,10 +130,16 @@ async fn row(
             Err(StoreError::Absent(_)) => return Ok(row.with(State::NotSet, "not set")),
             Err(error) => return Ok(row.with(State::Refused, refusal(error.into()))),
         },
-        ProviderSpec::Exec { .. } | ProviderSpec::Vault(_) if !check => {
+        ProviderSpec::Exec { .. } | ProviderSpec::Vault(_) | ProviderSpec::GithubApp(_) | ProviderSpec::AwsSts(_)
+            if !check =>
+        {
             return Ok(row.with(State::OnDemand, "issued at `up`"));
         }
-        ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } | ProviderSpec::Vault(_) => {}
+        ProviderSpec::EnvFile { .. }
+        | ProviderSpec::Exec { .. }
+        | ProviderSpec::Vault(_)
+        | ProviderSpec::GithubApp(_)
+        | ProviderSpec::AwsSts(_) => {}
     }
     let row = filled(row, name, spec, &issue).await;
     let age = row.issued_at.map(|time| credential::age(time, Timestamp::now()).as_secs());

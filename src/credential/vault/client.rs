@@ -4,18 +4,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 use reqwest::{Method, Response, Url};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::error::VaultError;
 use crate::credential::exec::said;
 use crate::credential::secret::Secret;
+use crate::credential::web::{self, LIMIT, check, shown};
 use crate::credential::wiped::{self, Wiped};
 
-/// How long one call may take.
-const LIMIT: Duration = Duration::from_secs(10);
 /// The longest answer, in bytes.
 const ANSWER_LIMIT: usize = 256 << 10;
 /// How often a server that is busy is asked, and how long to wait first.
@@ -36,17 +34,8 @@ impl Client {
         let refused = |problem| VaultError::Address { address: shown(address), problem };
         let url = Url::parse(address).map_err(|_| refused("it is not a URL"))?;
         check(&url).map_err(refused)?;
-        // reqwest takes the process's provider; a second installation says that there is one already, which is fine.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(LIMIT / 2)
-            .timeout(LIMIT)
-            // A redirection would take the token along to whatever host it names; see `follow`.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("sandbox/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(&url) {
-            builder = builder.no_proxy();
-        }
+        // The one redirection that is followed is looked at first; see `follow`.
+        let mut builder = web::builder(&url);
         if let Some(path) = ca_file {
             let failed = |source: Box<dyn std::error::Error + Send + Sync>| VaultError::Certificates {
                 path: path.to_path_buf(),
@@ -140,10 +129,7 @@ impl Client {
             request = request.header("X-Vault-Namespace", namespace.as_str());
         }
         if let Some(token) = token {
-            // The buffer is wiped when the last user of the header drops it.
-            let bytes = Bytes::from_owner(Zeroizing::new(token.expose().to_vec()));
-            let mut value = HeaderValue::from_maybe_shared(bytes).map_err(|_| VaultError::NotText)?;
-            value.set_sensitive(true);
+            let value = web::header(&[token.expose()]).ok_or(VaultError::NotText)?;
             request = request.header(HeaderName::from_static("x-vault-token"), value);
         }
         if let Some(Wiped(body)) = body {
@@ -153,15 +139,9 @@ impl Client {
         request.send().await.map_err(|error| self.failed(error))
     }
 
-    async fn body(&self, mut response: Response) -> Result<Wiped, VaultError> {
-        // The buffer never grows, since growing would leave copies of a value behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(ANSWER_LIMIT));
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(error))? {
-            if bytes.len() + chunk.len() > ANSWER_LIMIT {
-                return Err(VaultError::Answer("an answer that is too long"));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+    async fn body(&self, response: Response) -> Result<Wiped, VaultError> {
+        let bytes = web::body(response, ANSWER_LIMIT).await.map_err(|error| self.failed(error))?;
+        let bytes = bytes.ok_or(VaultError::Answer("an answer that is too long"))?;
         // A proxy's page of HTML is as good as nothing: the status tells.
         Ok(Wiped(serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
@@ -175,28 +155,6 @@ impl Client {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// What is wrong with an address that gets a token.
-fn check(url: &Url) -> Result<(), &'static str> {
-    match url.scheme() {
-        "https" => {}
-        "http" if is_loopback(url) => {}
-        "http" => return Err("a token would be sent without encryption; write https://"),
-        _ => return Err("it begins with neither https:// nor http://"),
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("it holds a user name");
-    }
-    if url.query().is_some() || url.fragment().is_some() || url.host_str().is_none() {
-        return Err("it has more than scheme, host, port and path");
-    }
-    Ok(())
-}
-
 /// Whether a redirection may take the token along: never to a weaker scheme, never to another path.
 fn follow(from: &Url, to: &Url) -> Result<(), &'static str> {
     if to.scheme() != from.scheme() {
@@ -206,12 +164,6 @@ fn follow(from: &Url, to: &Url) -> Result<(), &'static str> {
         return Err("it leads to another path");
     }
     check(to)
-}
-
-fn shown(text: &str) -> String {
-    // A password that stands in an address is not shown.
-    let text = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
-    text.chars().filter(|character| !character.is_control()).take(100).collect()
 }
 
 fn sealed(answer: &Value) -> bool {

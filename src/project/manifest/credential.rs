@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::resolve::{deliverable, variable_name};
-use super::vault;
+use super::{aws, github, vault};
 use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, SharedWith};
 use crate::network::name::HostPattern;
 use crate::network::placement::Placement;
@@ -28,11 +28,28 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "fields",
     "ttl",
     "policies",
+    "app",
+    "installation",
+    "repositories",
+    "repository_ids",
+    "permissions",
+    "key_file",
+    "key_command",
+    "role",
+    "region",
+    "profile",
+    "policy",
+    "policy_arns",
+    "tags",
+    "external_id",
+    "source_identity",
     "deliver",
     "max_age",
     "shared_with",
     "accept_personal",
 ];
+/// Those that are not of one provider.
+const COMMON: &[&str] = &["provider", "deliver", "max_age", "shared_with", "accept_personal"];
 /// Keys of `deliver`.
 pub(in crate::project) const DELIVER: &[&str] = &["file", "git", "environment"];
 /// Keys of `deliver` with `broker`; at most one of the middle four.
@@ -41,7 +58,9 @@ pub(in crate::project) const BROKER: &[&str] = &["broker", "header", "bearer", "
 pub(in crate::project) const SHARED: &[&str] = &["projects", "reason"];
 
 /// Providers that are designed and not built.
-const LATER: &[&str] = &["github-app", "aws-sts", "openai-project", "anthropic-wif"];
+const LATER: &[&str] = &["openai-project", "anthropic-wif"];
+/// Those that are.
+const PROVIDERS: &str = "store, env-file, exec, vault, github-app or aws-sts";
 
 /// The credential, or `None` with a problem reported.
 pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root: &Path) -> Option<CredentialSpec> {
@@ -54,7 +73,7 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
         reader.report(
             kind.place,
             format!("the provider `{text}` is not in this version"),
-            "this version has the providers store, env-file, exec and vault; an `exec` command can ask the issuer",
+            format!("write {PROVIDERS}; an `exec` command can ask the issuer"),
         );
         return None;
     }
@@ -64,6 +83,13 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
         None => Some(Delivery::File { name: name.to_string() }),
         Some(node) => delivery(reader, node),
     };
+    // Programs of AWS read it from a file, through a configuration that the launcher puts beside it.
+    if let (Some(ProviderSpec::AwsSts(_)), Some(way), Some(node)) = (&provider, &deliver, fields.get("deliver"))
+        && !matches!(way, Delivery::File { .. })
+    {
+        let message = "a credential of `aws-sts` is JSON, which programs of AWS read from a file";
+        reader.report(node.place, message, "write `deliver: { file: NAME }`, or leave it out");
+    }
     let max_age = match fields.get("max_age") {
         None => None,
         Some(node) => Some(reader.parsed(node, "`max_age`", "a duration such as 30d or 12h", quantity::duration)?),
@@ -75,30 +101,26 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
 
 fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<ProviderSpec> {
     let Some(node) = fields.get("provider") else {
-        reader.report(
-            fields.place,
-            "a credential has no `provider`",
-            "write `provider: store`, `env-file`, `exec` or `vault`",
-        );
+        reader.report(fields.place, "a credential has no `provider`", format!("write `provider:` and {PROVIDERS}"));
         return None;
     };
-    let kind = reader.text(node, "`provider`", "store, env-file, exec or vault")?.to_owned();
+    let kind = reader.text(node, "`provider`", PROVIDERS)?.to_owned();
     let allowed: &[&str] = match kind.as_str() {
         "store" => &[],
         "env-file" => &["path", "variable"],
         "exec" => &["command", "revoke_command"],
         "vault" => &["path", "address", "namespace", "auth", "field", "fields", "ttl", "policies"],
+        "github-app" => github::KEYS,
+        "aws-sts" => aws::KEYS,
         other => {
             let shown = other.chars().take(60).collect::<String>();
             let message = format!("there is no provider `{}`", shown.escape_debug());
-            reader.report(node.place, message, "this version has the providers store, env-file, exec and vault");
+            reader.report(node.place, message, format!("write {PROVIDERS}"));
             return None;
         }
     };
-    for key in ["path", "variable", "command", "revoke_command"].iter().chain(vault::KEYS) {
-        if let Some(node) = fields.get(key)
-            && !allowed.contains(key)
-        {
+    for key in CREDENTIAL.iter().filter(|key| !COMMON.contains(key) && !allowed.contains(key)) {
+        if let Some(node) = fields.get(key) {
             let message = format!("the provider `{kind}` has no `{key}`");
             reader.report(node.place, message, "take it out, or name the provider that it belongs to");
         }
@@ -131,6 +153,8 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
             Some(ProviderSpec::Exec { command: command?, revoke_command })
         }
         "vault" => vault::spec(reader, fields, root).map(|spec| ProviderSpec::Vault(Box::new(spec))),
+        "github-app" => github::spec(reader, fields, root).map(|spec| ProviderSpec::GithubApp(Box::new(spec))),
+        "aws-sts" => aws::spec(reader, fields).map(|spec| ProviderSpec::AwsSts(Box::new(spec))),
         _ => Some(ProviderSpec::Store),
     }
 }

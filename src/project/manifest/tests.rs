@@ -173,7 +173,7 @@ fn tells_what_is_wrong_with_a_credential() {
         r#"credentials:
   Bad/Name: { provider: store }
   a: { provider: vault, mount: kv }
-  b: { provider: github-app, app_id: 1 }
+  b: { provider: openai-project, project_id: 1 }
   c: { provider: store, deliver: { broker: api.example.com } }
   c1: { provider: store, deliver: { header: x-api-key } }
   c2: { provider: store, deliver: { broker: listed.example.com, header: Host } }
@@ -215,6 +215,110 @@ fn tells_what_is_wrong_with_a_credential_of_vault() {
   m: { provider: store, namespace: x }
 "#
     ));
+}
+
+#[test]
+fn tells_what_is_wrong_with_a_credential_of_a_github_app() {
+    let rest = "permissions: { contents: write }, key_file: ~/key.pem";
+    let whole = format!("app: Iv1, installation: 7, {rest}");
+    insta::assert_snapshot!(refusal(&format!(
+        r#"credentials:
+  a: {{ provider: github-app, {whole} }}
+  b: {{ provider: github-app, {whole}, repositories: [] }}
+  c: {{ provider: github-app, {whole}, repositories: [acme/payments] }}
+  d: {{ provider: github-app, {whole}, repositories: [a], repository_ids: [1] }}
+  e: {{ provider: github-app, {whole}, repositories: [a, A] }}
+  f: {{ provider: github-app, app: Iv1, installation: 7, repositories: [a], permissions: {{}}, key_file: ~/key.pem }}
+  g: {{ provider: github-app, app: Iv1, installation: 7, repositories: [a], permissions: {{ contents: all }}, key_file: ~/k }}
+  h: {{ provider: github-app, app: Iv1, installation: 7, repositories: [a], permissions: {{ contents: read }}, key_file: app.pem }}
+  i: {{ provider: github-app, app: Iv1, installation: 7, repositories: [a], permissions: {{ contents: read }} }}
+  j: {{ provider: github-app, installation: "7", repositories: [a], {rest} }}
+  k: {{ provider: github-app, {whole}, repositories: [a], address: "http://github.example.com/api/v3" }}
+  l: {{ provider: github-app, {whole}, repositories: [a], ttl: 1h }}
+  m: {{ provider: store, installation: 7 }}
+"#
+    )));
+}
+
+#[test]
+fn tells_what_is_wrong_with_a_credential_of_aws() {
+    let whole = "role: arn:aws:iam::123456789012:role/agents, region: eu-central-1";
+    insta::assert_snapshot!(refusal(&format!(
+        r#"credentials:
+  a: {{ provider: aws-sts }}
+  b: {{ provider: aws-sts, role: arn:aws:iam::123456789012:user/ada, region: eu-central-1 }}
+  c: {{ provider: aws-sts, role: arn:aws:iam::123456789012:role/agents, region: example.com/ }}
+  d: {{ provider: aws-sts, {whole}, ttl: 5m }}
+  e: {{ provider: aws-sts, {whole}, ttl: 13h }}
+  f: {{ provider: aws-sts, {whole}, policy: "not json" }}
+  g: {{ provider: aws-sts, {whole}, policy_arns: [ReadOnlyAccess] }}
+  h: {{ provider: aws-sts, {whole}, tags: {{ "a;b": c }} }}
+  i: {{ provider: aws-sts, {whole}, profile: work, key_command: [keys] }}
+  j: {{ provider: aws-sts, {whole}, deliver: {{ environment: AWS }} }}
+  k: {{ provider: aws-sts, {whole}, address: "http://sts.example.com" }}
+  l: {{ provider: aws-sts, {whole}, repositories: [a] }}
+"#
+    )));
+}
+
+#[test]
+fn reads_a_credential_of_aws() {
+    let read = read(
+        r#"credentials:
+  one: { provider: aws-sts, role: arn:aws:iam::123456789012:role/agents, region: eu-central-1 }
+  two:
+    provider: aws-sts
+    role: arn:aws-cn:iam::123456789012:role/teams/agents
+    region: cn-north-1
+    profile: work
+    ttl: 1h
+    policy: '{"Version": "2012-10-17", "Statement": []}'
+    policy_arns: [arn:aws:iam::aws:policy/ReadOnlyAccess]
+    tags: { project: payments }
+    external_id: x-1
+    source_identity: true
+    deliver: { file: aws }
+"#,
+    )
+    .unwrap();
+    let specs: Vec<_> = read.credentials.values().map(|spec| serde_json::to_value(&spec.provider).unwrap()).collect();
+    assert_eq!((&specs[0]["source"], &specs[0]["ttl"]["secs"]), (&"environment".into(), &900.into()));
+    assert_eq!((&specs[1]["source"]["profile"], &specs[1]["ttl"]["secs"]), (&"work".into(), &3600.into()));
+    assert_eq!((&specs[1]["tags"]["project"], &specs[1]["source_identity"]), (&"payments".into(), &true.into()));
+    for (spec, json) in read.credentials.values().zip(specs) {
+        let again: crate::credential::spec::ProviderSpec = serde_json::from_value(json).unwrap();
+        assert_eq!(again, spec.provider);
+    }
+}
+
+#[test]
+fn reads_a_credential_of_a_github_app() {
+    let read = read(
+        r#"credentials:
+  one: { provider: github-app, app: 12345, installation: 7, repository_ids: [2, 1], permissions: { issues: read }, key_command: [key] }
+  two:
+    provider: github-app
+    address: https://github.example.com/api/v3
+    app: Iv23liAbCdEf
+    installation: 8
+    repositories: [Payments, web]
+    permissions: { contents: write, pull_requests: write }
+    key_file: ~/.config/agents/app.pem
+    deliver: { git: github.example.com }
+"#,
+    )
+    .unwrap();
+    let specs: Vec<_> = read.credentials.values().map(|spec| serde_json::to_value(&spec.provider).unwrap()).collect();
+    assert_eq!((&specs[0]["app"], &specs[0]["address"]), (&"12345".into(), &"https://api.github.com".into()));
+    assert_eq!(specs[0]["repositories"]["ids"], serde_json::json!([1, 2]));
+    assert_eq!(specs[1]["repositories"]["names"], serde_json::json!(["payments", "web"]));
+    assert_eq!(specs[1]["permissions"]["contents"], "write");
+    assert_eq!(specs[1]["key"]["file"], "~/.config/agents/app.pem");
+    // The journal keeps the declaration, and revokes by it.
+    for (spec, json) in read.credentials.values().zip(specs) {
+        let again: crate::credential::spec::ProviderSpec = serde_json::from_value(json).unwrap();
+        assert_eq!(again, spec.provider);
+    }
 }
 
 #[test]

@@ -8,8 +8,6 @@ use crate::project::quantity;
 use crate::project::reader::{Fields, Reader};
 use crate::project::yaml::{Node, Value};
 
-/// Keys of a credential that this provider alone has, besides `path`.
-pub(super) const KEYS: &[&str] = &["address", "namespace", "auth", "field", "fields", "ttl", "policies"];
 /// Keys of `auth`.
 pub(in crate::project) const AUTH: &[&str] =
     &["method", "mount", "role_id", "role", "secret_file", "secret_command", "wrapped"];
@@ -167,7 +165,7 @@ fn path(text: &str) -> Option<String> {
 }
 
 /// The client refuses what is no URL; here only what could never be one, or would send a token in the clear.
-fn address(text: &str) -> Option<String> {
+pub(super) fn address(text: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/[]".contains(&byte);
     let rest = text.strip_prefix("https://").or_else(|| {
         let rest = text.strip_prefix("http://")?;

@@ -38,7 +38,11 @@ impl Scene {
                 owner: "ada".to_owned(),
             },
             state: root,
+            home: root,
             vault: vault::Environment::default(),
+            aws: crate::credential::aws::Environment::default(),
+            held: crate::credential::held::Held::default(),
+            session: None,
             reason: "rotation",
         }
     }
@@ -92,8 +96,10 @@ async fn what_was_replaced_is_revoked_when_its_grace_is_over_and_not_before() {
     let now = Timestamp::now();
     let journal = scene.journal(&[("early", now - Duration::from_secs(1)), ("late", now + GRACE)]);
     let mut told = Vec::new();
-    end_retired(&journal, &scene.issue(), now, |retired, failure| told.push((retired.lease.handle.clone(), failure)))
-        .await;
+    end_retired(&journal, &scene.issue(), now, |retired, failure| {
+        told.push((retired.lease.handle.clone(), failure.err()))
+    })
+    .await;
     assert_eq!(told, [(Some("early".to_owned()), None)]);
     assert_eq!(scene.ended(), "early\n");
     assert_eq!(journal.read().unwrap().unwrap().retiring.len(), 1);
@@ -109,8 +115,8 @@ async fn a_revocation_that_fails_is_tried_again_after_a_pause() {
     let journal = scene.journal(&[("old", now)]);
     std::fs::write(scene.path().join("down"), "").unwrap();
     let mut failures = 0;
-    end_retired(&journal, &scene.issue(), now, |_, failure| failures += usize::from(failure.is_some())).await;
-    end_retired(&journal, &scene.issue(), now, |_, failure| failures += usize::from(failure.is_some())).await;
+    end_retired(&journal, &scene.issue(), now, |_, failure| failures += usize::from(failure.is_err())).await;
+    end_retired(&journal, &scene.issue(), now, |_, failure| failures += usize::from(failure.is_err())).await;
     assert_eq!((failures, scene.ended().as_str()), (1, ""));
     assert!(journal.read().unwrap().unwrap().owes());
     std::fs::remove_file(scene.path().join("down")).unwrap();
