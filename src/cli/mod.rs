@@ -63,6 +63,8 @@ enum Verb {
     Trust(commands::trust::Arguments),
     /// Check this machine: engine, versions, folders
     Doctor(commands::doctor::Args),
+    /// Write tasks for an editor, so that the verbs are a key away
+    Editor(commands::editor::Args),
     /// Print the JSON Schema of sandbox.yaml
     Schema,
     /// Say more about the code of an error
@@ -167,6 +169,7 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
         Verb::Image(args) => commands::image::run(context, &args),
         Verb::Audit(args) => commands::audit::run(context, args),
         Verb::Trust(args) => commands::trust::run(context, args),
+        Verb::Editor(args) => commands::editor::run(context, &args),
         Verb::Schema => commands::schema::run(context),
         Verb::Explain(args) => commands::explain::run(context, &args),
         Verb::Completions(args) => {

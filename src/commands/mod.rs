@@ -7,6 +7,7 @@ pub mod cut_off;
 pub mod diff;
 pub mod doctor;
 pub mod down;
+pub mod editor;
 pub mod exec;
 pub mod explain;
 pub mod failure;

@@ -1,11 +1,15 @@
 //! Joins `sandbox diff` and `sandbox pull` to the sandbox: takes the agent's commits out as a bundle and hands it over.
 
+use std::path::Path;
+
 use crate::commands::connect::connect;
 use crate::commands::load::{Target, manifest};
 use crate::commands::{Context, Failure, diff, pull, sandbox};
+use crate::editor::memory::Memory;
+use crate::project::manifest::Manifest;
 use crate::project::path_patterns::{PathPattern, PathPatterns};
 use crate::project::{ProjectName, SandboxName, configuration};
-use crate::workspace::ReviewRules;
+use crate::workspace::{ReviewRules, source};
 
 /// Runs `sandbox diff`.
 ///
@@ -16,7 +20,7 @@ pub async fn diff(context: &Context, args: &diff::Args) -> Result<u8, Failure> {
     let engine = connect(context).await?;
     let found = sandbox::find(context, &engine, &target).await?;
     let (_, manifest) = manifest(context, target.project.as_deref())?;
-    let rules = rules(context)?;
+    let rules = rules(context, &manifest)?;
     let taken = sandbox::take_commits(context, &engine, &found, target.project.as_deref()).await?;
     let Some(bundle) = taken.bundle else {
         nothing_new(context);
@@ -35,7 +39,7 @@ pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
     let engine = connect(context).await?;
     let found = sandbox::find(context, &engine, &target).await?;
     let (_, manifest) = manifest(context, target.project.as_deref())?;
-    let rules = rules(context)?;
+    let rules = rules(context, &manifest)?;
     let taken = sandbox::take_commits(context, &engine, &found, target.project.as_deref()).await?;
     let Some(bundle) = taken.bundle else {
         nothing_new(context);
@@ -45,14 +49,21 @@ pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
     pull::run_with_bundle(context, &manifest, &record.start, &record.branch, bundle.path(), &rules, args).await
 }
 
-/// What the user's configuration adds to the review.
-fn rules(context: &Context) -> Result<ReviewRules, Failure> {
+/// What the user's configuration adds to the review, and what `sandbox editor` wrote.
+fn rules(context: &Context, manifest: &Manifest) -> Result<ReviewRules, Failure> {
     let configuration = configuration::load(&context.folders.config)?;
     let compile = |patterns: &[PathPattern]| {
         let next = "write fewer patterns under `review` in your config.yaml";
         PathPatterns::new(patterns).map_err(|error| Failure::new("configuration-invalid", &error, next))
     };
-    Ok(ReviewRules { held_back: compile(&configuration.held_back)?, shown_first: compile(&configuration.shown_first)? })
+    let memory = Memory::load(&context.folders.state, &manifest.root)?;
+    let (top, _) = source::describe(&manifest.workspace.source)?;
+    let written = memory.written_files(manifest.root.strip_prefix(top).unwrap_or(Path::new("")));
+    Ok(ReviewRules {
+        held_back: compile(&configuration.held_back)?,
+        shown_first: compile(&configuration.shown_first)?,
+        written,
+    })
 }
 
 fn nothing_new(context: &Context) {
