@@ -50,7 +50,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
 }
 
 /// What each code means, by code.
-const EXPLANATIONS: &[(&str, &str)] = &[
+pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "agent-unknown",
         "`sandbox init` knows agents by name: what runs, in which image, which hosts and which key it needs. Another agent is written into sandbox.yaml by hand, with `command:` and `image:` in place of `agent:`.",
@@ -293,6 +293,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "limit-missing",
         "The engine warned that it does not enforce a limit, or left one out. A sandbox without its limits is not started. A rootless engine needs cgroup v2 with the cpu, memory and pids controllers delegated.",
+    ),
+    (
+        "man-not-written",
+        "The manual pages are files in the folder that `--output` names, one for each verb. The folder is made when it is not there; it or a file in it could not be written.",
     ),
     (
         "manifest-exists",
