@@ -62,12 +62,12 @@ impl Action {
 
     fn word(self, done: bool) -> &'static str {
         match (self, done) {
-            (Self::Create, true) => "created",
+            (Self::Create, true) => "was created",
             (Self::Create, false) => "would be created",
-            (Self::Change, true) => "changed",
+            (Self::Change, true) => "was changed",
             (Self::Change, false) => "would be changed to",
             (Self::Keep, _) => "is as it should be",
-            (Self::Remove, true) => "removed",
+            (Self::Remove, true) => "was removed",
             (Self::Remove, false) => "would be removed",
         }
     }
@@ -242,10 +242,10 @@ impl From<EditorError> for Failure {
             EditorError::Link(path) => {
                 ("editor-link", format!("look at what put it there; put an ordinary file or folder in place of {path}"))
             }
-            EditorError::Memory { path, .. } => {
-                let shown = sanitise(&path.display().to_string());
-                ("editor-memory", format!("make {shown} readable and writable for you, or delete it"))
-            }
+            EditorError::Memory { path, .. } => (
+                "editor-memory",
+                format!("make {} readable and writable for you, or delete it", sanitise(&path.display().to_string())),
+            ),
             EditorError::Large(_) | EditorError::Changed(_) | EditorError::Access { .. } => {
                 ("editor-file", "look at the file and its permissions, then try again".to_owned())
             }

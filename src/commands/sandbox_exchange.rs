@@ -75,3 +75,35 @@ fn nothing_new(context: &Context) {
 fn target(project: Option<&ProjectName>, name: Option<&SandboxName>) -> Target {
     Target { project: project.map(ToString::to_string), name: name.cloned().unwrap_or_else(SandboxName::main) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::{Folders, Format, Printer};
+    use crate::editor::Editor;
+    use crate::editor::memory::Written;
+
+    #[test]
+    fn what_an_editor_was_given_is_known_by_its_path_in_the_repository() {
+        let home = tempfile::tempdir().unwrap();
+        let top = home.path().canonicalize().unwrap();
+        let made = std::process::Command::new("git").args(["init", "--quiet"]).current_dir(&top).status().unwrap();
+        assert!(made.success());
+        let root = top.join("services/payments");
+        std::fs::create_dir_all(&root).unwrap();
+        std::fs::write(root.join("sandbox.yaml"), "version: 1\nproject: payments\n").unwrap();
+        let folder = |name: &str| top.join(".git").join(name);
+        let folders =
+            Folders { config: folder("config.d"), state: folder("state"), cache: folder("cache"), home: top.clone() };
+        let mut memory = Memory::default();
+        memory.files.insert(".vscode/tasks.json".to_owned(), Written::new(Editor::Vscode, "{}", None));
+        memory.save(&folders.state, &root).unwrap();
+        let context = Context { printer: Printer::new(Format::Text, true), folders, engine: None };
+        let (_, manifest) = manifest(&context, root.to_str()).unwrap();
+        let rules = rules(&context, &manifest).unwrap();
+        assert_eq!(rules.written.len(), 1);
+        assert_eq!(rules.written[0].path, "services/payments/.vscode/tasks.json");
+        // `printf '{}' | git hash-object --stdin`
+        assert_eq!(rules.written[0].blobs[0], "9e26dfeeb6e641a33dae4961196235bdb965b21b");
+    }
+}
