@@ -127,6 +127,14 @@ fn other_shells_complete_the_same() {
 }
 
 #[test]
+fn a_shell_that_is_not_known_is_a_wrong_use() {
+    let home = Home::without_engine();
+    let output = home.sandbox().env("SANDBOX_COMPLETE", "csh").args(["--", "sandbox", "up"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("unknown shell"), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_completion_takes_less_than_twenty_milliseconds() {
     let home = Home::without_engine();
     let folder = machine(&home);

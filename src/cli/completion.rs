@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 use clap::{Arg, Command};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
@@ -69,16 +70,16 @@ pub(super) fn with_candidates(command: Command, verb: &str) -> Command {
     command.mut_args(add).mut_subcommands(within)
 }
 
-/// Answers a shell that asks; whether one did.
-pub(super) fn answer(words: &[OsString]) -> bool {
+/// Answers a shell that asks; none when none did.
+pub(super) fn answer(words: &[OsString]) -> Option<ExitCode> {
     let folder = std::env::current_dir().ok();
     let shells = CompleteEnv::with_factory(|| with_candidates(super::command(), "")).var(VARIABLE);
     match shells.try_complete(words.iter().cloned(), folder.as_deref()) {
-        Ok(answered) => answered,
+        Ok(answered) => answered.then_some(ExitCode::SUCCESS),
         Err(error) => {
             // A shell shows nothing of this; who sets the variable by hand sees why.
             let _ = error.print();
-            true
+            Some(ExitCode::from(2))
         }
     }
 }

@@ -126,8 +126,8 @@ fn command() -> clap::Command {
 /// Parses the arguments, runs the verb, prints a failure and gives the exit code.
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
-    if completion::answer(&words) {
-        return ExitCode::SUCCESS;
+    if let Some(code) = completion::answer(&words) {
+        return code;
     }
     let passes_codes = passes_codes(&words);
     let parsed = command().try_get_matches_from(&words);
