@@ -17,6 +17,8 @@ pub mod image;
 
 pub mod workspace;
 
+pub mod editor;
+
 pub mod session;
 
 pub mod engine;

@@ -111,7 +111,7 @@ fn the_environment_is_read_by_commands_and_inside_the_container_alone() {
 #[test]
 fn modules_know_only_those_before_them() {
     // What each group of modules must not name. `engine::container` is data, and so is what `profile` fills in.
-    let domain = ["project/", "profile/", "network/", "credential/", "image/", "workspace/", "audit/"];
+    let domain = ["project/", "profile/", "network/", "credential/", "image/", "workspace/", "editor/", "audit/"];
     let rules: &[(&[&str], &[&str])] = &[
         (&domain, &["session", "engine", "commands", "cli"]),
         (&["network/"], &["project", "profile", "credential", "image", "workspace", "audit", "gateway", "init"]),

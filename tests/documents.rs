@@ -6,8 +6,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-const DOCUMENTS: &[&str] =
-    &["README.md", "SECURITY.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/images.md", "examples/demo/README.md"];
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "SECURITY.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/editors.md",
+    "docs/images.md",
+    "examples/demo/README.md",
+];
 
 /// Workflows that people copy.
 const WORKFLOWS: &[&str] = &["examples/ci/github-actions.yml", "examples/ci/gitlab-ci.yml"];

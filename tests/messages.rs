@@ -316,6 +316,27 @@ fn of_images() {
 }
 
 #[test]
+fn of_editors() {
+    let mut stage = Stage::new();
+    stage.commit();
+    stage.write(".vscode/tasks.json", "{ \"version\": ");
+    stage.fails("the tasks are no JSON", &["editor", "vscode", "--write"]);
+    fs::remove_file(stage.project.join(".vscode/tasks.json")).unwrap();
+    fs::create_dir(stage.project.join(".vscode/tasks.json")).unwrap();
+    stage.fails("the tasks are a folder", &["editor", "vscode", "--write"]);
+    fs::remove_dir(stage.project.join(".vscode/tasks.json")).unwrap();
+    stage.write(".vscode/tasks.json", &" ".repeat(8 << 20));
+    stage.fails("the tasks are too large", &["editor", "vscode", "--write"]);
+    fs::remove_dir_all(stage.project.join(".vscode")).unwrap();
+    symlink("/tmp", stage.project.join(".vscode")).unwrap();
+    stage.fails("the folder is a link", &["editor", "vscode", "--write"]);
+    stage.write(".run/sandbox-up.run.xml", "<component/>");
+    stage.fails("another file is in the way", &["editor", "jetbrains", "--write"]);
+    stage.fails("the folder of the manual cannot be made", &["man", "--output", "/proc/none"]);
+    insta::assert_snapshot!("editors", stage.stable());
+}
+
+#[test]
 fn of_the_state() {
     let mut stage = Stage::new();
     stage.commit();
@@ -425,6 +446,7 @@ fn codes_in(folder: &Path, codes: &mut BTreeSet<String>) {
 
 /// Codes whose messages no snapshot shows, and why.
 const NOT_SHOWN: &[(&str, &str)] = &[
+    ("editor-memory", "root may write everywhere"),
     ("image-keyring", "the machine's own keyring would have to be damaged"),
     ("image-mismatch", "needs a build that gives other bytes than its lock"),
     ("image-unavailable", "needs a mirror that fails"),

@@ -298,7 +298,8 @@ async fn holds_back_and_shows_first_what_the_user_listed() {
     let scene = Scene::new();
     scene.plant("Deploy/Main.tf", "100644", "x");
     let patterns = |text| PathPatterns::new(&[PathPattern::parse(text).unwrap()]).unwrap();
-    let listed = ReviewRules { held_back: patterns("deploy/**"), shown_first: patterns("*.TF") };
+    let listed =
+        ReviewRules { held_back: patterns("deploy/**"), shown_first: patterns("*.TF"), ..ReviewRules::default() };
     let (repository, bundle) = (scene.repository(), scene.bundle(&["main"]));
     let received =
         receive(&repository, &bundle, &project(), "main", &scene.base(), &listed, &AcceptedRisks::default()).await;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{self, Context, Failure};
@@ -13,7 +13,10 @@ use crate::init;
 /// The exit code of `up`, `exec` and `shell` when the launcher itself failed, as `docker run` has it.
 const LAUNCHER_FAILED: u8 = 125;
 
+mod completion;
+mod examples;
 mod gateway;
+mod manual;
 
 /// Runs coding agents in contained Docker sandboxes, with credentials that belong to one project alone.
 #[derive(Debug, Parser)]
@@ -63,12 +66,16 @@ enum Verb {
     Trust(commands::trust::Arguments),
     /// Check this machine: engine, versions, folders
     Doctor(commands::doctor::Args),
+    /// Write tasks for an editor, so that the verbs are a key away
+    Editor(commands::editor::Args),
     /// Print the JSON Schema of sandbox.yaml
     Schema,
     /// Say more about the code of an error
     Explain(commands::explain::Args),
-    /// Print the completions of a shell
+    /// Print the completions of a shell; they know projects, sandboxes, credentials and images
     Completions(CompletionsArguments),
+    /// Print or write the manual pages
+    Man(manual::Args),
     /// Supervise a running sandbox
     #[command(hide = true)]
     Supervise(commands::supervise::Args),
@@ -111,11 +118,20 @@ struct CompletionsArguments {
     shell: clap_complete::Shell,
 }
 
+/// The command line as it is parsed, shown and described, with the examples of each verb.
+fn command() -> clap::Command {
+    examples::teach(Arguments::command())
+}
+
 /// Parses the arguments, runs the verb, prints a failure and gives the exit code.
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = completion::answer(&words) {
+        return code;
+    }
     let passes_codes = passes_codes(&words);
-    let arguments = match Arguments::try_parse_from(&words) {
+    let parsed = command().try_get_matches_from(&words);
+    let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Printing can only fail when nobody reads.
@@ -167,14 +183,14 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
         Verb::Image(args) => commands::image::run(context, &args),
         Verb::Audit(args) => commands::audit::run(context, args),
         Verb::Trust(args) => commands::trust::run(context, args),
+        Verb::Editor(args) => commands::editor::run(context, &args),
         Verb::Schema => commands::schema::run(context),
         Verb::Explain(args) => commands::explain::run(context, &args),
         Verb::Completions(args) => {
-            let mut text = Vec::new();
-            clap_complete::generate(args.shell, &mut Arguments::command(), "sandbox", &mut text);
-            context.printer.line(String::from_utf8_lossy(&text).trim_end());
+            context.printer.line(completion::script(args.shell).trim_end());
             Ok(0)
         }
+        Verb::Man(args) => manual::run(context, &args),
         verb => block_on(context, verb),
     }
 }
@@ -254,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        Arguments::command().debug_assert();
+        completion::with_candidates(command(), "").debug_assert();
     }
 
     #[test]

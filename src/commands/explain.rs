@@ -50,7 +50,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
 }
 
 /// What each code means, by code.
-const EXPLANATIONS: &[(&str, &str)] = &[
+pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "agent-unknown",
         "`sandbox init` knows agents by name: what runs, in which image, which hosts and which key it needs. Another agent is written into sandbox.yaml by hand, with `command:` and `image:` in place of `agent:`.",
@@ -135,6 +135,26 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "detached-head",
         "The repository is at a commit and not on a branch, so that it is not clear which branch the agent is to work on. Switch to a branch, or write `workspace.branch`.",
+    ),
+    (
+        "editor-file",
+        "A file of your editor could not be read, is larger than any that people write, or was changed while `sandbox editor` worked on it. A file is replaced as a whole or not at all; run the verb again.",
+    ),
+    (
+        "editor-format",
+        "`sandbox editor` merges its tasks into what is there and keeps your comments and order, so it has to understand the file first. It changes nothing when one of the files is not of its format: JSON with comments for VS Code and Zed, TOML for Helix.",
+    ),
+    (
+        "editor-link",
+        "A file or folder that `sandbox editor` is to write is a symbolic link, a pipe or a device. It could lead out of the project, and an agent may have put it there, so it is never followed.",
+    ),
+    (
+        "editor-memory",
+        "What `sandbox editor` wrote is remembered by hash in the launcher's state folder, so that `pull` holds back commits that change such a file. The record cannot be read or written. If it is deleted, `pull` still shows these files first, and `sandbox editor EDITOR --write` remembers them anew.",
+    ),
+    (
+        "editor-taken",
+        "A run configuration of JetBrains is a file of its own. There is one of that name already, or you changed the one that was written; it is not overwritten.",
     ),
     (
         "engine-address",
@@ -273,6 +293,10 @@ const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "limit-missing",
         "The engine warned that it does not enforce a limit, or left one out. A sandbox without its limits is not started. A rootless engine needs cgroup v2 with the cpu, memory and pids controllers delegated.",
+    ),
+    (
+        "man-not-written",
+        "The manual pages are files in the folder that `--output` names, one for each verb. The folder is made when it is not there; it or a file in it could not be written.",
     ),
     (
         "manifest-exists",

@@ -53,8 +53,8 @@ enum ImageVerb {
     Sbom {
         /// The definition
         name: String,
-        /// The form, always JSON
-        #[arg(long = "as", value_enum, default_value_t = SbomForm::Spdx)]
+        /// The form, always JSON: `spdx` (SPDX 2.3) or `cyclonedx` (CycloneDX 1.6)
+        #[arg(long = "as", value_enum, default_value_t = SbomForm::Spdx, hide_possible_values = true)]
         form: SbomForm,
     },
     /// Print how the image comes to be, as an in-toto statement of SLSA provenance

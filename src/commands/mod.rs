@@ -1,12 +1,14 @@
 //! One file a verb: its arguments (their doc comments are the help) and its function, which loads, plans, acts, prints.
 
 pub mod audit;
+pub mod candidates;
 pub mod connect;
 pub mod credential;
 pub mod cut_off;
 pub mod diff;
 pub mod doctor;
 pub mod down;
+pub mod editor;
 pub mod exec;
 pub mod explain;
 pub mod failure;
@@ -36,17 +38,20 @@ pub use failure::Failure;
 pub use folders::Folders;
 pub use printer::{Format, Printer};
 
+/// Where the help lists what is the same everywhere, apart from what a verb is about.
+const OF_EVERY_VERB: &str = "Options of every verb";
+
 /// Options that every verb takes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct GlobalArguments {
     /// The Docker Engine's address (`unix:///…`, `tcp://…`), in place of DOCKER_HOST and the current Docker context
-    #[arg(long, global = true, value_name = "ADDRESS")]
+    #[arg(long, global = true, value_name = "ADDRESS", help_heading = OF_EVERY_VERB)]
     pub engine: Option<String>,
-    /// How results are printed
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    /// How results are printed: `text` for people, or `json`, one document
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, hide_possible_values = true, help_heading = OF_EVERY_VERB)]
     pub format: Format,
     /// Print no progress
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = OF_EVERY_VERB)]
     pub quiet: bool,
 }
 

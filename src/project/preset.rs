@@ -10,6 +10,8 @@ pub struct Preset {
     pub name: &'static str,
     /// The program and its arguments.
     pub command: &'static [&'static str],
+    /// The command that takes a prompt as one more argument and goes to work on it, if there is one.
+    pub prompted: Option<&'static [&'static str]>,
     /// The image definition that has it. Aider's is the project's own to write: it does not come with the launcher.
     pub image: &'static str,
     /// The hosts that it cannot work without, port 443.
@@ -43,6 +45,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "claude-code",
         command: &["claude"],
+        prompted: Some(&["claude"]),
         image: "claude-code",
         hosts: &["api.anthropic.com"],
         state_folder: ".claude",
@@ -57,6 +60,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "codex",
         command: &["codex"],
+        prompted: Some(&["codex"]),
         image: "codex",
         hosts: &["api.openai.com"],
         state_folder: ".codex",
@@ -66,6 +70,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "opencode",
         command: &["opencode"],
+        prompted: Some(&["opencode", "run"]),
         image: "opencode",
         hosts: &["api.anthropic.com"],
         state_folder: ".local/share/opencode",
@@ -80,6 +85,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "gemini-cli",
         command: &["gemini"],
+        prompted: Some(&["gemini", "--prompt-interactive"]),
         image: "gemini-cli",
         hosts: &["generativelanguage.googleapis.com"],
         state_folder: ".gemini",
@@ -94,6 +100,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "aider",
         command: &["aider"],
+        prompted: Some(&["aider", "--message"]),
         image: "aider",
         hosts: &["api.anthropic.com"],
         state_folder: ".aider",
@@ -108,6 +115,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "shell",
         command: SHELL,
+        prompted: None,
         image: "agent",
         hosts: &[],
         state_folder: ".cache",

@@ -77,9 +77,18 @@ pub fn held_back(path: &str) -> Option<&'static str> {
     None
 }
 
+/// Whether a path is `file`, or a folder on the way to it, as the most permissive file system reads both.
+pub fn reaches(path: &str, file: &str) -> bool {
+    let (path, file) = (components(path), components(file));
+    path.len() <= file.len() && path.iter().zip(&file).all(|(name, protected)| is_name(name, protected))
+}
+
 /// Files that run, or are obeyed, wherever they are.
-const RUN_FILES: [(&str, &str); 43] = [
+const RUN_FILES: [(&str, &str); 46] = [
     (".envrc", "direnv runs it"),
+    (".nvim.lua", "the editor runs it"),
+    (".nvimrc", "the editor runs it"),
+    (".exrc", "the editor runs it"),
     (".env", "loaded into the environment by many tools"),
     (".mcp.json", "starts servers for agents"),
     ("claude.md", "instructs agents"),
@@ -125,11 +134,13 @@ const RUN_FILES: [(&str, &str); 43] = [
 ];
 
 /// Folders whose content runs or is obeyed.
-const RUN_FOLDERS: [(&str, &str); 14] = [
+const RUN_FOLDERS: [(&str, &str); 16] = [
     (".vscode", "the editor runs its tasks"),
     (".idea", "the editor runs its configurations"),
     (".zed", "the editor runs its tasks"),
     (".nvim", "the editor runs it"),
+    (".run", "the editor runs its configurations"),
+    (".helix", "binds keys of the editor to commands"),
     (".claude", "configures an agent"),
     (".codex", "configures an agent"),
     (".gemini", "configures an agent"),
@@ -255,6 +266,18 @@ mod tests {
             "SANDBO~1.YAM",
         ] {
             assert!(held_back(path).is_some(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn reaches_a_file_by_its_disguises_and_by_its_folder() {
+        for path in
+            [".vscode/tasks.json", ".VSCode/Tasks.json", ".vscode", "VSCODE~1/tasks.json", ".vscode./tasks.json"]
+        {
+            assert!(reaches(path, ".vscode/tasks.json"), "{path:?}");
+        }
+        for path in [".vscode/launch.json", "vscode/tasks.json", ".vscode/tasks.json/x", "a/.vscode/tasks.json"] {
+            assert!(!reaches(path, ".vscode/tasks.json"), "{path:?}");
         }
     }
 

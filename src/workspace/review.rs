@@ -33,6 +33,17 @@ pub struct ReviewRules {
     pub held_back: PathPatterns,
     /// Paths that are shown first.
     pub shown_first: PathPatterns,
+    /// Files that the launcher wrote for an editor.
+    pub written: Vec<WrittenFile>,
+}
+
+/// A file that the launcher wrote and an editor obeys, so that only the launcher is to change it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenFile {
+    /// The path from the top of the repository.
+    pub path: String,
+    /// The object ids that git gives what was written.
+    pub blobs: Vec<String>,
 }
 
 /// What would come in.
@@ -162,7 +173,7 @@ pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRu
         let size = sizes.get(change.new_id.as_str()).copied().filter(|_| change.status != 'D');
         let (added, removed) = counts.get(&change.path).copied().unwrap_or((None, None));
         let hold = |reason| Remark { path: path.clone(), reason, commit: None };
-        if let Some(reason) = named(&raw_path, rules) {
+        if let Some(reason) = named(&raw_path, change, rules) {
             held.insert(hold(reason));
         }
         if let Some(reason) = kind(change, &raw_path, &contents) {
@@ -216,9 +227,14 @@ pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRu
     Ok(review)
 }
 
-/// Why a path is held back by its name.
-fn named(path: &str, rules: &ReviewRules) -> Option<&'static str> {
-    hazard::held_back(path).or_else(|| rules.held_back.match_path(path).then_some("is held back by your configuration"))
+/// Why a path is held back by its name, or because what stands there was the launcher's.
+fn named(path: &str, change: &RawChange, rules: &ReviewRules) -> Option<&'static str> {
+    let rewritten = |file: &WrittenFile| hazard::reaches(path, &file.path) && !file.blobs.contains(&change.new_id);
+    hazard::held_back(path)
+        .or_else(|| rules.held_back.match_path(path).then_some("is held back by your configuration"))
+        .or_else(|| {
+            rules.written.iter().any(rewritten).then_some("was written by `sandbox editor`, and is changed here")
+        })
 }
 
 /// Why a path is held back by what it is: a submodule, or a link with a target that hurts.
@@ -262,7 +278,7 @@ fn held_in_passing(
     };
     for PassingChange { commit, change } in &passing {
         let raw_path = String::from_utf8_lossy(&change.path);
-        if let Some(reason) = named(&raw_path, rules).or_else(|| kind(change, &raw_path, &targets)) {
+        if let Some(reason) = named(&raw_path, change, rules).or_else(|| kind(change, &raw_path, &targets)) {
             hold(display(&change.path), reason, commit);
         }
     }
