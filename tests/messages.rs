@@ -24,6 +24,16 @@ struct Stage {
     home: Home,
     project: PathBuf,
     said: String,
+    /// The project of a sandbox that has to be gone at the end, also of a test that fails.
+    running: Option<String>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(project) = &self.running {
+            let _ = self.home.sandbox().args(["down", "--discard", project]).output();
+        }
+    }
 }
 
 impl Stage {
@@ -32,7 +42,7 @@ impl Stage {
         let project = home.path().join("demo");
         fs::create_dir_all(&project).unwrap();
         fs::write(project.join("sandbox.yaml"), MANIFEST).unwrap();
-        Self { home, project, said: String::new() }
+        Self { home, project, said: String::new(), running: None }
     }
 
     fn write(&self, path: &str, content: &str) {
@@ -377,6 +387,7 @@ fn of_a_running_sandbox() {
         stage.fails_as(because, command);
     };
     fail(&mut stage, "there is no sandbox", &["diff", &project]);
+    stage.running = Some(project.clone());
     succeed(&stage, &["up", "--detach"]);
     fail(&mut stage, "the image has no such program", &["exec", &project, "--", "no-such-program"]);
     fail(&mut stage, "the file is no program", &["exec", &project, "--", "/etc/passwd"]);
