@@ -530,27 +530,36 @@ fn contents() -> Vec<Case> {
     cases
 }
 
+/// Ten folders in ten folders, ten times: https://kate.io/blog/git-bomb/.
+fn nested(scene: &Scene) -> String {
+    let mut id = scene.blob(b"x");
+    let mut mode = "100644";
+    for _ in 0..10 {
+        let names: Vec<String> = (0..10).map(|number| format!("d{number}")).collect();
+        let entries: Vec<_> = names.iter().map(|name| (mode, name.as_bytes(), id.as_str())).collect();
+        id = scene.tree(&entries);
+        mode = "40000";
+    }
+    id
+}
+
 /// Little to send, much to unpack.
 fn bombs() -> Vec<Case> {
     vec![
         case("bomb: ten thousand million files of one blob", Stopped, |scene| {
-            let mut id = scene.blob(b"x");
-            let mut mode = "100644";
-            for _ in 0..10 {
-                let names: Vec<String> = (0..10).map(|number| format!("d{number}")).collect();
-                let entries: Vec<_> = names.iter().map(|name| (mode, name.as_bytes(), id.as_str())).collect();
-                id = scene.tree(&entries);
-                mode = "40000";
-            }
-            scene.commit(&id);
+            scene.commit(&nested(scene));
+            scene.bundle()
+        }),
+        case("bomb: the same, taken away again", Stopped, |scene| {
+            let tree = scene.id("main^{tree}");
+            scene.commit(&nested(scene));
+            scene.commit(&tree);
             scene.bundle()
         }),
         case("bomb: folders five thousand deep", Stopped, |scene| {
             let mut id = scene.blob(b"x");
             let mut mode = "100644";
-            let mut chain = Vec::new();
             for _ in 0..5000 {
-                chain.push(id.clone());
                 id = scene.tree(&[(mode, b"d", &id)]);
                 mode = "40000";
             }
