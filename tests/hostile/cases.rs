@@ -460,6 +460,13 @@ fn bundles() -> Vec<Case> {
         }),
         file("a pack with more behind it", |_, whole| [whole, b"more"].concat()),
     ];
+    cases.push(case("bundle: fifty thousand refs", Stopped, |scene| {
+        scene.plant("b.txt", "100644", "two\n");
+        let (head, names) =
+            (scene.head(), (0..50_000).map(|number| format!("refs/heads/b{number}")).collect::<Vec<_>>());
+        let more = names.iter().map(|name| (name.as_str(), head.as_str()));
+        scene.bundle_of(&[("refs/heads/main", head.as_str())].into_iter().chain(more).collect::<Vec<_>>())
+    }));
     cases.push(case("bundle: refs besides the one that was asked for", Lands, |scene| {
         scene.plant("b.txt", "100644", "two\n");
         let head = scene.head();

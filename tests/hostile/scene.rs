@@ -56,7 +56,7 @@ pub(crate) fn git_with(folder: &Path, arguments: &[&str], input: &[u8]) -> Vec<u
     let mut child = Command::new("git")
         .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "filter.trap.clean="])
         .args(["-c", "core.protectHFS=false", "-c", "core.protectNTFS=false", "-c", "protocol.file.allow=always"])
-        .args(["-c", "core.alternateRefsCommand=true"])
+        .args(["-c", "core.alternateRefsCommand=true", "-c", "maintenance.auto=false", "-c", "gc.auto=0"])
         .args(arguments)
         .current_dir(folder)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
