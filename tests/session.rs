@@ -103,6 +103,11 @@ fn a_launcher_whose_file_is_replaced_while_it_runs_goes_on() {
 fn the_session_ends_with_its_last_command_and_the_clone_stays() {
     let home = Home::new();
     let project = Project::new(&home, "ends", PLAIN);
+    // In two pieces, so that nobody takes this file for a place of one.
+    let token = ["ghp_zQWBuTSOoRi4A9spHcVY5n", "cnsDkxkJ0mLq17"].concat();
+    fs::write(project.path().join("settings.py"), format!("TOKEN = '{token}'\n")).unwrap();
+    project.git(&["add", "."]);
+    project.git(&["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "commit", "--quiet", "-m", "Settings"]);
     let up = home
         .sandbox()
         .args([
@@ -116,6 +121,8 @@ fn the_session_ends_with_its_last_command_and_the_clone_stays() {
         .output()
         .unwrap();
     assert!(up.status.success(), "{}", text(&up.stderr));
+    let warned = text(&up.stderr);
+    assert!(warned.contains("settings.py:1 holds a GitHub token") && !warned.contains(&token), "{warned}");
     let status: serde_json::Value = serde_json::from_slice(
         &home.sandbox().args(["status", project.name(), "--format", "json"]).output().unwrap().stdout,
     )

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use sandbox::project::ProjectName;
 use sandbox::project::manifest::WorkspaceSpec;
 use sandbox::project::path_patterns::{PathPattern, PathPatterns};
+use sandbox::workspace::tracked_secrets::{self, TrackedSecret};
 use sandbox::workspace::{
     AcceptedRisks, Received, ReviewRules, SourceState, WorkspaceError, inspect, is_pulled, open_bundle, receive,
 };
@@ -441,4 +442,23 @@ fn says_why_a_repository_cannot_go_along() {
     assert!(matches!(inspect(&scene.repository(), &spec(false, None)), Err(WorkspaceError::DetachedHead)));
     git(&scene.path(), &["init", "-q", "-b", "main", "empty"]);
     assert!(matches!(inspect(&scene.path().join("empty"), &spec(false, None)), Err(WorkspaceError::NoCommit(_))));
+}
+
+#[test]
+fn finds_credentials_that_the_repository_tracks_and_no_others() {
+    let scene = Scene::new();
+    let repository = scene.repository();
+    assert_eq!(tracked_secrets::find(&repository, &scene.base()).unwrap(), []);
+    // In two pieces, so that nobody takes this file for a place of one.
+    let token = ["ghp_zQWBuTSOoRi4A9spHcVY5n", "cnsDkxkJ0mLq17"].concat();
+    std::fs::create_dir(repository.join("d")).unwrap();
+    std::fs::write(repository.join("d/odd\u{1b}[2J\nname"), format!("one\nTOKEN={token}\n")).unwrap();
+    std::fs::write(repository.join("example.md"), "a token is ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n").unwrap();
+    git(&repository, &["add", "."]);
+    git(&repository, &["commit", "-qm", "second"]);
+    std::fs::write(repository.join("untracked"), &token).unwrap();
+    let found = tracked_secrets::find(&repository, &scene.base()).unwrap();
+    let expected = TrackedSecret { path: "d/odd\\u{1b}[2J\\nname".into(), line: 2, reason: "holds a GitHub token" };
+    assert_eq!(found, [expected]);
+    scene.assert_quiet("the search");
 }

@@ -72,7 +72,9 @@ fn describe(received: &Received, base: &str, created: Option<&str>, accepted: &A
                     .commit
                     .as_deref()
                     .map(|id| format!(", in commit {}, not in the last one", id.get(..12).unwrap_or(id)));
-                let _ = writeln!(text, "  {}: {}{}", remark.path, remark.reason, passing.unwrap_or_default());
+                let line = remark.line.map(|line| format!(" in line {line}")).unwrap_or_default();
+                let passing = passing.unwrap_or_default();
+                let _ = writeln!(text, "  {}: {}{line}{passing}", remark.path, remark.reason);
             }
         }
     };

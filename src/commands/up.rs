@@ -26,10 +26,13 @@ use crate::session::launch::{self, AgentImage, ExecSession, KeptClone, LaunchInp
 use crate::session::plan::WORKSPACE;
 use crate::session::reconcile::{Condition, SandboxState, reconcile};
 use crate::session::{supervise, teardown, terminal};
-use crate::workspace::source;
+use crate::workspace::{WorkspaceError, source, tracked_secrets};
 
 /// How long the end of a session may take before `up` stops waiting for it.
 const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// How many credentials in tracked files are named one by one.
+const SHOWN: usize = 10;
 
 /// Arguments of `up`.
 #[derive(Debug, clap::Args)]
@@ -203,6 +206,7 @@ async fn start(
     };
     let source = source::inspect(&loaded.manifest.workspace.source, &loaded.manifest.workspace)?;
     let kept = clear(context, args, engine, journal, &found, &source).await?;
+    warn_of_tracked_secrets(context, loaded, &source.base).await?;
     let progress = Progress::start(&context.printer);
     let image = agent_image(context, args, loaded, engine, &progress).await?;
     let (actor, owner) = actor();
@@ -263,6 +267,35 @@ async fn start(
     supervisor.begin(&Request { command: background, held: issue.held.all() }).await?;
     drop(lock);
     Ok(Ready { record: launched.record, client: launched.client, sessions, joined: false })
+}
+
+/// Says which credentials the repository itself would hand to the agent. A commit without any is remembered, and not looked
+/// through again.
+async fn warn_of_tracked_secrets(context: &Context, loaded: &Loaded, commit: &str) -> Result<(), Failure> {
+    let seen = format!("{commit} by {}", env!("CARGO_PKG_VERSION"));
+    let clean = context.folders.cache.join("without-credentials").join(loaded.manifest.project.as_str());
+    if std::fs::read_to_string(&clean).is_ok_and(|known| known == seen) {
+        return Ok(());
+    }
+    let (source, of) = (loaded.manifest.workspace.source.clone(), commit.to_owned());
+    let found = tokio::task::spawn_blocking(move || tracked_secrets::find(&source, &of))
+        .await
+        .map_err(WorkspaceError::Cancelled)??;
+    for secret in found.iter().take(SHOWN) {
+        context.printer.warning(&format!(
+            "{}:{} {}, and the agent can read it there; take it out of the repository and replace it at its issuer",
+            secret.path, secret.line, secret.reason
+        ));
+    }
+    if found.len() > SHOWN {
+        context.printer.warning(&format!("{} more credentials are in tracked files", found.len() - SHOWN));
+    }
+    if found.is_empty() {
+        // Without the memory the next start looks again, which costs a moment and nothing else.
+        let _ = clean.parent().map(std::fs::create_dir_all);
+        let _ = std::fs::write(&clean, seen);
+    }
+    Ok(())
 }
 
 #[expect(clippy::too_many_arguments, reason = "joining needs all that starting has found out")]

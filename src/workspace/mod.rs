@@ -16,6 +16,10 @@ pub mod hazard;
 
 mod passing;
 
+pub mod secret_scan;
+
+pub mod tracked_secrets;
+
 pub use git::GitError;
 pub use incoming::{Received, is_pulled, receive};
 pub use review::{AcceptedRisks, Review, ReviewRules};

@@ -9,6 +9,7 @@ use super::WorkspaceError;
 use super::git::Git;
 use super::hazard;
 use super::passing::{self, PassingChange};
+use super::secret_scan::{self, Finding};
 use crate::commands::printer::sanitise;
 use crate::project::path_patterns::PathPatterns;
 
@@ -16,6 +17,8 @@ use crate::project::path_patterns::PathPatterns;
 const LARGE: u64 = 5 << 20;
 /// Contents above this many bytes are not searched for deceptive characters.
 const SCAN_FILE: u64 = 1 << 20;
+/// The most bytes of the file before that are looked through for credentials that it held already.
+const OLD_FILE: usize = 16 << 20;
 /// All contents that are searched, together, in bytes.
 const SCAN_TOTAL: u64 = 64 << 20;
 /// The most bytes of a listing of changed paths, which is some 500,000 of them. A few nested trees of one blob name more
@@ -97,6 +100,9 @@ pub struct Remark {
     pub path: String,
     /// Why.
     pub reason: &'static str,
+    /// The line of the file, from 1, where the reason has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
     /// The commit that brings it, when a later one takes it away again: it is in the history alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
@@ -116,6 +122,8 @@ pub struct RawChange {
     pub old_mode: String,
     /// The mode after.
     pub new_mode: String,
+    /// Object id before.
+    pub old_id: String,
     /// Object id after.
     pub new_id: String,
     /// `A`, `M`, `D`, `T`.
@@ -136,12 +144,13 @@ pub fn parse_raw(output: &[u8]) -> Result<Vec<RawChange>, WorkspaceError> {
         }
         let head = std::str::from_utf8(head).map_err(|_| wrong())?.strip_prefix(':').ok_or_else(wrong)?;
         let fields: Vec<&str> = head.split(' ').collect();
-        let [old_mode, new_mode, _, new_id, status] = fields[..] else { return Err(wrong()) };
+        let [old_mode, new_mode, old_id, new_id, status] = fields[..] else { return Err(wrong()) };
         let status = status.chars().next().filter(|status| "AMDT".contains(*status)).ok_or_else(wrong)?;
         let path = parts.next().filter(|path| !path.is_empty()).ok_or_else(wrong)?.to_vec();
         changes.push(RawChange {
             old_mode: old_mode.to_owned(),
             new_mode: new_mode.to_owned(),
+            old_id: old_id.to_owned(),
             new_id: new_id.to_owned(),
             status,
             path,
@@ -176,7 +185,7 @@ pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRu
         let path = display(&change.path);
         let size = sizes.get(change.new_id.as_str()).copied().filter(|_| change.status != 'D');
         let (added, removed) = counts.get(&change.path).copied().unwrap_or((None, None));
-        let hold = |reason| Remark { path: path.clone(), reason, commit: None };
+        let hold = |reason| Remark { path: path.clone(), reason, line: None, commit: None };
         if let Some(reason) = named(&raw_path, change, rules) {
             held.insert(hold(reason));
         }
@@ -208,8 +217,11 @@ pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRu
                 if let Some(reason) = hazard::deceptive(&String::from_utf8_lossy(content)) {
                     first.insert(hold(reason));
                 }
+                for finding in new_secrets(repository, change, content)? {
+                    held.insert(Remark { line: Some(finding.line), ..hold(finding.reason) });
+                }
             } else {
-                first.insert(hold("was too large to search for deceptive characters"));
+                first.insert(hold("was too large to search for deceptive characters and credentials"));
             }
         }
         review.files.push(FileChange {
@@ -222,7 +234,7 @@ pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRu
         });
     }
     for folder in embedded_repositories(repository, head, &changes)? {
-        held.insert(Remark { path: display(&folder), reason: EMBEDDED, commit: None });
+        held.insert(Remark { path: display(&folder), reason: EMBEDDED, line: None, commit: None });
     }
     let in_passing = held_in_passing(repository, base, head, rules, &held)?;
     held.extend(in_passing);
@@ -253,6 +265,16 @@ fn kind(change: &RawChange, path: &str, contents: &HashMap<String, Vec<u8>>) -> 
     }
 }
 
+/// The credentials that a change brings: what the file held before was there without it.
+fn new_secrets(repository: &Path, change: &RawChange, content: &[u8]) -> Result<Vec<Finding>, WorkspaceError> {
+    let found = secret_scan::scan(content, b"");
+    if found.is_empty() || !change.old_mode.starts_with("100") {
+        return Ok(found);
+    }
+    let before = Git::at(repository, "cat-file").args(["blob", &change.old_id]).limit(OLD_FILE).output()?;
+    Ok(secret_scan::scan(content, &before))
+}
+
 /// What is to be held back though the last commit no longer has it. `held` is what the last one has.
 fn held_in_passing(
     repository: &Path,
@@ -263,27 +285,34 @@ fn held_in_passing(
 ) -> Result<Vec<Remark>, WorkspaceError> {
     let Some(mut passing) = passing::changes(repository, base, head)? else {
         let reason = "has more commits than are looked into one by one";
-        return Ok(vec![Remark { path: ".".to_owned(), reason, commit: None }]);
+        return Ok(vec![Remark { path: ".".to_owned(), reason, line: None, commit: None }]);
     };
     passing.retain(|passing| passing.change.status != 'D');
-    let links: Vec<RawChange> = passing
+    let files: Vec<RawChange> = passing
         .iter()
-        .filter(|passing| passing.change.new_mode == "120000")
-        .map(|passing| passing.change.clone())
+        .map(|passing| &passing.change)
+        .filter(|change| change.new_mode == "120000" || change.new_mode.starts_with("100"))
+        .cloned()
         .collect();
-    let sizes = sizes(repository, links.iter().map(|link| link.new_id.as_str()))?;
-    let targets = contents(repository, &links, &sizes)?;
+    let sizes = sizes(repository, files.iter().map(|file| file.new_id.as_str()))?;
+    let contents = contents(repository, &files, &sizes)?;
     let mut seen: BTreeSet<String> = held.iter().map(|remark| remark.path.clone()).collect();
     let mut found = Vec::new();
-    let mut hold = |path: String, reason, commit: &str| {
+    let mut hold = |path: String, reason, line, commit: &str| {
         if seen.insert(path.clone()) {
-            found.push(Remark { path, reason, commit: Some(commit.to_owned()) });
+            found.push(Remark { path, reason, line, commit: Some(commit.to_owned()) });
         }
     };
     for PassingChange { commit, change } in &passing {
         let raw_path = String::from_utf8_lossy(&change.path);
-        if let Some(reason) = named(&raw_path, change, rules).or_else(|| kind(change, &raw_path, &targets)) {
-            hold(display(&change.path), reason, commit);
+        if let Some(reason) = named(&raw_path, change, rules).or_else(|| kind(change, &raw_path, &contents)) {
+            hold(display(&change.path), reason, None, commit);
+        }
+        if change.new_mode.starts_with("100")
+            && let Some(content) = contents.get(&change.new_id)
+            && let Some(finding) = new_secrets(repository, change, content)?.into_iter().next()
+        {
+            hold(display(&change.path), finding.reason, Some(finding.line), commit);
         }
     }
     if let Some(last) = passing.iter().rfind(|passing| looks_embedded(&passing.change.path)) {
@@ -292,7 +321,7 @@ fn held_in_passing(
         let listing = Git::at(repository, "ls-tree").args(["-r", "-z", "--name-only", base]).output()?;
         let brought = passing.iter().map(|passing| passing.change.path.as_slice());
         for folder in bare_repositories(listing.split(|byte| *byte == 0).chain(brought)) {
-            hold(display(&folder), EMBEDDED, &last.commit);
+            hold(display(&folder), EMBEDDED, None, &last.commit);
         }
     }
     Ok(found)

@@ -42,7 +42,7 @@ fn entry(mode: &'static str, path: &str, content: &str, expected: Expected) -> C
 }
 
 pub(crate) fn all() -> Vec<Case> {
-    [names(), links(), submodules(), trees(), commits(), bundles(), contents(), bombs(), controls()]
+    [names(), links(), submodules(), trees(), commits(), bundles(), contents(), secrets(), bombs(), controls()]
         .into_iter()
         .flatten()
         .collect()
@@ -548,6 +548,23 @@ fn nested(scene: &Scene) -> String {
         mode = "40000";
     }
     id
+}
+
+/// Credentials, in the last commit or only on the way to it.
+fn secrets() -> Vec<Case> {
+    // In two pieces, so that nobody takes this file for a place of one.
+    let token = ["ghp_zQWBuTSOoRi4A9spHcVY5n", "cnsDkxkJ0mLq17"].concat();
+    let passing = token.clone();
+    vec![
+        entry("100644", "settings.py", &format!("TOKEN = '{token}'\n"), Stopped),
+        entry("100644", "settings.py", "TOKEN = 'ghp_zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ0mLq18'\n", Lands),
+        case("secret: only a commit in between has it", Stopped, move |scene| {
+            let tree = scene.id("main^{tree}");
+            scene.plant("settings.py", "100644", &passing);
+            scene.commit(&tree);
+            scene.bundle()
+        }),
+    ]
 }
 
 /// Little to send, much to unpack.
