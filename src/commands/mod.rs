@@ -18,6 +18,7 @@ pub mod init;
 pub mod load;
 pub mod logs;
 pub mod manifest_failure;
+pub mod network;
 pub mod plan;
 pub mod printer;
 pub mod progress;

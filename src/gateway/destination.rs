@@ -166,14 +166,7 @@ mod tests {
 
     fn rule(host: &str, allow_private: &[&str]) -> AllowRule {
         let allow_private = allow_private.iter().map(|network| network.parse().unwrap()).collect();
-        AllowRule {
-            host: host.parse().unwrap(),
-            port: 443,
-            allow_private,
-            rules: Vec::new(),
-            broker: None,
-            origin: None,
-        }
+        AllowRule { allow_private, ..AllowRule::new(host.parse().unwrap(), 443) }
     }
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {

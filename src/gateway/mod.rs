@@ -5,9 +5,9 @@
 //!
 //! In the order of a connection: [`relay`] accepts it (and answers DNS, [`dns`] and [`names`]); [`program`] takes it from
 //! the socket; [`request`] and [`hello`] read what it asks for, as pure functions; [`destination`] matches, resolves,
-//! checks and dials; [`connection`] puts these in order, and [`tunnel`] or [`forward`] moves the bytes, or [`inspect`] reads the requests inside
-//! TLS with certificates of [`authority`]; [`report`] tells the launcher. [`secrets`] holds the
-//! credential files, and [`reads`] watches who opens them.
+//! checks and dials; [`connection`] puts these in order, [`permit`] ends what the policy no longer allows, and [`tunnel`]
+//! or [`forward`] moves the bytes, or [`inspect`] reads the requests inside TLS with certificates of [`authority`];
+//! [`report`] tells the launcher. [`secrets`] holds the credential files, and [`reads`] watches who opens them.
 
 pub mod protocol;
 
@@ -35,6 +35,8 @@ pub mod forward;
 pub mod authority;
 
 pub mod broker;
+
+pub mod permit;
 
 pub mod inspect;
 

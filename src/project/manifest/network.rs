@@ -42,14 +42,7 @@ pub(super) fn policy(reader: &mut Reader, node: Option<&Node>, path: &Path) -> P
     let mut entries = Vec::new();
     for item in items {
         let mut rule = match &item.value {
-            Value::Text(_) => host(reader, item, &[]).map(|host| AllowRule {
-                host,
-                port: 443,
-                allow_private: Vec::new(),
-                rules: Vec::new(),
-                broker: None,
-                origin: None,
-            }),
+            Value::Text(_) => host(reader, item, &[]).map(|host| AllowRule::new(host, 443)),
             _ => long(reader, item),
         };
         if let Some(rule) = &mut rule {
@@ -95,7 +88,7 @@ fn long(reader: &mut Reader, item: &Node) -> Option<AllowRule> {
         let remedy = "write the host's name, or take `rules` out";
         reader.report(node.place, "an address has `rules`, and TLS to an address names no host to check", remedy);
     }
-    Some(AllowRule { host, port, allow_private, rules, broker: None, origin: None })
+    Some(AllowRule { allow_private, rules, ..AllowRule::new(host, port) })
 }
 
 /// The methods and paths of one host.

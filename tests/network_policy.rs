@@ -1,0 +1,195 @@
+//! The network of a running sandbox on a real engine: what a person changes without a restart, what is counted, and what
+//! an agent tries against it.
+
+#![allow(clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
+
+mod support;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::neighbour::Neighbour;
+use support::{Home, Project, docker, eventually, text};
+
+/// HTTP on 8000, and lines that are echoed on 7000 for as long as they come.
+const SERVERS: &str = r#"
+import http.server, socketserver, threading
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = ("page %s\n" % self.path).encode()
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0)); self.do_GET()
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            self.wfile.write(b"echo " + line)
+servers = [http.server.ThreadingHTTPServer(("", 8000), Page), socketserver.ThreadingTCPServer(("", 7000), Echo)]
+for server in servers:
+    threading.Thread(target=server.serve_forever).start()
+print("serving", flush=True)
+"#;
+
+/// Holds a connection open, says a line each tenth of a second, and writes how it ended.
+const HOLD: &str = r#"
+import socket, time
+stream = socket.create_connection(("shop.example.test", 7000), 10); lines = stream.makefile("rw")
+try:
+    while True:
+        lines.write("hello\n"); lines.flush()
+        if not lines.readline():
+            break
+        open("/tmp/held", "w").write("open"); time.sleep(0.1)
+except OSError:
+    pass
+open("/tmp/held", "w").write("cut")
+"#;
+
+/// What an agent could try: the launcher in its container, the gateway's protocol on the proxy, the gateway's socket.
+const ATTACK: &str = r#"
+policy='{"id":1,"action":{"policy":{"allow":[{"host":"other.example.test","port":8000}]}}}'
+/.sandbox/sandbox network allow demo other.example.test:8000 >/dev/null 2>&1; echo "launcher $?"
+python3 - "$policy" <<'END'
+import socket, sys
+for first in (sys.argv[1] + "\n", '{"control":{}}\n', "POLICY / HTTP/1.1\r\nHost: gateway\r\n\r\n" + sys.argv[1]):
+    stream = socket.create_connection(("127.0.0.1", 3128), 10); stream.settimeout(10)
+    stream.sendall(first.encode()); stream.shutdown(socket.SHUT_WR)
+    print("proxy", (stream.recv(64) or b"closed").split(b"\r\n")[0].decode())
+END
+for socket in /run/channel/gateway.sock /run/secrets/gateway.sock; do test -e $socket && echo "socket $socket"; done
+find / -xdev -type s 2>/dev/null | grep -c gateway
+"#;
+
+struct Running<'a> {
+    home: &'a Home,
+    project: Project<'a>,
+    neighbour: Neighbour,
+}
+
+impl<'a> Running<'a> {
+    /// A sandbox that may reach what the manifest's `network` says (`SUBNET` is the servers' network), beside servers.
+    fn start(home: &'a Home, prefix: &str, network: &str) -> Self {
+        let neighbour = Neighbour::network(home, &["shop.example.test", "other.example.test"]);
+        let network = network.replace("SUBNET", &neighbour.subnet);
+        let project = Project::new(home, prefix, &format!("image: agent\nnetwork:\n{network}"));
+        let running = Self { home, project, neighbour };
+        running.sandbox(&["up", running.project.name(), "--detach", "--", "sleep", "600"]);
+        let image = text(&docker(&["inspect", "--format", "{{.Image}}", &running.container("agent")]).stdout);
+        running.neighbour.serve(image.trim(), &running.container("gateway"), SERVERS);
+        running
+    }
+
+    fn container(&self, role: &str) -> String {
+        format!("sandbox-{}.main-{role}", self.project.name())
+    }
+
+    /// Runs the launcher, which must succeed.
+    fn sandbox(&self, arguments: &[&str]) -> String {
+        let output = self.home.sandbox().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs a verb of `network` on this project.
+    fn network(&self, verb: &str, arguments: &[&str]) -> Value {
+        let all = [&["network", verb, self.project.name(), "--format", "json"], arguments].concat();
+        serde_json::from_str(&self.sandbox(&all)).unwrap()
+    }
+
+    /// What a change is refused with.
+    fn refused(&self, arguments: &[&str]) -> String {
+        let all = [&["network", "allow", self.project.name()], arguments].concat();
+        let output = self.home.sandbox().args(all).output().unwrap();
+        assert!(!output.status.success(), "{}", text(&output.stdout));
+        text(&output.stderr)
+    }
+
+    fn exec(&self, script: &str) -> String {
+        let arguments = ["exec", self.project.name(), "--", "bash", "-c", script];
+        text(&self.home.sandbox().args(arguments).output().unwrap().stdout)
+    }
+
+    /// What a page's server answers, by the proxy.
+    fn page(&self, host: &str) -> String {
+        self.exec(&format!("curl -sS --max-time 10 http://{host}:8000/x 2>&1"))
+    }
+}
+
+const SHOP: &str = "  allow:\n    - { host: shop.example.test, port: 8000, allow_private: SUBNET }\n    \
+                    - { host: shop.example.test, port: 7000, allow_private: SUBNET }\n";
+
+#[test]
+fn a_person_changes_what_a_running_sandbox_may_reach_and_the_agent_does_not() {
+    let home = Home::new();
+    let running = Running::start(&home, "live", SHOP);
+    assert_eq!(running.page("shop.example.test"), "page /x\n");
+    assert!(running.page("other.example.test").contains("host not allowed"));
+    let log = [&["network", "log", running.project.name(), "--follow", "--denied"][..], &["--format", "json"]].concat();
+    let mut follower = home.command().args(log).stdout(Stdio::piped()).spawn().unwrap();
+    let mut followed = BufReader::new(follower.stdout.take().unwrap()).lines();
+
+    let refused = "proxy HTTP/1.1 400 Bad Request\n".repeat(3);
+    assert_eq!(running.exec(ATTACK), format!("launcher 1\n{refused}0\n"));
+    assert!(running.page("other.example.test").contains("host not allowed"));
+
+    let subnet = running.neighbour.subnet.clone();
+    let allowed = running.network("allow", &["other.example.test:8000", "--allow-private", &subnet]);
+    assert_eq!(allowed["changed"], true);
+    let line = format!("- {{ host: other.example.test, port: 8000, allow_private: [\"{subnet}\"] }}");
+    assert_eq!(allowed["manifest"], serde_json::json!([line]));
+    assert_eq!(running.page("other.example.test"), "page /x\n");
+    let direct = "env -u http_proxy curl -sS --max-time 10 http://other.example.test:8000/y 2>&1";
+    assert_eq!(running.exec(direct), "page /y\n");
+    let again = running.network("allow", &["other.example.test:8000", "--allow-private", &subnet]);
+    assert_eq!(again["changed"], false);
+
+    // A gateway that dies comes back with the policy as it is now.
+    assert!(docker(&["kill", &running.container("gateway")]).status.success());
+    eventually("the gateway's return", Duration::from_secs(20), || running.exec(direct) == "page /y\n");
+
+    // A program of the agent's ends with the command that started it, so that this one goes on.
+    let holding = ["exec", running.project.name(), "--", "python3", "-c", HOLD];
+    let mut holder = home.command().args(holding).stdin(Stdio::null()).spawn().unwrap();
+    eventually("an open connection", Duration::from_secs(10), || running.exec("cat /tmp/held") == "open");
+    let denied = running.network("deny", &["shop.example.test:7000"]);
+    assert_eq!((&denied["changed"], denied["replaces"][0].as_str()), (&Value::Bool(true), Some("sandbox.yaml:7")));
+    eventually("the connection's end", Duration::from_secs(5), || running.exec("cat /tmp/held") == "cut");
+    assert!(holder.wait().unwrap().success());
+    assert_eq!(running.page("shop.example.test"), "page /x\n", "another port is as before");
+    running.network("deny", &["shop.example.test"]);
+    assert!(running.page("shop.example.test").contains("host not allowed"));
+    assert_eq!(running.exec("getent hosts shop.example.test || echo none"), "none\n");
+
+    for (arguments, code) in [
+        (&["meta.example.test", "--allow-private", "169.254.169.254/32"][..], "network-entry"),
+        (&["127.0.0.1:80"][..], "network-entry"),
+        (&["a.example.test", "GET", "/x"][..], "network-restart"),
+        (&["*"][..], "destination"),
+    ] {
+        let said = running.refused(arguments);
+        assert!(said.contains(&format!("error[{code}]")), "{said}");
+    }
+
+    let listed = running.network("ls", &[]);
+    let other = listed["allow"].as_array().unwrap().iter().find(|row| row["host"] == "other.example.test").unwrap();
+    assert_eq!((&other["added"], other["origin"].as_str()), (&Value::Bool(true), Some("added while running")));
+    eventually("the counts", Duration::from_secs(5), || {
+        let listed = running.network("ls", &[]);
+        listed["allow"][2]["connections"].as_u64() >= Some(2) && listed["allow"][2]["received"].as_u64() > Some(0)
+    });
+    assert_eq!(listed["denied"].as_array().unwrap().len(), 2);
+    let entries = followed.by_ref().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    // The probe at the start found no server yet.
+    let first = entries.into_iter().find(|entry| entry["reason"] == "unlisted").unwrap();
+    assert_eq!((first["host"].as_str(), first["denied"].as_bool()), (Some("other.example.test"), Some(true)));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    let log = running.network("log", &[]);
+    let actions: Vec<&str> = log.as_array().unwrap().iter().filter_map(|entry| entry["action"].as_str()).collect();
+    for action in ["network.allowed", "network.denied", "policy.allowed", "policy.denied"] {
+        assert!(actions.contains(&action), "{action} is not in {actions:?}");
+    }
+}
