@@ -193,3 +193,31 @@ fn a_person_changes_what_a_running_sandbox_may_reach_and_the_agent_does_not() {
         assert!(actions.contains(&action), "{action} is not in {actions:?}");
     }
 }
+
+#[test]
+fn a_changed_list_in_the_manifest_is_taken_without_a_restart_and_nothing_else_is() {
+    let home = Home::new();
+    let running = Running::start(&home, "apply", SHOP);
+    let started = text(&docker(&["inspect", "--format", "{{.State.StartedAt}}", &running.container("agent")]).stdout);
+    let manifest = running.project.path().join("sandbox.yaml");
+    let before = std::fs::read_to_string(&manifest).unwrap();
+    let change = |text: &str| {
+        std::fs::write(&manifest, text).unwrap();
+        running.sandbox(&["trust", "--yes", running.project.path().to_str().unwrap()]);
+        home.sandbox().args(["up", running.project.name(), "--detach"]).output().unwrap()
+    };
+    running.network("deny", &["shop.example.test:7000"]);
+    let moved = change(&before.replace("host: shop.example.test, port: 8000", "host: other.example.test, port: 8000"));
+    assert!(moved.status.success(), "{}", text(&moved.stderr));
+    let said = text(&moved.stderr);
+    assert!(said.contains("from now on: other.example.test:8000; no more as before: shop.example.test:8000"), "{said}");
+    assert!(said.contains("shop.example.test stays denied"), "{said}");
+    assert_eq!(running.page("other.example.test"), "page /x\n");
+    assert!(running.page("shop.example.test").contains("host not allowed"));
+    let refused = change(&format!("{before}resources: {{ pids: 99 }}\n"));
+    let said = text(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("needs a restart: resources"), "{said}");
+    assert_eq!(running.page("other.example.test"), "page /x\n", "the running sandbox is as before");
+    let now = text(&docker(&["inspect", "--format", "{{.State.StartedAt}}", &running.container("agent")]).stdout);
+    assert_eq!(now, started, "the agent's container was not restarted");
+}

@@ -369,7 +369,7 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "plan-changed",
-        "A sandbox of this project runs from another plan: the manifest, the image or the options changed since. Joining it would not give what was asked for. End it with `sandbox down`, or start a second one with `--name`.",
+        "A sandbox of this project runs from another plan: the manifest, the image or the options changed since. A changed `network.allow` alone is taken without a restart; the cause above names what is not. Joining it would not give what was asked for. End it with `sandbox down`, or start a second one with `--name`.",
     ),
     (
         "profile",

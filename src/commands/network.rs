@@ -6,6 +6,8 @@ mod change;
 mod decisions;
 mod listing;
 
+pub use change::apply;
+
 use crate::commands::load::Target;
 use crate::commands::{Context, Failure};
 use crate::network::name::{HostNameError, HostPattern};

@@ -14,6 +14,7 @@ pub mod launcher_versions;
 pub mod live_policy;
 pub mod mend;
 pub mod plan;
+pub mod plan_parts;
 mod recall;
 pub mod reconcile;
 mod rotation;

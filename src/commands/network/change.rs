@@ -21,6 +21,8 @@ use crate::project::{allow_entry, configuration};
 use crate::session::journal::{Journal, Phase, Record};
 use crate::session::launch::event;
 use crate::session::live_policy::{self, Change, LivePolicyError};
+use crate::session::plan::Plan;
+use crate::session::plan_parts;
 
 /// What was changed.
 #[derive(Debug, Serialize)]
@@ -132,6 +134,43 @@ pub(super) async fn deny(context: &Context, args: &DenyArgs) -> Result<u8, Failu
     };
     context.printer.result(&report, || describe_denied(&report));
     Ok(0)
+}
+
+/// Has a running sandbox take the network of a manifest that was changed and approved.
+///
+/// # Errors
+/// When more than the allow list was changed, or when the gateway does not take it.
+pub async fn apply(
+    context: &Context,
+    engine: &Engine,
+    journal: &Journal,
+    record: &Record,
+    plan: &Plan,
+) -> Result<(), Failure> {
+    let differences = plan_parts::differences(&record.plan_parts, &plan_parts::parts(plan));
+    if record.plan_parts.is_empty() || !differences.is_empty() {
+        return Err(sandbox::other_plan(record, &differences));
+    }
+    let policy = live_policy::with_manifest(&record.policy, &plan.network);
+    let names = |from: &Policy, without: &Policy| {
+        let bare = |rule: &AllowRule| AllowRule { origin: None, ..rule.clone() };
+        let only = from.allow.iter().filter(|rule| !without.allow.iter().any(|other| bare(rule) == bare(other)));
+        only.map(|rule| format!("{}:{}", rule.host, rule.port)).collect::<Vec<_>>().join(", ")
+    };
+    let (begins, ends) = (names(&policy, &record.policy), names(&record.policy, &policy));
+    note(context, record, "policy.applied", &[("begins", &begins), ("ends", &ends)])?;
+    live_policy::put_in_force(engine, journal, record, &policy, Some(&plan.plan_hash)).await?;
+    let said = |word: &str, list: &str| if list.is_empty() { String::new() } else { format!("; {word}: {list}") };
+    let (begins, ends) = (said("from now on", &begins), said("no more as before", &ends));
+    context.printer.note(&format!("the running sandbox took the changed `network` of sandbox.yaml{begins}{ends}"));
+    for denial in &policy.denied {
+        if plan.network.allow.iter().any(|rule| denial.covers_pattern(&rule.host, rule.port)) {
+            context
+                .printer
+                .warning(&format!("{} stays denied in this session: allow it by `sandbox network allow`", denial.host));
+        }
+    }
+    Ok(())
 }
 
 /// The entry that is asked for.

@@ -65,14 +65,16 @@ impl Entry {
             action: event.action.clone(),
             actor: event.actor.clone(),
             denied: event.action.ends_with(".denied"),
-            host: fact("host").unwrap_or_default(),
+            host: fact("host").unwrap_or_else(|| "sandbox.yaml".to_owned()),
             port: fact("port").and_then(|port| port.parse().ok()),
             request: fact("method").map(|method| format!("{method} {}", fact("path").unwrap_or_default())),
             reason: fact("reason"),
             rule: fact("rule"),
             address: fact("address"),
             credential: fact("credential"),
-            detail: fact("detail").or_else(|| fact("entry")),
+            detail: fact("detail")
+                .or_else(|| fact("entry"))
+                .or_else(|| Some(format!("begins: {}; ends: {}", fact("begins")?, fact("ends")?))),
             count: fact("count").and_then(|count| count.parse().ok()).unwrap_or(1),
         })
     }
