@@ -221,3 +221,41 @@ fn a_changed_list_in_the_manifest_is_taken_without_a_restart_and_nothing_else_is
     let now = text(&docker(&["inspect", "--format", "{{.State.StartedAt}}", &running.container("agent")]).stdout);
     assert_eq!(now, started, "the agent's container was not restarted");
 }
+
+#[test]
+fn a_flood_of_names_is_counted_in_a_bounded_table() {
+    const FLOOD: &str = r#"
+import socket
+for number in range(1500):
+    stream = socket.create_connection(("127.0.0.1", 3128), 10)
+    stream.sendall(b"CONNECT n%d.flood.example:443 HTTP/1.1\r\n\r\n" % number)
+    assert stream.recv(12) == b"HTTP/1.1 403"
+for again in range(30):
+    stream = socket.create_connection(("127.0.0.1", 3128), 10)
+    stream.sendall(b"CONNECT n0.flood.example:443 HTTP/1.1\r\n\r\n")
+    assert stream.recv(12) == b"HTTP/1.1 403"
+print("flooded")
+"#;
+    let home = Home::new();
+    let project = Project::new(&home, "flood", "image: agent\n");
+    let up = home.sandbox().args(["up", project.name(), "--detach", "--", "sleep", "600"]).output().unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    let flood = home.sandbox().args(["exec", project.name(), "--", "python3", "-c", FLOOD]).output().unwrap();
+    assert_eq!(text(&flood.stdout), "flooded\n", "{}", text(&flood.stderr));
+    let count = |status: &Value, host: &str| {
+        let rows = status["denied"].as_array().unwrap();
+        rows.iter().find(|row| row["host"] == host).map_or(0, |row| row["count"].as_u64().unwrap())
+    };
+    eventually("every denial's count", Duration::from_secs(30), || {
+        let status = support::status(&home, project.name());
+        count(&status, "n0.flood.example") == 31 && count(&status, "(other hosts)") > 900
+    });
+    let status = support::status(&home, project.name());
+    assert!(status["denied"].as_array().unwrap().len() <= 50);
+    let first = status["denied"].as_array().unwrap().iter().find(|row| row["host"] == "n0.flood.example").unwrap();
+    assert_eq!(first["remedy"], "add `- n0.flood.example` to network.allow");
+    assert!(first["last"].as_str().is_some_and(|last| last.ends_with('Z')));
+    let log = home.sandbox().args(["audit", "log", "--action", "network.denied", "--format", "json"]).output().unwrap();
+    let events = serde_json::from_slice::<Value>(&log.stdout).unwrap().as_array().unwrap().len();
+    assert!(events < 700, "{events} events for one flood");
+}

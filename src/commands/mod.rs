@@ -5,6 +5,7 @@ pub mod candidates;
 pub mod connect;
 pub mod credential;
 pub mod cut_off;
+pub mod denied;
 pub mod diff;
 pub mod doctor;
 pub mod down;

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::gateway::authority::Authority;
 use crate::gateway::broker::Broker;
 use crate::gateway::channel::{Header, ListedName, Listing, read_header, to_line};
+use crate::gateway::denials::Denials;
 use crate::gateway::destination::{DialError, authorise, dial, resolve};
 use crate::gateway::forward::{HeadError, forward, read_head, refuse};
 use crate::gateway::hello::opens_tls;
@@ -40,6 +41,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Shared {
     /// The policy, none before the launcher's first.
     pub policy: CurrentPolicy,
+    /// What was denied.
+    pub denials: Denials,
     /// The way to the launcher.
     pub reporter: Reporter,
     /// Resolves allowed names.
@@ -350,7 +353,10 @@ impl Shared {
 
     async fn deny(&self, asked: &Asked, reason: &str, detail: String) -> bool {
         let decision = Decision { detail: Some(visible(&detail)), ..decision(asked, reason) };
-        self.reporter.send(Event::Decision(decision)).await
+        match self.denials.take(decision) {
+            Some(decision) => self.reporter.send(Event::Decision(decision)).await,
+            None => true,
+        }
     }
 
     async fn closed(&self, asked: &Asked, count: &Count) {
@@ -371,6 +377,7 @@ fn decision(asked: &Asked, reason: &str) -> Decision {
         address: None,
         rule: None,
         detail: None,
+        count: None,
     }
 }
 

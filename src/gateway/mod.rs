@@ -7,7 +7,7 @@
 //! the socket; [`request`] and [`hello`] read what it asks for, as pure functions; [`destination`] matches, resolves,
 //! checks and dials; [`connection`] puts these in order, [`permit`] ends what the policy no longer allows, and [`tunnel`]
 //! or [`forward`] moves the bytes, or [`inspect`] reads the requests inside TLS with certificates of [`authority`];
-//! [`report`] tells the launcher. [`secrets`] holds the credential files, and [`reads`] watches who opens them.
+//! [`report`] tells the launcher, with [`denials`] summed up. [`secrets`] holds the credential files, and [`reads`] watches who opens them.
 
 pub mod protocol;
 
@@ -39,6 +39,8 @@ pub mod broker;
 pub mod permit;
 
 pub mod inspect;
+
+pub mod denials;
 
 pub mod report;
 

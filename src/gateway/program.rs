@@ -27,6 +27,7 @@ use crate::gateway::authority::{Authority, AuthorityError};
 use crate::gateway::broker::Broker;
 use crate::gateway::channel::{CONNECTION_LIMIT, LineError, read_line};
 use crate::gateway::connection::{Shared, serve};
+use crate::gateway::denials::Denials;
 use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT};
 use crate::gateway::reads::ReadWatch;
 use crate::gateway::report::Reporter;
@@ -131,6 +132,7 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
         .map_err(|source| GatewayError::Socket { path: options.socket.clone(), source })?;
     let shared = Arc::new(Shared {
         policy: watch::Sender::new(None),
+        denials: Denials::default(),
         reporter: reporter.clone(),
         resolver,
         broker: Broker::default(),
@@ -141,6 +143,8 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
     tokio::select! {
         () = take_connections(&shared, &listener, options.relay_uid) => Ok(()),
         () = take_commands(&shared, folder, &reads, tokio::io::stdin()) => Ok(()),
+        // Without a way to report nothing is decided any more.
+        () = shared.denials.report(&reporter) => Ok(()),
         result = reads.report(&reporter) => result.map_err(GatewayError::Runtime),
         result = ended() => result.map_err(GatewayError::Runtime),
     }

@@ -397,7 +397,10 @@ fn record_decision(input: &SuperviseInput<'_>, record: &Record, decision: &Decis
         ("via", &decision.via),
         ("reason", &decision.reason),
     ];
-    for (name, value) in [("address", &decision.address), ("rule", &decision.rule), ("detail", &decision.detail)] {
+    let count = decision.count.map(|count| count.to_string());
+    for (name, value) in
+        [("address", &decision.address), ("rule", &decision.rule), ("detail", &decision.detail), ("count", &count)]
+    {
         if let Some(value) = value {
             facts.push((name, value));
         }

@@ -34,6 +34,7 @@ async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
     rule.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
     let shared = Arc::new(Shared {
         policy: watch::Sender::new(Some(Arc::new(Policy { allow: vec![rule.clone()], ..Policy::default() }))),
+        denials: Denials::default(),
         reporter: Reporter::start(reported.clone()).unwrap(),
         resolver: TokioResolver::builder_tokio().unwrap().build().unwrap(),
         authority: Authority::generate().unwrap(),
