@@ -66,7 +66,14 @@ impl Quarantine {
         // The base as a ref bounds the walk that checks connectivity, and satisfies the bundle's prerequisites.
         Git::at(folder.path(), "update-ref").args(["refs/quarantine/base", base]).output()?;
         fetch(folder.path(), &bundle, &format!("refs/heads/{branch}"), "refs/quarantine/head")?;
-        let head = Git::at(folder.path(), "rev-parse").args(["--verify", "refs/quarantine/head^{commit}"]).line()?;
+        let ids = Git::at(folder.path(), "rev-parse")
+            .args(["refs/quarantine/head", "refs/quarantine/head^{commit}"])
+            .line()?;
+        // A tag would be peeled for the review, and land as what it is, with a name and a message that nobody saw.
+        let head = match ids.split_once('\n') {
+            Some((tip, head)) if tip == head => head.to_owned(),
+            _ => return Err(WorkspaceError::NotACommit(branch.to_owned())),
+        };
         Ok(Self { folder, places, base: base.to_owned(), head })
     }
 
