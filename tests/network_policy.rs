@@ -259,3 +259,64 @@ print("flooded")
     let events = serde_json::from_slice::<Value>(&log.stdout).unwrap().as_array().unwrap().len();
     assert!(events < 700, "{events} events for one flood");
 }
+
+/// Goes beyond each limit in turn, and says how each try ended.
+const TOO_MUCH: &str = r#"
+import socket, time, urllib.request, urllib.error
+def post(size):
+    try:
+        request = urllib.request.Request("http://shop.example.test:8000/up", b"x" * size)
+        return urllib.request.urlopen(request, timeout=10).status
+    except urllib.error.HTTPError as error:
+        return "%d %s" % (error.code, error.read().decode().split("limits.")[1].split(":")[0])
+def connect():
+    stream = socket.create_connection(("127.0.0.1", 3128), 10)
+    stream.sendall(b"CONNECT other.example.test:7000 HTTP/1.1\r\n\r\n")
+    return stream, stream.recv(1024).split(b"\r\n")[0].decode()
+print("body", post(600 << 10))
+print("posts", post(400 << 10), post(400 << 10), post(400 << 10))
+held = [connect() for _ in range(4)]
+print("connections", [answer.split(" ")[1] for _, answer in held])
+begun = time.time()
+ended = held[0][0].recv(1)
+print("idle", ended, 1 <= time.time() - begun < 8)
+for stream, _ in held: stream.close()
+time.sleep(0.5)
+stream, _ = connect()
+try:
+    for _ in range(64):
+        stream.sendall(b"x" * (32 << 10))
+    sent = stream.recv(1)
+except OSError:
+    sent = b""
+print("upload", sent)
+print("afterwards", connect()[1].split(" ")[1])
+"#;
+
+#[test]
+fn too_much_ends_with_a_reason_and_shows_in_the_status() {
+    let home = Home::new();
+    let limits = "  limits: { upload: 1MiB, request_body: 512KiB, connections: 3, idle: 2s }\n";
+    let network =
+        format!("{}{limits}", SHOP.replace("shop.example.test, port: 7000", "other.example.test, port: 7000"));
+    let running = Running::start(&home, "limits", &network);
+    let tried =
+        home.sandbox().args(["exec", running.project.name(), "--", "python3", "-c", TOO_MUCH]).output().unwrap();
+    let expected = [
+        "body 403 request_body",
+        "posts 200 200 403 upload",
+        "connections ['200', '200', '200', '429']",
+        "idle b'' True",
+        "upload b''",
+        "afterwards 403",
+    ];
+    assert_eq!(text(&tried.stdout), expected.map(|line| format!("{line}\n")).concat(), "{}", text(&tried.stderr));
+    eventually("the limits in the status", Duration::from_secs(10), || {
+        let status = support::status(&home, running.project.name());
+        let rows = status["denied"].as_array().unwrap().iter().filter_map(|row| row["remedy"].as_str());
+        let raised: Vec<&str> = rows.filter(|remedy| remedy.starts_with("raise network.limits.")).collect();
+        ["upload", "request_body", "connections", "idle"]
+            .iter()
+            .all(|key| raised.iter().any(|remedy| remedy.starts_with(&format!("raise network.limits.{key},"))))
+    });
+}

@@ -88,6 +88,11 @@ fn key(event: &AuditEvent, session: &str) -> Option<Key> {
         ("network.denied", "address") => {
             (None, "its address is a private one; name its network with `allow_private`".to_owned())
         }
+        ("network.denied" | "request.denied", "limit") => {
+            let detail = fact("detail");
+            let key = detail.split(':').next().unwrap_or_default();
+            (None, format!("raise {key}, if so much is meant to go there"))
+        }
         ("request.denied", "rule") => {
             (Some(format!("{} {}", fact("method"), fact("path"))), "add a rule for it".to_owned())
         }

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::gateway::authority::Authority;
 use crate::gateway::broker::Broker;
+use crate::gateway::budget::{Budgets, Exceeded};
 use crate::gateway::channel::{Header, ListedName, Listing, read_header, to_line};
 use crate::gateway::denials::Denials;
 use crate::gateway::destination::{DialError, authorise, dial, resolve};
@@ -25,7 +26,7 @@ use crate::gateway::permit::{CurrentPolicy, Permit};
 use crate::gateway::protocol::{Closed, Decision, Event};
 use crate::gateway::report::{Reporter, visible};
 use crate::gateway::request::Target;
-use crate::gateway::stream::{Count, Counted, Rewound};
+use crate::gateway::stream::{Counted, Rewound};
 use crate::gateway::tunnel::{self, OpeningError};
 use crate::network::name::{Host, HostPattern};
 use crate::network::policy::Policy;
@@ -41,6 +42,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Shared {
     /// The policy, none before the launcher's first.
     pub policy: CurrentPolicy,
+    /// What each host got.
+    pub budgets: Budgets,
     /// What was denied.
     pub denials: Denials,
     /// The way to the launcher.
@@ -162,10 +165,12 @@ async fn open(shared: &Shared, host: &Host, port: u16) -> Result<Dialled, DialEr
     // The policy of this moment decides; a change while dialling is noticed when the connection is served.
     let policy = shared.policy.borrow().clone();
     let rule = authorise(policy.as_deref(), host, port)?;
+    let limits = policy.as_ref().map(|policy| policy.limits).unwrap_or_default();
+    let slot = shared.budgets.admit(limits, host)?;
     let addresses = resolve(&shared.resolver, rule, host).await?;
     let (stream, address) = dial(&addresses, port).await?;
-    let (upstream, count) = Counted::new(stream);
-    let permit = Permit { host: host.clone(), port, address, rule: rule.clone(), count };
+    let (upstream, count) = Counted::within(stream, slot.clone());
+    let permit = Permit { host: host.clone(), port, address, rule: rule.clone(), count, slot };
     Ok(Dialled { upstream, permit })
 }
 
@@ -189,6 +194,12 @@ async fn open_or_refuse(
             StatusCode::FORBIDDEN,
             "ask the developer to add the address to allow_private of this host in network.allow in sandbox.yaml",
         ),
+        DialError::Limit(Exceeded::Upload) => {
+            (StatusCode::FORBIDDEN, "ask the developer to raise it in sandbox.yaml, if so much is meant to go there")
+        }
+        DialError::Limit(_) => {
+            (StatusCode::TOO_MANY_REQUESTS, "close connections, or ask the developer to raise it in sandbox.yaml")
+        }
         DialError::Unlisted => (StatusCode::FORBIDDEN, "ask the developer to add it to network.allow in sandbox.yaml"),
         DialError::Resolve(_) | DialError::NoAddress | DialError::Connect(..) => {
             (StatusCode::BAD_GATEWAY, "the host is allowed; try again later")
@@ -228,7 +239,7 @@ where
         {
             shared.deny(&asked, "sni", with_sources(&error)).await;
         }
-        return shared.closed(&asked, &permit.count).await;
+        return shared.closed(&asked, &permit).await;
     }
     let opening = match tunnel::read_opening(&mut client, host, port).await {
         Ok(opening) => opening,
@@ -244,7 +255,7 @@ where
         let moving = tunnel::relay(&mut client, &mut dialled.upstream, &opening);
         dialled.permit.hold(&shared.policy, moving).await;
     }
-    shared.closed(&asked, &dialled.permit.count).await;
+    shared.closed(&asked, &dialled.permit).await;
 }
 
 /// A connection to a host whose rules are about methods and paths: TLS is terminated, and plain HTTP obeys the same rules.
@@ -277,7 +288,8 @@ async fn inspect_connection<C>(
     if !shared.allow(asked, &dialled).await {
         return;
     }
-    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: true };
+    let slot = dialled.permit.slot.clone();
+    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: true, slot };
     let Dialled { upstream, permit } = dialled;
     let serving = inspect::serve_tls(shared, inspected, name, opening, client, upstream);
     if let Some(Err(error)) = permit.hold(&shared.policy, serving).await
@@ -285,7 +297,7 @@ async fn inspect_connection<C>(
     {
         shared.deny(asked, "tls", with_sources(&error)).await;
     }
-    shared.closed(asked, &permit.count).await;
+    shared.closed(asked, &permit).await;
 }
 
 /// Plain HTTP on a connection to port 80: the request must be for the host that was allowed.
@@ -308,7 +320,7 @@ where
         // A client that connects and says nothing (a probe, a pool) was allowed to.
         Ok(Err(HeadError::Ended)) | Err(_) if bytes.is_empty() => {
             if shared.allow(asked, &dialled).await {
-                shared.closed(asked, &dialled.permit.count).await;
+                shared.closed(asked, &dialled.permit).await;
             }
             return;
         }
@@ -328,12 +340,13 @@ where
     }
     let Dialled { upstream, permit } = dialled;
     if permit.rule.is_inspected() {
-        let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false };
+        let slot = permit.slot.clone();
+        let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false, slot };
         permit.hold(&shared.policy, inspect::serve1(shared, inspected, client, upstream)).await;
     } else {
-        permit.hold(&shared.policy, forward(client, upstream, host, port)).await;
+        permit.hold(&shared.policy, forward(client, upstream, host, port, &permit.slot)).await;
     }
-    shared.closed(asked, &permit.count).await;
+    shared.closed(asked, &permit).await;
 }
 
 impl Shared {
@@ -359,7 +372,11 @@ impl Shared {
         }
     }
 
-    async fn closed(&self, asked: &Asked, count: &Count) {
+    async fn closed(&self, asked: &Asked, permit: &Permit) {
+        if let Some(limit) = permit.slot.ended() {
+            self.deny(asked, "limit", limit.to_string()).await;
+        }
+        let count = &permit.count;
         let closed = Closed { connection: asked.number, sent: count.written(), received: count.read() };
         self.reporter.send(Event::Closed(closed)).await;
     }

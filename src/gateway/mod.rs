@@ -5,7 +5,7 @@
 //!
 //! In the order of a connection: [`relay`] accepts it (and answers DNS, [`dns`] and [`names`]); [`program`] takes it from
 //! the socket; [`request`] and [`hello`] read what it asks for, as pure functions; [`destination`] matches, resolves,
-//! checks and dials; [`connection`] puts these in order, [`permit`] ends what the policy no longer allows, and [`tunnel`]
+//! checks and dials; [`connection`] puts these in order, [`permit`] ends what the policy no longer allows and [`budget`] what is too much, and [`tunnel`]
 //! or [`forward`] moves the bytes, or [`inspect`] reads the requests inside TLS with certificates of [`authority`];
 //! [`report`] tells the launcher, with [`denials`] summed up. [`secrets`] holds the credential files, and [`reads`] watches who opens them.
 
@@ -35,6 +35,8 @@ pub mod forward;
 pub mod authority;
 
 pub mod broker;
+
+pub mod budget;
 
 pub mod permit;
 

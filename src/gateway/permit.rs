@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::gateway::budget::{Exceeded, Slot};
 use crate::gateway::stream::Count;
 use crate::network::name::Host;
 use crate::network::policy::{AllowRule, Policy};
@@ -25,6 +26,8 @@ pub struct Permit {
     pub rule: AllowRule,
     /// The bytes that moved.
     pub count: Count,
+    /// The connection's place in the budget of its host.
+    pub slot: Arc<Slot>,
 }
 
 impl Permit {
@@ -43,7 +46,29 @@ impl Permit {
         tokio::select! {
             done = work => Some(done),
             () = withdrawn => None,
+            () = self.time_is_over() => None,
         }
+    }
+
+    /// Ends when nothing has moved for too long, or after the longest time that a connection may last.
+    async fn time_is_over(&self) {
+        let limits = self.slot.limits;
+        let idle = async {
+            // Looked at now and then: a connection may be idle for a quarter longer.
+            let mut moved = None;
+            let mut still = 0;
+            while still < 5 {
+                let now = self.count.read() + self.count.written();
+                still = if moved == Some(now) { still + 1 } else { 0 };
+                moved = Some(now);
+                tokio::time::sleep(limits.idle() / 4).await;
+            }
+        };
+        let limit = tokio::select! {
+            () = idle => Exceeded::Idle,
+            () = tokio::time::sleep(limits.total()) => Exceeded::Total,
+        };
+        self.slot.end(limit);
     }
 
     fn is_allowed_by(&self, policy: &Policy) -> bool {
@@ -53,16 +78,50 @@ impl Permit {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio::io::AsyncWriteExt as _;
 
-    fn permit() -> Permit {
+    use super::*;
+    use crate::gateway::budget::Budgets;
+    use crate::gateway::stream::Counted;
+    use crate::network::limits::NetworkLimits;
+
+    fn permit_within(limits: NetworkLimits) -> Permit {
         Permit {
             host: "a.example".parse().unwrap(),
             port: 443,
             address: "1.1.1.1:443".parse().unwrap(),
             rule: AllowRule::new("a.example".parse().unwrap(), 443),
             count: Count::default(),
+            slot: Budgets::default().admit(limits, &"a.example".parse().unwrap()).unwrap(),
         }
+    }
+
+    fn permit() -> Permit {
+        permit_within(NetworkLimits::default())
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_when_nothing_moves_and_when_its_time_is_over() {
+        let current: CurrentPolicy =
+            watch::Sender::new(Some(Arc::new(Policy { allow: vec![permit().rule], ..Policy::default() })));
+        let limits = NetworkLimits { idle: 1, total: 3, ..NetworkLimits::default() };
+        let (idle, mut busy) = (permit_within(limits), permit_within(limits));
+        let (mut stream, count) = Counted::new(tokio::io::sink());
+        busy.count = count;
+        let begun = std::time::Instant::now();
+        let work = async {
+            loop {
+                stream.write_all(b"x").await.unwrap();
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        };
+        let after_idle = async {
+            assert_eq!(idle.hold(&current, std::future::pending::<()>()).await, None);
+            begun.elapsed()
+        };
+        let (after_idle, worked) = tokio::join!(after_idle, busy.hold::<()>(&current, work));
+        assert_eq!((worked, idle.slot.ended(), busy.slot.ended()), (None, Some(Exceeded::Idle), Some(Exceeded::Total)));
+        assert!(after_idle.as_secs() < 3 && begun.elapsed().as_secs() >= 3, "{after_idle:?}");
     }
 
     #[tokio::test]

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::gateway::authority::{Authority, AuthorityError};
 use crate::gateway::broker::Broker;
+use crate::gateway::budget::Budgets;
 use crate::gateway::channel::{CONNECTION_LIMIT, LineError, read_line};
 use crate::gateway::connection::{Shared, serve};
 use crate::gateway::denials::Denials;
@@ -132,6 +133,7 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
         .map_err(|source| GatewayError::Socket { path: options.socket.clone(), source })?;
     let shared = Arc::new(Shared {
         policy: watch::Sender::new(None),
+        budgets: Budgets::default(),
         denials: Denials::default(),
         reporter: reporter.clone(),
         resolver,

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::network::address::special_use;
+use crate::network::limits::NetworkLimits;
 use crate::network::name::{Host, HostName, HostPattern};
 use crate::network::request::RequestRule;
 
@@ -21,6 +22,9 @@ pub struct Policy {
     /// What is denied although an entry allows it. A person adds to it while the sandbox runs; no manifest does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denied: Vec<DenyRule>,
+    /// How much may go to each host.
+    #[serde(default)]
+    pub limits: NetworkLimits,
     /// Certificate authorities to trust beside the web's, in PEM: those of a company's own hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorities: Option<String>,

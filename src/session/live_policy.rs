@@ -44,17 +44,9 @@ pub async fn turn(journal: &Journal) -> io::Result<File> {
     tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await.map_err(io::Error::other)?
 }
 
-/// What was done to a policy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// It allowed all of it before.
-    Nothing,
-    /// The policy, and the entry as it is now.
-    Changed(Policy, AllowRule),
-}
-
 /// The policy with one more destination, or one more request to a destination. A denial of exactly that is taken back.
-pub fn with_allowed(policy: &Policy, entry: &AllowRule) -> Change {
+/// Gives the entry as it is then too; nothing when all of it was allowed before.
+pub fn with_allowed(policy: &Policy, entry: &AllowRule) -> Option<(Policy, AllowRule)> {
     let mut next = policy.clone();
     next.denied.retain(|denial| !(denial.host == entry.host && denial.port.is_none_or(|port| port == entry.port)));
     let own = |rule: &AllowRule| rule.host == entry.host && rule.port == entry.port;
@@ -85,7 +77,7 @@ pub fn with_allowed(policy: &Policy, entry: &AllowRule) -> Change {
         }
     };
     // A denial of more than this still holds, and the caller says so.
-    if next == *policy { Change::Nothing } else { Change::Changed(next, AllowRule { origin: None, ..now }) }
+    (next != *policy).then_some((next, AllowRule { origin: None, ..now }))
 }
 
 /// The policy without a destination, however many entries allow it.
@@ -167,11 +159,8 @@ mod tests {
         Policy { allow, ..Policy::default() }
     }
 
-    fn changed(change: Change) -> Policy {
-        match change {
-            Change::Changed(policy, _) => policy,
-            Change::Nothing => panic!("nothing was changed"),
-        }
+    fn changed(change: Option<(Policy, AllowRule)>) -> Policy {
+        change.unwrap().0
     }
 
     #[test]
@@ -180,8 +169,8 @@ mod tests {
         let more = changed(with_allowed(&before, &entry("a.example", &["POST /b"])));
         assert_eq!(more.allow[0].rules.len(), 2);
         assert!(more.allow[0].is_added());
-        assert_eq!(with_allowed(&before, &entry("b.example", &[])), Change::Nothing);
-        assert_eq!(with_allowed(&before, &entry("b.example", &["GET /x"])), Change::Nothing);
+        assert_eq!(with_allowed(&before, &entry("b.example", &[])), None);
+        assert_eq!(with_allowed(&before, &entry("b.example", &["GET /x"])), None);
         let other = changed(with_allowed(&before, &entry("c.example", &[])));
         assert_eq!(other.allow.len(), 3);
         // The whole host is allowed from now on.

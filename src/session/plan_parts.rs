@@ -1,11 +1,12 @@
-//! Which parts of a plan differ from those of a running sandbox. Only the allow list can change without a restart, so it
-//! is no part here.
+//! Which parts of a plan differ from those of a running sandbox. Only the allow list and its limits can change without a
+//! restart, so they are no part here.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::network::limits::NetworkLimits;
 use crate::session::plan::Plan;
 
 /// Keys of a plan that say nothing of their own, or that a running sandbox takes.
@@ -28,6 +29,7 @@ const NAMES: [(&str, &str); 9] = [
 pub fn parts(plan: &Plan) -> BTreeMap<String, String> {
     let mut plan = plan.clone();
     plan.network.allow.clear();
+    plan.network.limits = NetworkLimits::default();
     // All map types in a plan are ordered and all keys are text, so that serialising cannot fail.
     let Ok(Value::Object(fields)) = serde_json::to_value(&plan) else { return BTreeMap::new() };
     let kept = fields.into_iter().filter(|(key, _)| !LEFT_OUT.contains(&key.as_str()));

@@ -20,7 +20,7 @@ use crate::project::manifest::ManifestError;
 use crate::project::{allow_entry, configuration};
 use crate::session::journal::{Journal, Phase, Record};
 use crate::session::launch::event;
-use crate::session::live_policy::{self, Change, LivePolicyError};
+use crate::session::live_policy::{self, LivePolicyError};
 use crate::session::plan::Plan;
 use crate::session::plan_parts;
 
@@ -80,8 +80,8 @@ pub(super) async fn allow(context: &Context, args: &AllowArgs) -> Result<u8, Fai
     let record = current(&journal, &found.record)?;
     let shown = format!("{}:{}", entry.host, entry.port);
     let (changed, entry) = match live_policy::with_allowed(&record.policy, &entry) {
-        Change::Nothing => (false, entry),
-        Change::Changed(policy, entry) => {
+        None => (false, entry),
+        Some((policy, entry)) => {
             check(context, &policy, &shown)?;
             let line = allow_entry::text(&entry);
             note(context, &record, "policy.allowed", &[("host", &shown), ("entry", &line)])?;

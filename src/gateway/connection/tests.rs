@@ -34,6 +34,7 @@ async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
     rule.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
     let shared = Arc::new(Shared {
         policy: watch::Sender::new(Some(Arc::new(Policy { allow: vec![rule.clone()], ..Policy::default() }))),
+        budgets: Budgets::default(),
         denials: Denials::default(),
         reporter: Reporter::start(reported.clone()).unwrap(),
         resolver: TokioResolver::builder_tokio().unwrap().build().unwrap(),
@@ -55,7 +56,8 @@ async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
     });
     let (upstream, count) = Counted::new(TcpStream::connect(address).await.unwrap());
     let host: Host = "listed.example".parse().unwrap();
-    let permit = Permit { host: host.clone(), port, address, rule, count };
+    let slot = shared.budgets.admit(Default::default(), &host).unwrap();
+    let permit = Permit { host: host.clone(), port, address, rule, count, slot };
     let dialled = Dialled { upstream, permit };
     let (mut client, served): (DuplexStream, DuplexStream) = duplex(64 << 10);
     client.write_all(sent).await.unwrap();
