@@ -126,12 +126,16 @@ fn every_hostile_bundle_is_stopped_or_shown_and_leaves_the_repository_alone() {
 fn nothing_runs_on_the_host_but_git_and_its_own_plumbing() {
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("trace");
+    // Where there is more than one git, this run takes the other one.
+    let path = std::env::var_os("PATH").unwrap();
+    let others: Vec<_> = std::env::split_paths(&path).collect();
     let output = Command::new("strace")
         .args(["--follow-forks", "--seccomp-bpf", "--trace=execve,execveat", "--successful-only", "--string-limit=300"])
         .arg("--output")
         .arg(&trace)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "every_hostile_bundle_is_stopped_or_shown_and_leaves_the_repository_alone"])
+        .env("PATH", std::env::join_paths(others.iter().rev()).unwrap())
         .output()
         .expect("strace has to be installed: `make packages`");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

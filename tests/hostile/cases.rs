@@ -460,6 +460,13 @@ fn bundles() -> Vec<Case> {
         }),
         file("a pack with more behind it", |_, whole| [whole, b"more"].concat()),
     ];
+    cases.push(case("bundle: fifty thousand refs", Stopped, |scene| {
+        scene.plant("b.txt", "100644", "two\n");
+        let (head, names) =
+            (scene.head(), (0..50_000).map(|number| format!("refs/heads/b{number}")).collect::<Vec<_>>());
+        let more = names.iter().map(|name| (name.as_str(), head.as_str()));
+        scene.bundle_of(&[("refs/heads/main", head.as_str())].into_iter().chain(more).collect::<Vec<_>>())
+    }));
     cases.push(case("bundle: refs besides the one that was asked for", Lands, |scene| {
         scene.plant("b.txt", "100644", "two\n");
         let head = scene.head();
@@ -530,27 +537,36 @@ fn contents() -> Vec<Case> {
     cases
 }
 
+/// Ten folders in ten folders, ten times: https://kate.io/blog/git-bomb/.
+fn nested(scene: &Scene) -> String {
+    let mut id = scene.blob(b"x");
+    let mut mode = "100644";
+    for _ in 0..10 {
+        let names: Vec<String> = (0..10).map(|number| format!("d{number}")).collect();
+        let entries: Vec<_> = names.iter().map(|name| (mode, name.as_bytes(), id.as_str())).collect();
+        id = scene.tree(&entries);
+        mode = "40000";
+    }
+    id
+}
+
 /// Little to send, much to unpack.
 fn bombs() -> Vec<Case> {
     vec![
         case("bomb: ten thousand million files of one blob", Stopped, |scene| {
-            let mut id = scene.blob(b"x");
-            let mut mode = "100644";
-            for _ in 0..10 {
-                let names: Vec<String> = (0..10).map(|number| format!("d{number}")).collect();
-                let entries: Vec<_> = names.iter().map(|name| (mode, name.as_bytes(), id.as_str())).collect();
-                id = scene.tree(&entries);
-                mode = "40000";
-            }
-            scene.commit(&id);
+            scene.commit(&nested(scene));
+            scene.bundle()
+        }),
+        case("bomb: the same, taken away again", Stopped, |scene| {
+            let tree = scene.id("main^{tree}");
+            scene.commit(&nested(scene));
+            scene.commit(&tree);
             scene.bundle()
         }),
         case("bomb: folders five thousand deep", Stopped, |scene| {
             let mut id = scene.blob(b"x");
             let mut mode = "100644";
-            let mut chain = Vec::new();
             for _ in 0..5000 {
-                chain.push(id.clone());
                 id = scene.tree(&[(mode, b"d", &id)]);
                 mode = "40000";
             }
