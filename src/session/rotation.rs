@@ -59,7 +59,7 @@ impl RotateError {
     }
 }
 
-/// What [`rotate_forever`] is told while it runs.
+/// What [`rotate_until_the_end`] is told while it runs.
 pub(super) struct Steering {
     /// Credentials to issue anew at the next look.
     again: RefCell<BTreeSet<CredentialName>>,
