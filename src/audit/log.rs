@@ -223,6 +223,16 @@ impl AuditLog {
         })
     }
 
+    /// Gives every record behind a place in the file to `visit`, and the place behind the last of them. A place is 0 or
+    /// what this gave before.
+    pub fn records_from(&self, place: u64, mut visit: impl FnMut(Record)) -> Result<u64, AuditError> {
+        let _lock = self.locked()?;
+        self.walk_from(place, |_, record| {
+            visit(record);
+            Ok(())
+        })
+    }
+
     /// Every event, oldest first, without checking the chain.
     pub fn events(&self) -> Result<Vec<AuditEvent>, AuditError> {
         let mut events = Vec::new();
@@ -230,11 +240,20 @@ impl AuditLog {
         Ok(events)
     }
 
-    fn walk(&self, mut visit: impl FnMut(u64, Record) -> Result<(), AuditError>) -> Result<(), AuditError> {
-        let file = match File::open(&self.log) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+    fn walk(&self, visit: impl FnMut(u64, Record) -> Result<(), AuditError>) -> Result<(), AuditError> {
+        self.walk_from(0, visit).map(|_| ())
+    }
+
+    fn walk_from(
+        &self,
+        mut place: u64,
+        mut visit: impl FnMut(u64, Record) -> Result<(), AuditError>,
+    ) -> Result<u64, AuditError> {
+        let mut file = match File::open(&self.log) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
             other => other.map_err(self.at(&self.log))?,
         };
+        file.seek(SeekFrom::Start(place)).map_err(self.at(&self.log))?;
         let mut reader = BufReader::new(file);
         for line in 1.. {
             let malformed = || AuditError::Broken(Broken::Malformed { line });
@@ -243,6 +262,7 @@ impl AuditLog {
             if bounded.read_until(b'\n', &mut bytes).map_err(self.at(&self.log))? == 0 {
                 break;
             }
+            let length = bytes.len() as u64;
             if bytes.pop() != Some(b'\n') {
                 return Err(malformed());
             }
@@ -252,8 +272,9 @@ impl AuditLog {
                 return Err(malformed());
             }
             visit(line, record)?;
+            place += length;
         }
-        Ok(())
+        Ok(place)
     }
 
     /// The last record's head, after a line that a crash left unfinished was taken off.

@@ -52,6 +52,38 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ("ps", &[("ps", "every sandbox of this machine"), ("ps --format json", "for scripts")]),
     ("status", &[("status", "exit code 1 when it is down"), ("status payments --name try-2", "of another one")]),
     (
+        "network",
+        &[
+            ("network ls payments", "what it may reach, and what went through"),
+            ("network log payments --follow --denied", "see what it asks for in vain"),
+            ("network allow payments docs.rs", "let it reach one more host"),
+        ],
+    ),
+    (
+        "network ls",
+        &[("network ls", "of the sandbox of this folder"), ("network ls payments --format json", "for scripts")],
+    ),
+    (
+        "network log",
+        &[
+            ("network log payments", "every decision of the session"),
+            ("network log payments --follow", "and those that are still to come"),
+            ("network log payments --denied", "only what was denied"),
+        ],
+    ),
+    (
+        "network allow",
+        &[
+            ("network allow payments docs.rs", "the whole host, on port 443"),
+            ("network allow payments api.github.com GET /repos/acme/**", "some requests alone"),
+            ("network allow . db.internal:5432 --allow-private 10.20.0.0/16", "a private host"),
+        ],
+    ),
+    (
+        "network deny",
+        &[("network deny payments docs.rs", "on every port"), ("network deny payments docs.rs:80", "on this one")],
+    ),
+    (
         "logs",
         &[
             ("logs", "all that the main command printed"),

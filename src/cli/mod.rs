@@ -46,6 +46,8 @@ enum Verb {
     Ps(commands::ps::Args),
     /// Show how one sandbox is
     Status(commands::ps::StatusArgs),
+    /// See and change what a running sandbox may reach
+    Network(commands::network::Arguments),
     /// Show what the sandbox's main command printed
     Logs(commands::logs::Args),
     /// Show what the agent changed since the base
@@ -213,6 +215,7 @@ fn block_on(context: &Context, verb: Verb) -> Result<u8, Failure> {
             Verb::Shell(args) => commands::exec::shell(context, &args).await,
             Verb::Ps(args) => commands::ps::run(context, &args).await,
             Verb::Status(args) => commands::ps::status(context, &args).await,
+            Verb::Network(args) => commands::network::run(context, args).await,
             Verb::Logs(args) => commands::logs::run(context, &args).await,
             Verb::Diff(args) => commands::sandbox_exchange::diff(context, &args).await,
             Verb::Pull(args) => commands::sandbox_exchange::pull(context, &args).await,

@@ -334,6 +334,14 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "name-taken",
         "The engine already has a container or volume of the name that the sandbox needs, and it is not this sandbox's. `sandbox gc` removes what a crash left; what is not ours is never touched.",
     ),
+    (
+        "network-entry",
+        "A running sandbox is allowed what a manifest could allow it, and no more: the entry was judged as if sandbox.yaml had it, beside the others that are in force, and under your own config.yaml. The causes above say what is against it.",
+    ),
+    (
+        "network-restart",
+        "Requests to a host with `rules` are read by the gateway, whose certificate the programs in the sandbox have to trust. They are told so when the sandbox starts, and this one was started without any such host. Write the rule into sandbox.yaml and start it again, or allow the whole host.",
+    ),
     ("no-commit", "The repository has no commit yet, so that there is nothing to clone. Commit something first."),
     (
         "no-repository",
@@ -361,7 +369,7 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "plan-changed",
-        "A sandbox of this project runs from another plan: the manifest, the image or the options changed since. Joining it would not give what was asked for. End it with `sandbox down`, or start a second one with `--name`.",
+        "A sandbox of this project runs from another plan: the manifest, the image or the options changed since. A changed `network.allow` alone is taken without a restart; the cause above names what is not. Joining it would not give what was asked for. End it with `sandbox down`, or start a second one with `--name`.",
     ),
     (
         "profile",

@@ -57,6 +57,19 @@ pub fn describe(plan: &Plan) -> String {
             row("", format!("  {request}"));
         }
     }
+    let limits = &plan.network.limits;
+    row(
+        "",
+        format!(
+            "at most {} to each host and {} in a request, {} connections to each, {} names, {} idle, {} in all",
+            show_size(limits.upload),
+            show_size(limits.request_body),
+            limits.connections,
+            limits.names,
+            show_duration(limits.idle()),
+            show_duration(limits.total())
+        ),
+    );
     if let Some(authorities) = &plan.network.authorities {
         let count = authorities.matches("-----BEGIN CERTIFICATE-----").count();
         row("", format!("{count} certificate authorities of your configuration are trusted beside the web's"));

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::commands::connect::connect;
+use crate::commands::denied::{DeniedRow, denied};
 use crate::commands::load::{Target, machine_key};
 use crate::commands::printer::sanitise;
 use crate::commands::{Context, Failure, sandbox};
 use crate::project::{ProjectName, SandboxName};
 use crate::session::identity::Role;
-use crate::session::launch::probe_host;
 use crate::session::reconcile::{Condition, SandboxState, reconcile_all};
 
 /// Arguments of `ps`.
@@ -159,21 +159,6 @@ struct CredentialRow {
     expires_at: Option<Timestamp>,
 }
 
-/// Rows of what was denied; an agent can ask for any number of names.
-const DENIED_LIMIT: usize = 50;
-
-#[derive(Debug, Serialize)]
-struct DeniedRow {
-    host: String,
-    port: String,
-    /// Method and path, where the host is allowed and the request is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request: Option<String>,
-    count: u64,
-    /// What to write to allow it.
-    remedy: String,
-}
-
 /// Reports how one sandbox is. Exit code 0 when it runs, 1 when not.
 ///
 /// # Errors
@@ -222,39 +207,6 @@ pub async fn status(context: &Context, args: &StatusArgs) -> Result<u8, Failure>
     Ok(u8::from(found.state.condition != Condition::Running))
 }
 
-/// Counts the denials of a session by host and port.
-fn denied(context: &Context, session: &str) -> Result<Vec<DeniedRow>, Failure> {
-    let audit = crate::audit::AuditLog::open(&context.folders.state)?;
-    let mut counts = std::collections::BTreeMap::new();
-    for event in audit.events()? {
-        if event.session.as_deref() != Some(session) {
-            continue;
-        }
-        let fact = |name: &str| event.facts.get(name).cloned().unwrap_or_default();
-        let (host, port) = (fact("host"), fact("port"));
-        let (request, remedy) = match (event.action.as_str(), fact("reason").as_str()) {
-            // The probe asks for a name that nobody lists.
-            ("network.denied", "unlisted") if host == probe_host(session) => continue,
-            ("network.denied", "unlisted") if port == "443" => (None, format!("add `- {host}` to network.allow")),
-            ("network.denied", "unlisted") => {
-                (None, format!("add `- {{ host: {host}, port: {port} }}` to network.allow"))
-            }
-            ("network.denied", "address") => {
-                (None, "its address is a private one; name its network with `allow_private`".to_owned())
-            }
-            ("request.denied", "rule") => {
-                let request = format!("{} {}", fact("method"), fact("path"));
-                (Some(request), "add a rule for it".to_owned())
-            }
-            // Other reasons, such as a host that does not answer, are not for the manifest to mend.
-            _ => continue,
-        };
-        *counts.entry((host, port, request, remedy)).or_insert(0) += 1;
-    }
-    let rows = counts.into_iter().take(DENIED_LIMIT);
-    Ok(rows.map(|((host, port, request, remedy), count)| DeniedRow { host, port, request, count, remedy }).collect())
-}
-
 fn describe(status: &Status) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
@@ -285,7 +237,9 @@ fn describe(status: &Status) -> String {
     for denied in &status.denied {
         let request = denied.request.as_ref().map(|request| format!(" {request}")).unwrap_or_default();
         let times = if denied.count == 1 { "once".to_owned() } else { format!("{} times", denied.count) };
-        row("denied", format!("{}:{}{request} {times}; to allow it: {}", denied.host, denied.port, denied.remedy));
+        let remedy = denied.remedy.as_ref().map(|remedy| format!("; to allow it: {remedy}")).unwrap_or_default();
+        let port = if denied.port.is_empty() { String::new() } else { format!(":{}", denied.port) };
+        row("denied", format!("{}{port}{request} {times}, last {}{remedy}", denied.host, ago(denied.last)));
     }
     if status.out_of_memory {
         row("memory", "the agent was killed because it used more than `resources.memory`".to_owned());

@@ -82,13 +82,17 @@ pub fn refuse_foreign(state: &SandboxState) -> Result<(), Failure> {
     Err(Failure::new("sandbox-foreign", &error, next))
 }
 
-/// The failure for a sandbox that runs from another plan.
-pub fn other_plan(record: &Record) -> Failure {
+/// The failure for a sandbox that runs from another plan, of which these parts need a restart.
+pub fn other_plan(record: &Record, differences: &[&str]) -> Failure {
     let next = format!(
         "pull what is there and run `sandbox down {0}`, then `sandbox up {0}`; or use `--name` for a second sandbox",
         record.id.project
     );
-    Failure::new("plan-changed", &Refusal::OtherPlan(record.id.to_string()), next)
+    let mut failure = Failure::new("plan-changed", &Refusal::OtherPlan(record.id.to_string()), next);
+    if !differences.is_empty() {
+        failure.why.push(format!("what changed and needs a restart: {}", differences.join(", ")));
+    }
+    failure
 }
 
 /// The failure for an interrupted launch.

@@ -15,7 +15,7 @@ use crate::commands::progress::Progress;
 use crate::commands::sandbox::{self, Sandbox, remove_containers};
 use crate::commands::supervise::Request;
 use crate::commands::supervisor::Supervisor;
-use crate::commands::{Context, Failure, cut_off, init, trust};
+use crate::commands::{Context, Failure, cut_off, init, network, trust};
 use crate::engine::Engine;
 use crate::image::reference::ImageChoice;
 use crate::image::{self, ImageContext};
@@ -200,9 +200,10 @@ async fn start(
             continue;
         }
         if record.plan_hash != loaded.plan.plan_hash {
-            return Err(sandbox::other_plan(record));
+            network::apply(context, engine, journal, record, &loaded.plan).await?;
         }
-        return join(context, args, loaded, engine, &found, record.clone(), sessions, lock).await;
+        let record = journal.read()?.unwrap_or_else(|| record.clone());
+        return join(context, args, loaded, engine, &found, record, sessions, lock).await;
     };
     let source = source::inspect(&loaded.manifest.workspace.source, &loaded.manifest.workspace)?;
     let kept = clear(context, args, engine, journal, &found, &source).await?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt};
 
 use crate::network::name::HostPattern;
+use crate::network::policy::DenyRule;
 
 /// Where the socket is in both containers.
 pub const SOCKET: &str = "/run/channel/gateway.sock";
@@ -41,6 +42,9 @@ pub enum Header {
 pub struct Listing {
     /// The destinations, without those that are addresses.
     pub names: Vec<ListedName>,
+    /// What is denied of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<DenyRule>,
 }
 
 /// One name of a [`Listing`].

@@ -2,7 +2,6 @@
 //!
 //! One decision is reported for each connection. An allowed one is reported before any byte of the client goes on.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,20 +11,22 @@ use http::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::gateway::authority::Authority;
 use crate::gateway::broker::Broker;
+use crate::gateway::budget::{Budgets, Exceeded};
 use crate::gateway::channel::{Header, ListedName, Listing, read_header, to_line};
+use crate::gateway::denials::Denials;
 use crate::gateway::destination::{DialError, authorise, dial, resolve};
 use crate::gateway::forward::{HeadError, forward, read_head, refuse};
 use crate::gateway::hello::opens_tls;
 use crate::gateway::inspect::{self, Inspected};
+use crate::gateway::permit::{CurrentPolicy, Permit};
 use crate::gateway::protocol::{Closed, Decision, Event};
 use crate::gateway::report::{Reporter, visible};
 use crate::gateway::request::Target;
-use crate::gateway::stream::{Count, Counted, Rewound};
+use crate::gateway::stream::{Counted, Rewound};
 use crate::gateway::tunnel::{self, OpeningError};
 use crate::network::name::{Host, HostPattern};
 use crate::network::policy::Policy;
@@ -40,7 +41,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Shared {
     /// The policy, none before the launcher's first.
-    pub policy: watch::Sender<Option<Arc<Policy>>>,
+    pub policy: CurrentPolicy,
+    /// What each host got.
+    pub budgets: Budgets,
+    /// What was denied.
+    pub denials: Denials,
     /// The way to the launcher.
     pub reporter: Reporter,
     /// Resolves allowed names.
@@ -65,11 +70,7 @@ struct Asked {
 /// A connection to an allowed destination that was dialled, and not yet reported.
 struct Dialled {
     upstream: Counted<TcpStream>,
-    count: Count,
-    address: SocketAddr,
-    rule: Option<String>,
-    /// Whether the rule is about methods and paths too, so that every request has to be read.
-    inspected: bool,
+    permit: Permit,
 }
 
 /// Serves one connection of the relay.
@@ -102,9 +103,12 @@ async fn push_listings(shared: &Shared, mut relay: UnixStream) {
 }
 
 fn listing(policy: Option<&Policy>) -> Listing {
-    let rules = policy.map(|policy| policy.allow.as_slice()).unwrap_or_default();
-    let named = rules.iter().filter(|rule| !matches!(rule.host, HostPattern::Address(_)));
-    Listing { names: named.map(|rule| ListedName { host: rule.host.clone(), port: rule.port }).collect() }
+    let Some(policy) = policy else { return Listing::default() };
+    let named = policy.allow.iter().filter(|rule| !matches!(rule.host, HostPattern::Address(_)));
+    Listing {
+        names: named.map(|rule| ListedName { host: rule.host.clone(), port: rule.port }).collect(),
+        denied: policy.denied.clone(),
+    }
 }
 
 /// An agent's program that knows of the proxy.
@@ -161,10 +165,13 @@ async fn open(shared: &Shared, host: &Host, port: u16) -> Result<Dialled, DialEr
     // The policy of this moment decides; a change while dialling is noticed when the connection is served.
     let policy = shared.policy.borrow().clone();
     let rule = authorise(policy.as_deref(), host, port)?;
+    let limits = policy.as_ref().map(|policy| policy.limits).unwrap_or_default();
+    let slot = shared.budgets.admit(limits, host)?;
     let addresses = resolve(&shared.resolver, rule, host).await?;
     let (stream, address) = dial(&addresses, port).await?;
-    let (upstream, count) = Counted::new(stream);
-    Ok(Dialled { upstream, count, address, rule: rule.origin.clone(), inspected: rule.is_inspected() })
+    let (upstream, count) = Counted::within(stream, slot.clone());
+    let permit = Permit { host: host.clone(), port, address, rule: rule.clone(), count, slot };
+    Ok(Dialled { upstream, permit })
 }
 
 async fn open_or_refuse(
@@ -187,6 +194,12 @@ async fn open_or_refuse(
             StatusCode::FORBIDDEN,
             "ask the developer to add the address to allow_private of this host in network.allow in sandbox.yaml",
         ),
+        DialError::Limit(Exceeded::Upload) => {
+            (StatusCode::FORBIDDEN, "ask the developer to raise it in sandbox.yaml, if so much is meant to go there")
+        }
+        DialError::Limit(_) => {
+            (StatusCode::TOO_MANY_REQUESTS, "close connections, or ask the developer to raise it in sandbox.yaml")
+        }
         DialError::Unlisted => (StatusCode::FORBIDDEN, "ask the developer to add it to network.allow in sandbox.yaml"),
         DialError::Resolve(_) | DialError::NoAddress | DialError::Connect(..) => {
             (StatusCode::BAD_GATEWAY, "the host is allowed; try again later")
@@ -208,7 +221,7 @@ async fn tunnelled<C>(shared: &Arc<Shared>, asked: Asked, mut client: C, host: &
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    if dialled.inspected {
+    if dialled.permit.rule.is_inspected() {
         return inspect_connection(shared, &asked, client, host, port, dialled).await;
     }
     if port == 80 {
@@ -218,14 +231,15 @@ where
         if !shared.allow(&asked, &dialled).await {
             return;
         }
-        let (count, upstream) = (dialled.count.clone(), dialled.upstream);
-        let moved = while_allowed(shared, host, port, tunnel::relay_concurrently(client, upstream, host, port)).await;
+        let Dialled { upstream, permit } = dialled;
+        let moving = tunnel::relay_concurrently(client, upstream, host, port);
+        let moved = permit.hold(&shared.policy, moving).await;
         if let Some(Err(error)) = moved
             && !matches!(error, OpeningError::Read(_))
         {
             shared.deny(&asked, "sni", with_sources(&error)).await;
         }
-        return shared.closed(&asked, &count).await;
+        return shared.closed(&asked, &permit).await;
     }
     let opening = match tunnel::read_opening(&mut client, host, port).await {
         Ok(opening) => opening,
@@ -239,9 +253,9 @@ where
     }
     if !opening.is_empty() {
         let moving = tunnel::relay(&mut client, &mut dialled.upstream, &opening);
-        while_allowed(shared, host, port, moving).await;
+        dialled.permit.hold(&shared.policy, moving).await;
     }
-    shared.closed(&asked, &dialled.count).await;
+    shared.closed(&asked, &dialled.permit).await;
 }
 
 /// A connection to a host whose rules are about methods and paths: TLS is terminated, and plain HTTP obeys the same rules.
@@ -274,15 +288,16 @@ async fn inspect_connection<C>(
     if !shared.allow(asked, &dialled).await {
         return;
     }
-    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: true };
-    let count = dialled.count.clone();
-    let serving = inspect::serve_tls(shared, inspected, name, opening, client, dialled.upstream);
-    if let Some(Err(error)) = while_allowed(shared, host, port, serving).await
+    let slot = dialled.permit.slot.clone();
+    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: true, slot };
+    let Dialled { upstream, permit } = dialled;
+    let serving = inspect::serve_tls(shared, inspected, name, opening, client, upstream);
+    if let Some(Err(error)) = permit.hold(&shared.policy, serving).await
         && !matches!(error, inspect::InspectError::Http(_))
     {
         shared.deny(asked, "tls", with_sources(&error)).await;
     }
-    shared.closed(asked, &count).await;
+    shared.closed(asked, &permit).await;
 }
 
 /// Plain HTTP on a connection to port 80: the request must be for the host that was allowed.
@@ -305,7 +320,7 @@ where
         // A client that connects and says nothing (a probe, a pool) was allowed to.
         Ok(Err(HeadError::Ended)) | Err(_) if bytes.is_empty() => {
             if shared.allow(asked, &dialled).await {
-                shared.closed(asked, &dialled.count).await;
+                shared.closed(asked, &dialled.permit).await;
             }
             return;
         }
@@ -323,32 +338,15 @@ where
     if !shared.allow(asked, &dialled).await {
         return;
     }
-    let count = dialled.count.clone();
-    if dialled.inspected {
-        let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false };
-        while_allowed(shared, host, port, inspect::serve1(shared, inspected, client, dialled.upstream)).await;
-        return shared.closed(asked, &count).await;
+    let Dialled { upstream, permit } = dialled;
+    if permit.rule.is_inspected() {
+        let slot = permit.slot.clone();
+        let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false, slot };
+        permit.hold(&shared.policy, inspect::serve1(shared, inspected, client, upstream)).await;
+    } else {
+        permit.hold(&shared.policy, forward(client, upstream, host, port, &permit.slot)).await;
     }
-    while_allowed(shared, host, port, forward(client, dialled.upstream, host, port)).await;
-    shared.closed(asked, &count).await;
-}
-
-/// Runs the work until a new policy no longer covers the destination. `None` means that it was cut off.
-async fn while_allowed<T>(shared: &Shared, host: &Host, port: u16, work: impl Future<Output = T>) -> Option<T> {
-    let mut policy = shared.policy.subscribe();
-    let withdrawn = async {
-        loop {
-            let covered =
-                policy.borrow_and_update().as_ref().is_some_and(|policy| policy.find_host(host, port).is_some());
-            if !covered || policy.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        done = work => Some(done),
-        () = withdrawn => None,
-    }
+    shared.closed(asked, &permit).await;
 }
 
 impl Shared {
@@ -359,8 +357,8 @@ impl Shared {
     async fn allow(&self, asked: &Asked, dialled: &Dialled) -> bool {
         let decision = Decision {
             allowed: true,
-            address: Some(dialled.address.ip().to_string()),
-            rule: dialled.rule.clone(),
+            address: Some(dialled.permit.address.ip().to_string()),
+            rule: dialled.permit.rule.origin.clone(),
             ..decision(asked, "listed")
         };
         self.reporter.send(Event::Decision(decision)).await
@@ -368,10 +366,17 @@ impl Shared {
 
     async fn deny(&self, asked: &Asked, reason: &str, detail: String) -> bool {
         let decision = Decision { detail: Some(visible(&detail)), ..decision(asked, reason) };
-        self.reporter.send(Event::Decision(decision)).await
+        match self.denials.take(decision) {
+            Some(decision) => self.reporter.send(Event::Decision(decision)).await,
+            None => true,
+        }
     }
 
-    async fn closed(&self, asked: &Asked, count: &Count) {
+    async fn closed(&self, asked: &Asked, permit: &Permit) {
+        if let Some(limit) = permit.slot.ended() {
+            self.deny(asked, "limit", limit.to_string()).await;
+        }
+        let count = &permit.count;
         let closed = Closed { connection: asked.number, sent: count.written(), received: count.read() };
         self.reporter.send(Event::Closed(closed)).await;
     }
@@ -389,6 +394,7 @@ fn decision(asked: &Asked, reason: &str) -> Decision {
         address: None,
         rule: None,
         detail: None,
+        count: None,
     }
 }
 

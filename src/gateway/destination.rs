@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::gateway::budget::Exceeded;
 use crate::network::address::{SpecialUse, special_use};
 use crate::network::name::{Host, HostName};
 use crate::network::policy::{AllowRule, Policy};
@@ -32,6 +33,9 @@ pub enum DialError {
     /// No rule covers the destination.
     #[error("host not allowed")]
     Unlisted,
+    /// A limit of the manifest is reached.
+    #[error(transparent)]
+    Limit(#[from] Exceeded),
     /// The name has no address, or resolving failed.
     #[error("the name cannot be resolved")]
     Resolve(#[source] Box<hickory_resolver::net::NetError>),
@@ -57,6 +61,7 @@ impl DialError {
         match self {
             Self::NoPolicy => "no_policy",
             Self::Unlisted => "unlisted",
+            Self::Limit(_) => "limit",
             Self::Resolve(_) | Self::NoAddress => "resolve",
             Self::Address { .. } => "address",
             Self::Connect(..) => "connect",
@@ -65,7 +70,7 @@ impl DialError {
 
     /// Whether the policy says no, rather than the network.
     pub fn is_denial(&self) -> bool {
-        matches!(self, Self::NoPolicy | Self::Unlisted | Self::Address { .. })
+        matches!(self, Self::NoPolicy | Self::Unlisted | Self::Limit(_) | Self::Address { .. })
     }
 }
 
@@ -166,14 +171,7 @@ mod tests {
 
     fn rule(host: &str, allow_private: &[&str]) -> AllowRule {
         let allow_private = allow_private.iter().map(|network| network.parse().unwrap()).collect();
-        AllowRule {
-            host: host.parse().unwrap(),
-            port: 443,
-            allow_private,
-            rules: Vec::new(),
-            broker: None,
-            origin: None,
-        }
+        AllowRule { allow_private, ..AllowRule::new(host.parse().unwrap(), 443) }
     }
 
     fn addresses(texts: &[&str]) -> Vec<IpAddr> {

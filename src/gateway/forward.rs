@@ -9,13 +9,14 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
-use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use http_body_util::{Either, Full, Limited};
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::gateway::budget::{Exceeded, Slot};
 use crate::gateway::request::{HEAD_LIMIT, RequestError, RequestHead, parse_request_head};
 use crate::network::name::Host;
 
@@ -50,7 +51,7 @@ pub async fn read_head<C: AsyncRead + Unpin>(client: &mut C, bytes: &mut Vec<u8>
 }
 
 /// Serves the one request on `client` (whose head was put back before it) from `upstream`.
-pub async fn forward<C, U>(client: C, upstream: U, host: &Host, port: u16) -> hyper::Result<()>
+pub async fn forward<C, U>(client: C, upstream: U, host: &Host, port: u16, slot: &Slot) -> hyper::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -59,7 +60,7 @@ where
     let sender = Mutex::new(Some(sender));
     let service = service_fn(|request: Request<Incoming>| {
         let sender = sender.lock().ok().and_then(|mut sender| sender.take());
-        async move { Ok::<_, Infallible>(exchange(sender, request, host, port).await) }
+        async move { Ok::<_, Infallible>(exchange(sender, request, host, port, slot).await) }
     });
     let serve = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
@@ -75,15 +76,27 @@ where
 
 type Answer = Response<Either<Incoming, Full<Bytes>>>;
 
-async fn exchange(sender: Option<SendRequest<Incoming>>, request: Request<Incoming>, host: &Host, port: u16) -> Answer {
+async fn exchange(
+    sender: Option<SendRequest<Limited<Incoming>>>,
+    request: Request<Incoming>,
+    host: &Host,
+    port: u16,
+    slot: &Slot,
+) -> Answer {
+    if let Err(limit) = slot.request(request.body().size_hint().exact()) {
+        slot.end(limit);
+        return said(StatusCode::FORBIDDEN, &limit.to_string());
+    }
     let (Some(mut sender), Some(request)) = (sender, rebuild(request, host, port)) else {
         return failed("the request cannot be passed on");
     };
-    match sender.send_request(request).await {
+    let most = usize::try_from(slot.limits.request_body).unwrap_or(usize::MAX);
+    match sender.send_request(request.map(|body| Limited::new(body, most))).await {
         Ok(mut response) => {
             strip(response.headers_mut());
             response.map(Either::Left)
         }
+        Err(_) if !slot.has_room() => said(StatusCode::FORBIDDEN, &Exceeded::Upload.to_string()),
         Err(_) => failed("the server ended the connection without an answer"),
     }
 }
@@ -122,9 +135,13 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 }
 
 fn failed(reason: &str) -> Answer {
+    said(StatusCode::BAD_GATEWAY, reason)
+}
+
+fn said(status: StatusCode, reason: &str) -> Answer {
     let body = serde_json::json!({ "error": reason }).to_string();
     let mut response = Response::new(Either::Right(Full::new(Bytes::from(body))));
-    *response.status_mut() = StatusCode::BAD_GATEWAY;
+    *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use http_body_util::{Either, Full, Limited};
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::{http1 as client1, http2 as client2};
 use hyper::server::conn::{http1 as server1, http2 as server2};
 use hyper::service::service_fn;
@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::gateway::authority::AuthorityError;
+use crate::gateway::budget::Slot;
 use crate::gateway::connection::Shared;
 use crate::gateway::forward::strip;
 use crate::gateway::hello::offered_protocols;
@@ -82,14 +83,16 @@ pub struct Inspected {
     pub port: u16,
     /// Whether TLS carries it.
     pub tls: bool,
+    /// The connection's place in the budget of its host.
+    pub slot: Arc<Slot>,
 }
 
 type Answer = Response<Either<Incoming, Full<Bytes>>>;
 
 #[derive(Clone)]
 enum Upstream {
-    Http1(Arc<tokio::sync::Mutex<client1::SendRequest<Incoming>>>),
-    Http2(client2::SendRequest<Incoming>),
+    Http1(Arc<tokio::sync::Mutex<client1::SendRequest<Limited<Incoming>>>>),
+    Http2(client2::SendRequest<Limited<Incoming>>),
 }
 
 /// The two sides of a connection that stopped being HTTP.
@@ -265,7 +268,10 @@ async fn answer(
         return Err(io::ErrorKind::BrokenPipe.into());
     }
     let request = match judged {
-        Ok((request, _)) => request,
+        Ok((request, _)) => {
+            let most = usize::try_from(inspected.slot.limits.request_body).unwrap_or(usize::MAX);
+            request.map(|body| Limited::new(body, most))
+        }
         Err(refusal) => return Ok(refused(&refusal)),
     };
     let sent = match upstream {
@@ -331,6 +337,12 @@ fn judge(
     if size > HEAD_LIMIT {
         return Err(bad("request", format!("the header fields have more than {HEAD_LIMIT} bytes")));
     }
+    inspected.slot.request(request.body().size_hint().exact()).map_err(|limit| Refusal {
+        status: StatusCode::FORBIDDEN,
+        reason: "limit",
+        detail: limit.to_string(),
+        next: "ask the developer to raise it in sandbox.yaml, if so much is meant to go there".to_owned(),
+    })?;
     check_names(inspected, request).map_err(|detail| bad("host", detail.to_owned()))?;
     if request.method() == Method::CONNECT {
         return Err(bad("request", "a tunnel inside a tunnel".to_owned()));

@@ -8,7 +8,8 @@ use std::net::Ipv4Addr;
 
 use crate::gateway::channel::{ListedName, Listing};
 use crate::gateway::dns::Found;
-use crate::network::name::{HostName, HostPattern};
+use crate::network::name::{Host, HostName, HostPattern};
+use crate::network::policy::DenyRule;
 
 /// How many names can have an address, over the whole life of a relay. There is no eviction: the next one is refused.
 pub const NAME_LIMIT: usize = 4096;
@@ -19,17 +20,19 @@ pub struct NameTable {
     base: Ipv4Addr,
     addresses: HashMap<HostName, Ipv4Addr>,
     listing: Vec<ListedName>,
+    denied: Vec<DenyRule>,
 }
 
 impl NameTable {
     /// An empty table that hands out the addresses after `base`.
     pub fn new(base: Ipv4Addr) -> Self {
-        Self { base, addresses: HashMap::new(), listing: Vec::new() }
+        Self { base, addresses: HashMap::new(), listing: Vec::new(), denied: Vec::new() }
     }
 
     /// Takes the next listing, and gives every exact name in it an address.
     pub fn replace(&mut self, listing: Listing) {
         self.listing = listing.names;
+        self.denied = listing.denied;
         let exact: Vec<HostName> = self
             .listing
             .iter()
@@ -45,7 +48,7 @@ impl NameTable {
 
     /// The address of a name, which a name below a wildcard gets when it is first asked for.
     pub fn find(&mut self, name: &HostName) -> Found {
-        if !self.listing.iter().any(|listed| listed.host.matches(name)) {
+        if self.ports(name).is_empty() {
             return Found::Unlisted;
         }
         match self.allot(name) {
@@ -54,9 +57,11 @@ impl NameTable {
         }
     }
 
-    /// The ports that are listed for a name.
+    /// The ports that are listed for a name, and not denied.
     pub fn ports(&self, name: &HostName) -> BTreeSet<u16> {
-        self.listing.iter().filter(|listed| listed.host.matches(name)).map(|listed| listed.port).collect()
+        let host = Host::Name(name.clone());
+        let listed = self.listing.iter().filter(|listed| listed.host.matches(name)).map(|listed| listed.port);
+        listed.filter(|port| !self.denied.iter().any(|rule| rule.covers(&host, *port))).collect()
     }
 
     /// Every socket that must be listened on now, and the name it stands for.
@@ -90,7 +95,7 @@ mod tests {
 
     fn listing(names: &[(&str, u16)]) -> Listing {
         let names = names.iter().map(|(host, port)| ListedName { host: host.parse().unwrap(), port: *port }).collect();
-        Listing { names }
+        Listing { names, denied: Vec::new() }
     }
 
     fn name(text: &str) -> HostName {
@@ -122,6 +127,21 @@ mod tests {
         assert!(!table.sockets().values().any(|listed| listed == &name("a.example")));
         table.replace(listing(&[("b.example", 443), ("a.example", 443)]));
         assert_eq!(table.find(&name("a.example")), before);
+    }
+
+    #[test]
+    fn a_denied_name_is_unlisted_also_below_a_wildcard() {
+        let mut table = NameTable::new(Ipv4Addr::new(127, 100, 0, 0));
+        let denied = |host: &str, port| DenyRule { host: host.parse().unwrap(), port };
+        let names = listing(&[("*.many.example", 443), ("*.many.example", 22), ("a.example", 443)]).names;
+        let denied =
+            vec![denied("x.many.example", None), denied("y.many.example", Some(22)), denied("a.example", None)];
+        table.replace(Listing { names, denied });
+        assert_eq!(table.find(&name("x.many.example")), Found::Unlisted);
+        assert_eq!(table.find(&name("a.example")), Found::Unlisted);
+        assert!(matches!(table.find(&name("y.many.example")), Found::Address(_)));
+        assert_eq!(table.ports(&name("y.many.example")), BTreeSet::from([443]));
+        assert!(table.sockets().values().all(|listed| listed == &name("y.many.example")));
     }
 
     #[test]

@@ -25,8 +25,10 @@ use zeroize::Zeroizing;
 
 use crate::gateway::authority::{Authority, AuthorityError};
 use crate::gateway::broker::Broker;
+use crate::gateway::budget::Budgets;
 use crate::gateway::channel::{CONNECTION_LIMIT, LineError, read_line};
 use crate::gateway::connection::{Shared, serve};
+use crate::gateway::denials::Denials;
 use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT};
 use crate::gateway::reads::ReadWatch;
 use crate::gateway::report::Reporter;
@@ -131,6 +133,8 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
         .map_err(|source| GatewayError::Socket { path: options.socket.clone(), source })?;
     let shared = Arc::new(Shared {
         policy: watch::Sender::new(None),
+        budgets: Budgets::default(),
+        denials: Denials::default(),
         reporter: reporter.clone(),
         resolver,
         broker: Broker::default(),
@@ -141,6 +145,8 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
     tokio::select! {
         () = take_connections(&shared, &listener, options.relay_uid) => Ok(()),
         () = take_commands(&shared, folder, &reads, tokio::io::stdin()) => Ok(()),
+        // Without a way to report nothing is decided any more.
+        () = shared.denials.report(&reporter) => Ok(()),
         result = reads.report(&reporter) => result.map_err(GatewayError::Runtime),
         result = ended() => result.map_err(GatewayError::Runtime),
     }

@@ -121,6 +121,9 @@ pub struct Decision {
     /// More for people.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
+    /// How many such decisions this one stands for, when it is more than itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub count: Option<u64>,
 }
 
 /// One decision on a request. It has no query, no header and no body.

@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::gateway::budget::Slot;
+
 /// Bytes that passed a [`Counted`] stream.
 #[derive(Debug, Clone, Default)]
 pub struct Count {
@@ -32,13 +34,34 @@ impl Count {
 pub struct Counted<S> {
     inner: S,
     count: Count,
+    slot: Option<Arc<Slot>>,
 }
 
 impl<S> Counted<S> {
     /// Counts what passes the stream from now on. The counter outlives the stream.
     pub fn new(inner: S) -> (Self, Count) {
         let count = Count::default();
-        (Self { inner, count: count.clone() }, count)
+        (Self { inner, count: count.clone(), slot: None }, count)
+    }
+
+    /// The same, and what is written counts for a budget: when that is used up, writing fails.
+    pub fn within(inner: S, slot: Arc<Slot>) -> (Self, Count) {
+        let (counted, count) = Self::new(inner);
+        (Self { slot: Some(slot), ..counted }, count)
+    }
+
+    fn has_room(&self) -> io::Result<()> {
+        match &self.slot {
+            Some(slot) if !slot.has_room() => Err(io::ErrorKind::QuotaExceeded.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn written(&self, bytes: usize) {
+        self.count.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(slot) = &self.slot {
+            slot.sent(bytes as u64);
+        }
     }
 }
 
@@ -54,9 +77,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.has_room()?;
         let result = Pin::new(&mut self.inner).poll_write(cx, bytes);
         if let Poll::Ready(Ok(written)) = result {
-            self.count.written.fetch_add(written as u64, Ordering::Relaxed);
+            self.written(written);
         }
         result
     }
@@ -66,9 +90,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.has_room()?;
         let result = Pin::new(&mut self.inner).poll_write_vectored(cx, bytes);
         if let Poll::Ready(Ok(written)) = result {
-            self.count.written.fetch_add(written as u64, Ordering::Relaxed);
+            self.written(written);
         }
         result
     }

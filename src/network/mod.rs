@@ -3,6 +3,7 @@
 //! Nothing here opens a socket.
 
 pub mod address;
+pub mod limits;
 pub mod name;
 pub mod placement;
 pub mod policy;

@@ -78,6 +78,15 @@ impl HostPattern {
         }
     }
 
+    /// Whether the pattern covers every host that the other one covers.
+    pub fn contains(&self, other: &HostPattern) -> bool {
+        match other {
+            Self::Exact(name) => self.matches(name),
+            Self::Below(parent) => self == other || matches!(self, Self::Below(_)) && self.matches(parent),
+            Self::Address(_) => self == other,
+        }
+    }
+
     /// Whether the pattern covers the host: a name as in [`HostPattern::matches`], an address only when it is this one.
     pub fn covers(&self, host: &Host) -> bool {
         match host {

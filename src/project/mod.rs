@@ -1,5 +1,6 @@
 //! The project: its manifest `sandbox.yaml`, where it is found, its names, and whether the user approved it.
 
+pub mod allow_entry;
 pub mod configuration;
 pub mod discovery;
 pub mod manifest;

@@ -169,15 +169,33 @@ fn network() -> Value {
     object(
         "What the agent may reach. Everything else is denied.",
         &[],
-        vec![(
-            "allow",
-            json!({
-                "type": "array",
-                "maxItems": 500,
-                "description": "The allowed hosts: a name alone means port 443.",
-                "items": { "anyOf": [text(host, HOST), rule] }
-            }),
-        )],
+        vec![
+            (
+                "allow",
+                json!({
+                    "type": "array",
+                    "maxItems": 500,
+                    "description": "The allowed hosts: a name alone means port 443.",
+                    "items": { "anyOf": [text(host, HOST), rule] }
+                }),
+            ),
+            ("limits", network_limits()),
+        ],
+    )
+}
+
+fn network_limits() -> Value {
+    object(
+        "How much may go to each host in a session. What is left out has a default that no normal day reaches.",
+        &[],
+        vec![
+            ("upload", text("Bytes to one host; 2GiB when left out.", SIZE)),
+            ("request_body", text("Bytes of one request that the gateway reads; 256MiB when left out.", SIZE)),
+            ("connections", whole("Connections to one host at once; 128 when left out.", 1, 1024)),
+            ("names", whole("Different names in a session; 1000 when left out.", 1, 4096)),
+            ("idle", text("After which a connection ends on which nothing moves; 1h when left out.", DURATION)),
+            ("total", text("After which a connection ends in any case; 1d when left out.", DURATION)),
+        ],
     )
 }
 
@@ -504,6 +522,7 @@ mod tests {
         assert_eq!(keys(&properties["network"]), known(network::NETWORK));
         let rule = &properties["network"]["properties"]["allow"]["items"]["anyOf"][1];
         assert_eq!(keys(rule), known(network::RULE));
+        assert_eq!(keys(&properties["network"]["properties"]["limits"]), known(network::LIMITS));
         let credentials = &properties["credentials"]["additionalProperties"];
         assert_eq!(keys(credentials), known(credential::CREDENTIAL));
         assert_eq!(keys(&credentials["properties"]["shared_with"]), known(credential::SHARED));

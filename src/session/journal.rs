@@ -131,6 +131,9 @@ pub struct Record {
     pub phase: Phase,
     /// Hash of the plan that was launched.
     pub plan_hash: String,
+    /// Hashes of those parts of it that a running sandbox cannot change.
+    #[serde(default)]
+    pub plan_parts: BTreeMap<String, String>,
     /// `USER@HOST` of who started it.
     pub owner: String,
     /// The manifest's path.

@@ -34,6 +34,7 @@ use crate::session::journal::{
 use crate::session::launcher_image::{LauncherImage, LauncherImageError};
 use crate::session::launcher_versions;
 use crate::session::plan::{AGENT, EGRESS_NETWORK, HELPER, HELPER_FOLDER, HOME, PROXY, Plan, WORKSPACE, helper_volume};
+use crate::session::plan_parts;
 use crate::session::stream_client::{SessionClient, SessionError};
 use crate::workspace::WorkspaceError;
 use crate::workspace::source::{self, SourceState};
@@ -225,6 +226,7 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         session,
         phase: Phase::Launching,
         plan_hash: plan.plan_hash.clone(),
+        plan_parts: plan_parts::parts(plan),
         owner: input.owner.to_owned(),
         manifest: input.manifest_path.to_path_buf(),
         repository: input.manifest.workspace.source.clone(),

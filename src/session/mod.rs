@@ -1,8 +1,9 @@
 //! A sandbox's life: plan, launch, journal, supervise, reconcile, tear down.
 //!
 //! [`plan`] is pure. [`launch`] applies a plan, [`journal`] remembers every object before it exists, [`reconcile`] says
-//! what is alive, [`supervise`] keeps a session going and ends it, [`mend`] restarts what died,
-//! [`watchdog`] enforces what the engine does not, [`teardown`] takes it all away. Nothing in here prints.
+//! what is alive, [`supervise`] keeps a session going and ends it, [`mend`] restarts what died, [`live_policy`] changes
+//! what a running sandbox may reach, [`watchdog`] enforces what the engine does not, [`teardown`] takes it all away.
+//! Nothing in here prints.
 
 pub mod gateway_control;
 pub mod identity;
@@ -10,8 +11,10 @@ pub mod journal;
 pub mod launch;
 pub mod launcher_image;
 pub mod launcher_versions;
+pub mod live_policy;
 pub mod mend;
 pub mod plan;
+pub mod plan_parts;
 mod recall;
 pub mod reconcile;
 mod rotation;

@@ -208,6 +208,10 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
                 .push(format!("credential `{credential}` may be a person's own or an organisation-wide one: {reason}"));
         }
     }
+    let wider = manifest.network.limits.wider();
+    if !wider.is_empty() {
+        weakened.push(format!("`network.limits` lets through more than the default: {}", wider.join(", ")));
+    }
     let disk = manifest.resources.disk.unwrap_or(profile.disk);
     let volumes = volumes(&id);
     let agent = agent_container(&id, manifest, profile, &image, &image_environment, &limits);

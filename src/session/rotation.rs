@@ -16,6 +16,7 @@ use crate::session::gateway_control::{GatewayControl, GatewayControlError};
 use crate::session::identity::Role;
 use crate::session::journal::{Journal, JournalError, Record, RetiringLease};
 use crate::session::launch::lease;
+use crate::session::live_policy;
 use crate::session::supervise::{SuperviseInput, note};
 
 /// How often requests for a rotation and due dates are looked at.
@@ -58,7 +59,7 @@ impl RotateError {
     }
 }
 
-/// What [`rotate_forever`] is told while it runs.
+/// What [`rotate_until_the_end`] is told while it runs.
 pub(super) struct Steering {
     /// Credentials to issue anew at the next look.
     again: RefCell<BTreeSet<CredentialName>>,
@@ -231,6 +232,8 @@ async fn hand_out(
 ) -> Result<(), RotateError> {
     let delivered = credential::deliver(vec![(spec, issued)])?;
     let gateway = record.id.object(Role::Gateway);
+    // Two lines that mix would be none, and the gateway would take them for a broken policy.
+    let _turn = live_policy::turn(&input.journal).await;
     let mut control = GatewayControl::attach(input.engine, &gateway).await?;
     if !delivered.files.is_empty() {
         control.carry_out(Action::UpdateSecrets(delivered.files)).await?;
@@ -277,6 +280,8 @@ async fn withdraw(
         Delivery::Broker { .. } => Action::Unbroker(vec![name.to_string()]),
     };
     let gateway = record.id.object(Role::Gateway);
+    // Two lines that mix would be none, and the gateway would take them for a broken policy.
+    let _turn = live_policy::turn(&input.journal).await;
     let mut control = GatewayControl::attach(input.engine, &gateway).await?;
     control.carry_out(withdrawal).await?;
     let ending = credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;

@@ -24,6 +24,7 @@ use crate::session::gateway_control::LineBuffer;
 use crate::session::identity::{LABEL_SESSION, Role, lock_file};
 use crate::session::journal::{Journal, JournalError, Phase, Record};
 use crate::session::launch::event;
+use crate::session::live_policy;
 use crate::session::mend::{self, Health};
 use crate::session::recall::recall;
 use crate::session::rotation::{Steering, rotate_until_the_end};
@@ -251,7 +252,12 @@ async fn mend_containers(
             }
             Ok(Health::GatewayDied) => {
                 note(input, record, "gateway.died", "failed", &[]);
-                if let Err(error) = mend::gateway(input.engine, record).await {
+                // Whoever changes the policy at this moment is done first, or waits.
+                let turn = live_policy::turn(&input.journal).await;
+                let record = &input.journal.read().ok().flatten().unwrap_or_else(|| record.clone());
+                let mended = mend::gateway(input.engine, record).await;
+                drop(turn);
+                if let Err(error) = mended {
                     // Without it the agent has no network, which is safe: the next look tries again.
                     tracing::warn!(%error, "the gateway that died was not started again");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -391,7 +397,10 @@ fn record_decision(input: &SuperviseInput<'_>, record: &Record, decision: &Decis
         ("via", &decision.via),
         ("reason", &decision.reason),
     ];
-    for (name, value) in [("address", &decision.address), ("rule", &decision.rule), ("detail", &decision.detail)] {
+    let count = decision.count.map(|count| count.to_string());
+    for (name, value) in
+        [("address", &decision.address), ("rule", &decision.rule), ("detail", &decision.detail), ("count", &count)]
+    {
         if let Some(value) = value {
             facts.push((name, value));
         }

@@ -124,3 +124,14 @@ fn bounds_fields_and_shows_control_characters() {
     assert_eq!(last.action, "a\\u{1b}[31m");
     assert_eq!(last.facts["host"].chars().count(), FIELD_LIMIT + 1);
 }
+
+#[test]
+fn records_behind_a_place_are_those_that_were_written_since() {
+    let (_state, log) = filled();
+    let place = log.records_from(0, |_| {}).unwrap();
+    let mut found = Vec::new();
+    assert_eq!(log.records_from(place, |record| found.push(record.sequence)).unwrap(), place);
+    log.append(&event("e.five")).unwrap();
+    assert!(log.records_from(place, |record| found.push(record.sequence)).unwrap() > place);
+    assert_eq!(found, [5]);
+}

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::*;
 use crate::network::policy::AllowRule;
@@ -28,16 +29,13 @@ impl Write for Reported {
 /// what was reported until the connection ended.
 async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
     let reported = Reported::default();
-    let rule = AllowRule {
-        host: "listed.example".parse().unwrap(),
-        port,
-        allow_private: Vec::new(),
-        rules: Vec::new(),
-        broker: None,
-        origin: None,
-    };
+    let mut rule = AllowRule::new("listed.example".parse().unwrap(), port);
+    // The server of this test.
+    rule.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
     let shared = Arc::new(Shared {
-        policy: watch::Sender::new(Some(Arc::new(Policy { allow: vec![rule], ..Policy::default() }))),
+        policy: watch::Sender::new(Some(Arc::new(Policy { allow: vec![rule.clone()], ..Policy::default() }))),
+        budgets: Budgets::default(),
+        denials: Denials::default(),
         reporter: Reporter::start(reported.clone()).unwrap(),
         resolver: TokioResolver::builder_tokio().unwrap().build().unwrap(),
         authority: Authority::generate().unwrap(),
@@ -57,7 +55,10 @@ async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
         String::from_utf8_lossy(&got).into_owned()
     });
     let (upstream, count) = Counted::new(TcpStream::connect(address).await.unwrap());
-    let dialled = Dialled { upstream, count, address, rule: None, inspected: false };
+    let host: Host = "listed.example".parse().unwrap();
+    let slot = shared.budgets.admit(Default::default(), &host).unwrap();
+    let permit = Permit { host: host.clone(), port, address, rule, count, slot };
+    let dialled = Dialled { upstream, permit };
     let (mut client, served): (DuplexStream, DuplexStream) = duplex(64 << 10);
     client.write_all(sent).await.unwrap();
     if port != 80 || sent.is_empty() {

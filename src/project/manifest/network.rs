@@ -6,20 +6,29 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use crate::network::address::special_use;
+use crate::network::limits::NetworkLimits;
 use crate::network::name::{HostName, HostNameError, HostPattern};
 use crate::network::policy::{AllowRule, Policy};
 use crate::network::request::RequestRule;
 use crate::project::problem::Place;
+use crate::project::quantity;
 use crate::project::reader::Reader;
 use crate::project::yaml::{Node, Value};
 
 /// Keys of `network`.
-pub(in crate::project) const NETWORK: &[&str] = &["allow"];
+pub(in crate::project) const NETWORK: &[&str] = &["allow", "limits"];
+/// Keys of `network.limits`.
+pub(in crate::project) const LIMITS: &[&str] = &["upload", "request_body", "connections", "names", "idle", "total"];
 /// Keys of a long entry.
 pub(in crate::project) const RULE: &[&str] = &["host", "port", "allow_private", "rules"];
 
 /// Entries that a list may have.
 const RULE_LIMIT: usize = 500;
+
+/// Connections and names that the relay serves at most.
+pub(in crate::project) const CONNECTION_LIMIT: i64 = 1024;
+/// As [`CONNECTION_LIMIT`].
+pub(in crate::project) const NAME_LIMIT: i64 = 4096;
 
 /// Methods and paths that an entry may have.
 const REQUEST_LIMIT: usize = 64;
@@ -28,6 +37,9 @@ const REQUEST_LIMIT: usize = 64;
 pub(super) fn policy(reader: &mut Reader, node: Option<&Node>, path: &Path) -> Policy {
     let mut policy = Policy::default();
     let Some(fields) = node.and_then(|node| reader.fields(node, "`network`", NETWORK)) else { return policy };
+    if let Some(node) = fields.get("limits") {
+        limits(reader, node, &mut policy.limits);
+    }
     let Some(list) = fields.get("allow") else { return policy };
     let Value::List(items) = &list.value else {
         reader.report(list.place, "`network.allow` is not a list", "write `- host.example` lines below it, or `[]`");
@@ -42,14 +54,7 @@ pub(super) fn policy(reader: &mut Reader, node: Option<&Node>, path: &Path) -> P
     let mut entries = Vec::new();
     for item in items {
         let mut rule = match &item.value {
-            Value::Text(_) => host(reader, item, &[]).map(|host| AllowRule {
-                host,
-                port: 443,
-                allow_private: Vec::new(),
-                rules: Vec::new(),
-                broker: None,
-                origin: None,
-            }),
+            Value::Text(_) => host(reader, item, &[]).map(|host| AllowRule::new(host, 443)),
             _ => long(reader, item),
         };
         if let Some(rule) = &mut rule {
@@ -60,6 +65,31 @@ pub(super) fn policy(reader: &mut Reader, node: Option<&Node>, path: &Path) -> P
     check_overlaps(reader, &entries);
     policy.allow = entries.into_iter().map(|(_, rule)| rule).collect();
     policy
+}
+
+fn limits(reader: &mut Reader, node: &Node, limits: &mut NetworkLimits) {
+    let Some(fields) = reader.fields(node, "`network.limits`", LIMITS) else { return };
+    for (key, bytes) in [("upload", &mut limits.upload), ("request_body", &mut limits.request_body)] {
+        if let Some(node) = fields.get(key) {
+            let what = format!("`network.limits.{key}`");
+            *bytes = reader.parsed(node, &what, "a size such as 512MiB", quantity::size).unwrap_or(*bytes);
+        }
+    }
+    for (key, most, number) in
+        [("connections", CONNECTION_LIMIT, &mut limits.connections), ("names", NAME_LIMIT, &mut limits.names)]
+    {
+        if let Some(node) = fields.get(key) {
+            let read = reader.integer(node, &format!("`network.limits.{key}`"), 1..=most);
+            *number = read.and_then(|read| u32::try_from(read).ok()).unwrap_or(*number);
+        }
+    }
+    for (key, seconds) in [("idle", &mut limits.idle), ("total", &mut limits.total)] {
+        if let Some(node) = fields.get(key) {
+            let what = format!("`network.limits.{key}`");
+            let read = reader.parsed(node, &what, "a duration such as 30m", quantity::duration);
+            *seconds = read.map_or(*seconds, |duration| duration.as_secs());
+        }
+    }
 }
 
 fn long(reader: &mut Reader, item: &Node) -> Option<AllowRule> {
@@ -95,7 +125,7 @@ fn long(reader: &mut Reader, item: &Node) -> Option<AllowRule> {
         let remedy = "write the host's name, or take `rules` out";
         reader.report(node.place, "an address has `rules`, and TLS to an address names no host to check", remedy);
     }
-    Some(AllowRule { host, port, allow_private, rules, broker: None, origin: None })
+    Some(AllowRule { allow_private, rules, ..AllowRule::new(host, port) })
 }
 
 /// The methods and paths of one host.

@@ -470,3 +470,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn limits_of_the_network_are_read_and_bounded() {
+    let network = |limits: &str| {
+        let text = format!("version: 1\nproject: demo\nnetwork: {{ limits: {{ {limits} }} }}\n");
+        parse(&text, Path::new("/nowhere/sandbox.yaml"))
+    };
+    let read = network("upload: 10MiB, connections: 4, idle: 90s").unwrap().network.limits;
+    assert_eq!((read.upload, read.connections, read.idle, read.names), (10 << 20, 4, 90, 1000));
+    assert!(read.wider().is_empty());
+    assert_eq!(network("total: 7d").unwrap().network.limits.wider(), ["total"]);
+    for odd in ["upload: 10MB", "connections: 0", "names: 5000", "idle: forever", "uploads: 1GiB"] {
+        assert!(network(odd).is_err(), "{odd}");
+    }
+}

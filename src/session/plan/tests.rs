@@ -134,3 +134,21 @@ proptest! {
         prop_assert!(!serde_json::to_string(&plan).unwrap().contains(&secret));
     }
 }
+
+#[test]
+fn only_the_allow_list_changes_without_a_restart() {
+    use crate::session::plan_parts::{differences, parts};
+    let running = parts(&planned(MANIFEST, "default"));
+    let differing = |from: &str, to: &str| {
+        let text = MANIFEST.replace(from, to);
+        assert_ne!(text, MANIFEST);
+        differences(&running, &parts(&planned(&text, "default")))
+    };
+    assert!(differing("    - api.example.com\n", "    - api.example.com\n    - docs.example.com\n").is_empty());
+    assert!(differing("command: [make, test]", "command: [make]").is_empty());
+    assert_eq!(differing("cpus: 1", "cpus: 2"), ["resources"]);
+    assert_eq!(differing("deliver: { environment: API_KEY }", "deliver: { file: key }"), ["credentials"]);
+    // The first host with rules changes the variables of programs.
+    let rules = "    - { host: api.example.com, rules: [\"GET /**\"] }\n";
+    assert_eq!(differing("    - api.example.com\n", rules).len(), 1);
+}
