@@ -13,6 +13,7 @@ const DOCUMENTS: &[&str] = &[
     "CONTRIBUTING.md",
     "docs/editors.md",
     "docs/images.md",
+    "docs/ports.md",
     "examples/demo/README.md",
 ];
 

@@ -464,6 +464,8 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("credential-input", "standard input would have to fail"),
     ("init-declined", "needs a terminal"),
     ("manifest-not-written", "root may write everywhere"),
+    ("port-refused", "root may take every port"),
+    ("port-taken", "tests/ports.rs asks for it"),
     ("registry-login", "the forms of a wrong login are tested beside the code"),
     ("rotation-request", "root may write everywhere"),
     ("runtime", "the process would have to be out of threads"),

@@ -19,6 +19,7 @@ pub mod load;
 pub mod logs;
 pub mod manifest_failure;
 pub mod plan;
+pub mod port;
 pub mod printer;
 pub mod progress;
 pub mod ps;

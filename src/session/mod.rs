@@ -2,7 +2,7 @@
 //!
 //! [`plan`] is pure. [`launch`] applies a plan, [`journal`] remembers every object before it exists, [`reconcile`] says
 //! what is alive, [`supervise`] keeps a session going and ends it, [`mend`] restarts what died,
-//! [`watchdog`] enforces what the engine does not, [`teardown`] takes it all away. Nothing in here prints.
+//! [`watchdog`] enforces what the engine does not, [`ports`] forwards to this machine, [`teardown`] takes it all away. Nothing in here prints.
 
 pub mod gateway_control;
 pub mod identity;
@@ -12,6 +12,7 @@ pub mod launcher_image;
 pub mod launcher_versions;
 pub mod mend;
 pub mod plan;
+pub mod ports;
 mod recall;
 pub mod reconcile;
 mod rotation;
