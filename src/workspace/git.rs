@@ -286,11 +286,11 @@ fn wait(
 fn bound_memory(child: &Child) {
     let limit = rustix::process::Rlimit { current: Some(MEMORY_LIMIT), maximum: Some(MEMORY_LIMIT) };
     // A process that has ended already has nothing to be bounded.
-    drop(rustix::process::prlimit(
+    let _ = rustix::process::prlimit(
         rustix::process::Pid::from_raw(child.id() as i32),
         rustix::process::Resource::Data,
         limit,
-    ));
+    );
 }
 
 fn end(child: &mut Child) {
