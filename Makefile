@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-full bench fuzz engine packages lint build unit demo-tests
+.PHONY: help demo test test-full bench fuzz engine packages lint build install deb docs unit demo-tests
 
 # The command that runs the tests of the demo's agent, which need no engine.
 DEMO_TESTS := python3 -B -m unittest discover -s examples/demo/tests
@@ -44,3 +44,14 @@ lint: ## format, clippy, documentation, dependencies
 
 build: ## the release binary; prints its path
 	@scripts/build release
+
+PREFIX ?= /usr/local
+
+install: ## the binary, its manual pages and completions, below PREFIX (/usr/local)
+	@scripts/install '$(PREFIX)'
+
+docs: ## the book of docs/, as a static site in target/book
+	@scripts/docs
+
+deb: ## a Debian package, in target/debian; prints its path
+	@scripts/deb target/debian

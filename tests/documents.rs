@@ -11,8 +11,13 @@ const DOCUMENTS: &[&str] = &[
     "SECURITY.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
+    "docs/credentials.md",
     "docs/editors.md",
     "docs/images.md",
+    "docs/introduction.md",
+    "docs/ports.md",
+    "docs/security-model.md",
+    "docs/tutorial.md",
     "examples/demo/README.md",
 ];
 
@@ -116,7 +121,20 @@ fn every_make_target_that_is_shown_exists() {
     for document in DOCUMENTS {
         for piece in read(document).split("make ").skip(1) {
             let target: String = piece.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
-            let before = ["demo", "test", "test-full", "bench", "fuzz", "engine", "packages", "lint", "build"];
+            let before = [
+                "demo",
+                "test",
+                "test-full",
+                "bench",
+                "fuzz",
+                "engine",
+                "packages",
+                "lint",
+                "build",
+                "install",
+                "deb",
+                "docs",
+            ];
             if before.contains(&target.as_str()) {
                 assert!(makefile.contains(&format!("\n{target}:")), "{document} names `make {target}`");
                 seen += 1;

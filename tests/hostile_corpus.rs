@@ -1,6 +1,10 @@
 //! Every hostile bundle that we know of, against a developer's repository in which every command is a trap: each is
 //! stopped or shown as it should be, nothing runs on the host, and nothing but `refs/sandbox/` changes.
-#![allow(clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test says by a panic what is wrong, and how long a case took"
+)]
 
 #[path = "hostile/cases.rs"]
 mod cases;
@@ -76,7 +80,7 @@ async fn judge(case: &Case) -> Vec<String> {
         (expected, Ok(received)) => {
             let review = &received.review;
             check(review.held_back.is_empty(), format!("is held back: {:?}", review.held_back));
-            check(!review.shown_first.is_empty() == (expected == Expected::ShownFirst), format!("{review:?}"));
+            check(review.shown_first.is_empty() != (expected == Expected::ShownFirst), format!("{review:?}"));
             let shown = serde_json::to_string(review).unwrap();
             check(!shown.contains(deceptive) && !shown.contains("\\u001b"), format!("is shown as it is: {shown}"));
             let landed = received

@@ -466,6 +466,8 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("manifest-not-written", "root may write everywhere"),
     ("network-entry", "needs a sandbox; tests/network_policy.rs asks for it"),
     ("network-restart", "needs a sandbox; tests/network_policy.rs asks for it"),
+    ("port-refused", "root may take every port"),
+    ("port-taken", "tests/ports.rs asks for it"),
     ("registry-login", "the forms of a wrong login are tested beside the code"),
     ("rotation-request", "root may write everywhere"),
     ("runtime", "the process would have to be out of threads"),

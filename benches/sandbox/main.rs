@@ -12,6 +12,7 @@ mod network;
 mod sessions;
 #[path = "../../tests/support/mod.rs"]
 mod support;
+mod terminal;
 
 use std::process::{Command, ExitCode, Stdio};
 
@@ -32,6 +33,8 @@ const DOCKER: (&str, &str) = ("docker", "docker.io");
 const GROUPS: &[Group] = &[
     Group { name: "up", needs: &[DOCKER], run: sessions::up },
     Group { name: "exec", needs: &[DOCKER], run: sessions::exec },
+    Group { name: "keys", needs: &[DOCKER], run: terminal::keys },
+    Group { name: "help", needs: &[DOCKER], run: terminal::at_once },
     Group { name: "memory", needs: &[DOCKER], run: sessions::memory },
     Group { name: "network", needs: &[DOCKER, ("squid", "squid")], run: network::run },
     Group { name: "parallel", needs: &[DOCKER], run: sessions::parallel },

@@ -30,6 +30,10 @@ impl<'a> Running<'a> {
         Self { home, project }
     }
 
+    pub(crate) fn project(&self) -> &str {
+        self.project.name()
+    }
+
     pub(crate) fn container(&self, role: &str) -> String {
         format!("sandbox-{}.main-{role}", self.project.name())
     }

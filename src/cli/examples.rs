@@ -49,6 +49,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     ("shell", &[("shell", "in the sandbox of this folder"), ("shell payments", "in another project's")]),
+    (
+        "port",
+        &[
+            ("port payments 3000", "http://payments.localhost:3000"),
+            ("port payments 80:8080 5173", "several, one of them elsewhere"),
+            ("port payments --name try-2 3000:3001", "of its second sandbox"),
+        ],
+    ),
     ("ps", &[("ps", "every sandbox of this machine"), ("ps --format json", "for scripts")]),
     ("status", &[("status", "exit code 1 when it is down"), ("status payments --name try-2", "of another one")]),
     (

@@ -372,6 +372,14 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "A sandbox of this project runs from another plan: the manifest, the image or the options changed since. A changed `network.allow` alone is taken without a restart; the cause above names what is not. Joining it would not give what was asked for. End it with `sandbox down`, or start a second one with `--name`.",
     ),
     (
+        "port-refused",
+        "The operating system did not let `sandbox` listen on a port of this machine's loopback. Ports below 1024 often need privileges: `sandbox port PROJECT 80:8080` has port 80 of the sandbox at 8080 of this machine.",
+    ),
+    (
+        "port-taken",
+        "Another program listens on that port of this machine, on 127.0.0.1 or on ::1. `sandbox` takes both, so that `localhost` leads to one server only. `sandbox port PROJECT PORT:LOCAL` takes another one.",
+    ),
+    (
         "profile",
         "There is no confinement profile of this name. They are part of sandbox: strict, default, debug and browser. A manifest cannot bring its own.",
     ),

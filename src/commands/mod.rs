@@ -21,6 +21,7 @@ pub mod logs;
 pub mod manifest_failure;
 pub mod network;
 pub mod plan;
+pub mod port;
 pub mod printer;
 pub mod progress;
 pub mod ps;

@@ -7,6 +7,7 @@ use crate::commands::load::{Overrides, Target, load};
 use crate::commands::{Context, Failure};
 use crate::project::quantity::{show_duration, show_size};
 use crate::session::plan::Plan;
+use crate::session::ports;
 
 /// Arguments of `plan`.
 #[derive(Debug, clap::Args)]
@@ -73,6 +74,10 @@ pub fn describe(plan: &Plan) -> String {
     if let Some(authorities) = &plan.network.authorities {
         let count = authorities.matches("-----BEGIN CERTIFICATE-----").count();
         row("", format!("{count} certificate authorities of your configuration are trusted beside the web's"));
+    }
+    if !plan.ports.is_empty() {
+        let ports: Vec<String> = plan.ports.iter().map(|forward| ports::url(&plan.id.project, *forward)).collect();
+        row("ports", ports.join(", "));
     }
     if plan.credentials.is_empty() {
         row("credentials", "none".to_owned());

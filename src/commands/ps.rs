@@ -11,8 +11,10 @@ use crate::commands::denied::{DeniedRow, denied};
 use crate::commands::load::{Target, machine_key};
 use crate::commands::printer::sanitise;
 use crate::commands::{Context, Failure, sandbox};
-use crate::project::{ProjectName, SandboxName};
+use crate::project::{PortForward, ProjectName, SandboxName};
 use crate::session::identity::Role;
+use crate::session::journal::JournalPort;
+use crate::session::ports;
 use crate::session::reconcile::{Condition, SandboxState, reconcile_all};
 
 /// Arguments of `ps`.
@@ -135,6 +137,8 @@ struct Status {
     containers: Vec<ContainerRow>,
     credentials: Vec<CredentialRow>,
     allow: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<PortRow>,
     denied: Vec<DeniedRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     restarted: Option<Timestamp>,
@@ -157,6 +161,16 @@ struct CredentialRow {
     issued_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
+}
+
+/// A port that the manifest names.
+#[derive(Debug, Serialize)]
+struct PortRow {
+    #[serde(flatten)]
+    forward: PortForward,
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 /// Reports how one sandbox is. Exit code 0 when it runs, 1 when not.
@@ -198,6 +212,7 @@ pub async fn status(context: &Context, args: &StatusArgs) -> Result<u8, Failure>
         containers: containers.collect(),
         credentials: leases.collect(),
         allow: record.policy.allow.iter().map(|rule| format!("{}:{}", rule.host, rule.port)).collect(),
+        ports: ports_of(&found),
         denied: denied(context, record.session.as_str())?,
         restarted: record.restarted,
         ended: record.ended.clone(),
@@ -205,6 +220,18 @@ pub async fn status(context: &Context, args: &StatusArgs) -> Result<u8, Failure>
     };
     context.printer.result(&status, || describe(&status));
     Ok(u8::from(found.state.condition != Condition::Running))
+}
+
+/// The ports that the supervisor forwards; without one it is nobody.
+fn ports_of(found: &sandbox::Sandbox) -> Vec<PortRow> {
+    let runs = found.state.supervised && found.state.condition == Condition::Running;
+    let ports = found.record.ports.iter().filter(|_| runs);
+    let row = |port: &JournalPort| PortRow {
+        forward: port.forward,
+        url: ports::url(&found.record.id.project, port.forward),
+        problem: port.problem.clone(),
+    };
+    ports.map(row).collect()
 }
 
 fn describe(status: &Status) -> String {
@@ -234,6 +261,10 @@ fn describe(status: &Status) -> String {
         );
     }
     row("network", if status.allow.is_empty() { "nothing".to_owned() } else { status.allow.join(", ") });
+    for port in &status.ports {
+        let problem = port.problem.as_ref().map(|problem| format!(", not forwarded: {problem}")).unwrap_or_default();
+        row("port", format!("{} at {}{problem}", port.forward.port, port.url));
+    }
     for denied in &status.denied {
         let request = denied.request.as_ref().map(|request| format!(" {request}")).unwrap_or_default();
         let times = if denied.count == 1 { "once".to_owned() } else { format!("{} times", denied.count) };

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
 use crate::commands::connect::connect;
 use crate::commands::credential::issue_context;
 use crate::commands::load::{Target, actor, manifest};
-use crate::commands::{Context, Failure};
+use crate::commands::{Context, Failure, port};
 use crate::credential::IssueContext;
 use crate::credential::held::Held;
 use crate::engine::Engine;
@@ -19,6 +20,7 @@ use crate::gateway::protocol::SecretFile;
 use crate::init::frame::RunRequest;
 use crate::session::identity::{Role, SandboxId};
 use crate::session::journal::Journal;
+use crate::session::ports::{self, Forwarder};
 use crate::session::stream_client::{CommandInput, CommandStreams};
 use crate::session::{launch, supervise};
 
@@ -89,6 +91,18 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
             }))
         }
     };
+    // Before `up` is told, so that it can say where the ports are.
+    let (complaints, complained) = tokio::sync::mpsc::channel(1);
+    drop(complained);
+    let forwarder = Forwarder::new(engine.clone(), id.object(Role::Agent), complaints);
+    let mut forwarding = JoinSet::new();
+    let record = journal.read()?;
+    for listening in ports::listen_as_planned(&journal).await? {
+        if let Some(record) = &record {
+            audit.append(&port::opened(&actor, record, listening.forward))?;
+        }
+        forwarding.spawn(forwarder.clone().serve(listening));
+    }
     let mut output = std::io::stdout();
     output.write_all(b"supervising\n").and_then(|()| output.flush()).map_err(failed)?;
     let input = supervise::SuperviseInput {
@@ -99,7 +113,14 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         audit: &audit,
         issue,
     };
-    supervise::supervise(input, &restarts).await?;
+    let supervised = supervise::supervise(input, &restarts).await;
+    if !forwarding.is_empty() {
+        drop(forwarding);
+        if let Some(record) = &record {
+            audit.append(&port::closed(&actor, record, &forwarder))?;
+        }
+    }
+    supervised?;
     if let Some(background) = background {
         background.abort();
     }

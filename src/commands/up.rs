@@ -25,7 +25,7 @@ use crate::session::journal::{Journal, Phase, Record};
 use crate::session::launch::{self, AgentImage, ExecSession, KeptClone, LaunchInput};
 use crate::session::plan::WORKSPACE;
 use crate::session::reconcile::{Condition, SandboxState, reconcile};
-use crate::session::{supervise, teardown, terminal};
+use crate::session::{ports, supervise, teardown, terminal};
 use crate::workspace::{WorkspaceError, source, tracked_secrets};
 
 /// How long the end of a session may take before `up` stops waiting for it.
@@ -267,6 +267,20 @@ async fn start(
     let background = args.detach.then(|| run_request(&launched.record, command(args, loaded), true));
     supervisor.begin(&Request { command: background, held: issue.held.all() }).await?;
     drop(lock);
+    for port in journal.read()?.map(|record| record.ports).unwrap_or_default() {
+        match port.problem {
+            None => context.printer.note(&format!(
+                "port {} is at {}",
+                port.forward.port,
+                ports::url(&launched.record.id.project, port.forward)
+            )),
+            Some(problem) => {
+                context
+                    .printer
+                    .warning(&format!("port {} of this machine is not forwarded: {problem}", port.forward.local));
+            }
+        }
+    }
     Ok(Ready { record: launched.record, client: launched.client, sessions, joined: false })
 }
 
@@ -425,7 +439,7 @@ async fn agent_image(
     Ok(AgentImage::Built(Box::new(image::ensure_archive(locked, &image_context).await?)))
 }
 
-async fn interrupted() {
+pub(super) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {

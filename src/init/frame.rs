@@ -39,6 +39,12 @@ pub enum Request {
     Usage(Vec<String>),
     /// Run a command; data frames are its standard input. [`Reply::Started`], output, [`Reply::Exited`].
     Run(RunRequest),
+    /// Connect to a port of the agent's loopback: [`Reply::Connected`], then data frames both ways, and from each side one
+    /// end, after which the next request may follow.
+    Connect {
+        /// The port.
+        port: u16,
+    },
     /// The terminal's new size.
     Resize(TerminalSize),
     /// Deliver this signal, by number, to the command's process group.
@@ -67,6 +73,8 @@ pub enum Reply {
     Bundled,
     /// What the folders take.
     Used(Usage),
+    /// The connection stands.
+    Connected,
     /// The command runs.
     Started {
         /// Its process id inside the container.

@@ -18,6 +18,7 @@ mod output;
 mod processes;
 mod repository;
 pub mod session;
+mod socket;
 pub mod terminal_child;
 mod usage;
 

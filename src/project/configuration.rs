@@ -6,6 +6,7 @@
 //! ```yaml
 //! maximum: { cpus: 16, memory: 64GiB, pids: 8192, disk: 200GiB }
 //! network: { allow_private: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, "fc00::/7"] }
+//! ports: { local: ["3000-3999", "4200", "4321", "5173", "8000-8999"] }
 //! credentials: { store: repository }
 //! review: { held_back: [], shown_first: [] }
 //! ```
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 use super::discovery;
 use super::manifest::Manifest;
 use super::path_patterns::PathPattern;
+use super::port::PortRange;
 use super::problem::{ManifestError, Place, Problem};
 use super::quantity::{self, show_size};
 use super::reader::{Fields, Reader};
@@ -30,7 +32,9 @@ use super::yaml::{self, Node, Value};
 pub const FILE_NAME: &str = "config.yaml";
 
 /// Keys of the file.
-const ROOT: &[&str] = &["maximum", "network", "credentials", "review"];
+const ROOT: &[&str] = &["maximum", "network", "ports", "credentials", "review"];
+/// Keys of `ports`.
+const PORTS: &[&str] = &["local"];
 /// Keys of `maximum`.
 const MAXIMUM: &[&str] = &["cpus", "memory", "pids", "disk"];
 /// Keys of `network`.
@@ -39,6 +43,10 @@ const NETWORK: &[&str] = &["allow_private", "authorities"];
 const CREDENTIALS: &[&str] = &["store"];
 /// Keys of `review`.
 const REVIEW: &[&str] = &["held_back", "shown_first"];
+
+/// Where servers of developers usually listen. A manifest must not take a port on which a program of yours expects one of
+/// yours, such as a database's.
+const DEVELOPMENT: &[&str] = &["3000-3999", "4200", "4321", "5173", "8000-8999"];
 
 /// Entries that a list may have.
 const LIST_LIMIT: usize = 200;
@@ -62,6 +70,8 @@ pub struct Configuration {
     pub allow_private: Vec<IpNet>,
     /// Certificate authorities to trust beside the web's, in PEM.
     pub authorities: Option<String>,
+    /// The ports of this machine that a manifest may take, in `ports`.
+    pub ports: Vec<PortRange>,
     /// Where new credentials of the embedded store are kept.
     pub store: StorePlace,
     /// Globs of paths that `pull` holds back, besides those that it always holds back.
@@ -98,6 +108,7 @@ impl Default for Configuration {
             maximum: Maximum { cpus: 16.0, memory: 64 << 30, pids: 8192, disk: 200 << 30 },
             allow_private: PRIVATE.iter().filter_map(|range| range.parse().ok()).collect(),
             authorities: None,
+            ports: DEVELOPMENT.iter().filter_map(|range| PortRange::parse(range)).collect(),
             store: StorePlace::Repository,
             held_back: Vec::new(),
             shown_first: Vec::new(),
@@ -143,6 +154,11 @@ fn parse(text: &str, path: &Path) -> Result<Configuration, ConfigurationError> {
             if let Some(node) = fields.get("authorities") {
                 configuration.authorities = authorities(&mut reader, node);
             }
+        }
+        if let Some(fields) = fields.get("ports").and_then(|node| reader.fields(node, "`ports`", PORTS))
+            && let Some(node) = fields.get("local")
+        {
+            configuration.ports = list(&mut reader, node, "`ports.local`", "\"3000-3999\"", PortRange::parse);
         }
         if let Some(fields) =
             fields.get("credentials").and_then(|node| reader.fields(node, "`credentials`", CREDENTIALS))
@@ -322,6 +338,17 @@ fn excesses(manifest: &Manifest, configuration: &Configuration) -> Vec<Excess> {
             }
         }
     }
+    for (index, forward) in manifest.ports.iter().enumerate() {
+        if !configuration.ports.iter().any(|range| range.contains(forward.local)) {
+            found.push(Excess {
+                path: vec![Step::Key("ports"), Step::Item(index)],
+                message: format!("your configuration does not permit the port {} of this machine", forward.local),
+                remedy: format!(
+                    "write \"PORT:LOCAL\" with another LOCAL, or add it to `ports.local` in your {FILE_NAME}"
+                ),
+            });
+        }
+    }
     found
 }
 
@@ -427,6 +454,19 @@ mod tests {
         assert_eq!(lines, [4, 10], "{error:?}");
         assert!(error.problems()[0].remedy.contains("at most 2,"));
         assert!(error.problems()[1].message.contains("10.1.0.0/16"));
+    }
+
+    #[test]
+    fn a_manifest_takes_no_port_of_this_machine_that_is_not_permitted() {
+        let manifest = asked("ports:\n  - 3000\n  - 5432\n  - \"5432:8080\"\n");
+        let error = restrict(manifest.clone(), &Configuration::default()).unwrap_err();
+        let lines: Vec<usize> = error.problems().iter().map(|problem| problem.line).collect();
+        assert_eq!(lines, [5], "{error:?}");
+        let none = configured("ports: { local: [] }\n").unwrap();
+        assert_eq!(restrict(manifest.clone(), &none).unwrap_err().problems().len(), 3);
+        let wide = configured("ports: { local: [\"1-65535\"] }\n").unwrap();
+        assert!(restrict(manifest, &wide).is_ok());
+        assert!(configured("ports: { local: [\"9-1\"] }\n").is_err());
     }
 
     #[test]

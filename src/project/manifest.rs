@@ -12,6 +12,7 @@ use crate::credential::spec::CredentialSpec;
 use crate::image::reference::{Digest, ImageChoice};
 use crate::network::policy::Policy;
 use crate::project::name::{CredentialName, ProjectName};
+use crate::project::port::PortForward;
 use crate::project::yaml;
 
 mod aws;
@@ -42,6 +43,8 @@ pub struct Manifest {
     pub workspace: WorkspaceSpec,
     /// The allow list.
     pub network: Policy,
+    /// Ports of the agent's loopback that `up` forwards to this machine's.
+    pub ports: Vec<PortForward>,
     /// Environment variables for the agent that are not secret.
     pub environment: BTreeMap<String, String>,
     /// The credentials, by name.

@@ -6,6 +6,7 @@ pub mod discovery;
 pub mod manifest;
 pub mod name;
 pub mod path_patterns;
+pub mod port;
 pub mod preset;
 pub mod problem;
 pub mod quantity;
@@ -17,3 +18,4 @@ pub(crate) mod yaml;
 
 pub use discovery::{LocateError, locate, remember};
 pub use name::{CredentialName, ProjectName, SandboxName};
+pub use port::PortForward;

@@ -52,7 +52,6 @@ const NEVER: &[&str] = &[
     "entrypoint",
     "docker",
     "host",
-    "ports",
 ];
 
 impl Reader {

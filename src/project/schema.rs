@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::manifest::resolve::PORTS_LIMIT;
 use super::preset;
 use super::{CredentialName, ProjectName};
 
@@ -45,6 +46,19 @@ pub fn manifest() -> Value {
             ),
             ("workspace", workspace()),
             ("network", network()),
+            (
+                "ports",
+                json!({
+                    "type": "array",
+                    "maxItems": PORTS_LIMIT,
+                    "description": "Ports of the agent's loopback that `sandbox up` forwards to this machine's loopback, as PORT or \"PORT:LOCAL\".",
+                    "items": { "anyOf": [
+                        { "type": "integer", "minimum": 1, "maximum": 65_535 },
+                        { "type": "string", "pattern": "^[0-9]{1,5}(:[0-9]{1,5})?$" }
+                    ] },
+                    "examples": [[3000, "80:8080"]]
+                }),
+            ),
             (
                 "environment",
                 json!({

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::credential::spec::CredentialSpec;
 use crate::network::policy::Policy;
-use crate::project::CredentialName;
+use crate::project::{CredentialName, PortForward};
 use crate::session::identity::{Role, SandboxId, SessionId, lock_file, private_folder};
 
 /// A journal is at most this large, in bytes; a larger file is not ours.
@@ -108,6 +108,16 @@ pub struct RetiringLease {
     pub end_at: Timestamp,
 }
 
+/// A port that the supervisor forwards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalPort {
+    /// From where to where.
+    pub forward: PortForward,
+    /// Why it is not forwarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
 /// Limits of a session that no engine enforces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionLimits {
@@ -155,6 +165,9 @@ pub struct Record {
     pub limits: SessionLimits,
     /// The allow list in force.
     pub policy: Policy,
+    /// Ports of the agent's loopback that the supervisor forwards, and what keeps it from that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<JournalPort>,
     /// Every object that was, or was about to be, made.
     pub objects: Vec<JournalObject>,
     /// Credentials that are out, by name.

@@ -29,7 +29,7 @@ use crate::session::identity::{
     SandboxId, SessionId, lock_file,
 };
 use crate::session::journal::{
-    Journal, JournalError, JournalLease, JournalObject, ObjectKind, Phase, Record, SessionLimits,
+    Journal, JournalError, JournalLease, JournalObject, JournalPort, ObjectKind, Phase, Record, SessionLimits,
 };
 use crate::session::launcher_image::{LauncherImage, LauncherImageError};
 use crate::session::launcher_versions;
@@ -237,6 +237,7 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         image: plan.image.digest.to_string(),
         limits: SessionLimits { disk: plan.disk, session: plan.session_limit.map(Duration::from_secs) },
         policy: plan.network.clone(),
+        ports: plan.ports.iter().map(|&forward| JournalPort { forward, problem: None }).collect(),
         objects: vec![
             container(Role::Agent),
             container(Role::Gateway),

@@ -2,8 +2,8 @@
 //!
 //! [`plan`] is pure. [`launch`] applies a plan, [`journal`] remembers every object before it exists, [`reconcile`] says
 //! what is alive, [`supervise`] keeps a session going and ends it, [`mend`] restarts what died, [`live_policy`] changes
-//! what a running sandbox may reach, [`watchdog`] enforces what the engine does not, [`teardown`] takes it all away.
-//! Nothing in here prints.
+//! what a running sandbox may reach, [`watchdog`] enforces what the engine does not, [`ports`] forwards to this machine,
+//! [`teardown`] takes it all away. Nothing in here prints.
 
 pub mod gateway_control;
 pub mod identity;
@@ -15,6 +15,7 @@ pub mod live_policy;
 pub mod mend;
 pub mod plan;
 pub mod plan_parts;
+pub mod ports;
 mod recall;
 pub mod reconcile;
 mod rotation;

@@ -15,7 +15,7 @@ use crate::image::reference::Digest;
 use crate::network::policy::Policy;
 use crate::profile::Profile;
 use crate::project::manifest::Manifest;
-use crate::project::{CredentialName, SandboxName};
+use crate::project::{CredentialName, PortForward, SandboxName};
 use crate::session::identity::{Role, SandboxId};
 
 /// The agent's user and group.
@@ -98,6 +98,9 @@ pub struct Plan {
     pub mounts: Vec<PlannedMount>,
     /// The allow list.
     pub network: Policy,
+    /// Ports of the agent's loopback that are forwarded to this machine's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortForward>,
     /// The credentials, without values.
     pub credentials: Vec<PlannedCredential>,
     /// The agent's limits.
@@ -226,6 +229,7 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
         },
         mounts: planned_mounts(&agent),
         network: manifest.network.clone(),
+        ports: manifest.ports.clone(),
         credentials: manifest.credentials.iter().map(|(name, spec)| planned_credential(name, spec)).collect(),
         limits,
         disk,

@@ -2,7 +2,8 @@
 //!
 //! Everything that arrives was written by the agent's container: it is never trusted, and never shown unsanitised.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
@@ -210,6 +211,83 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> SessionClient<R, W> {
         match self.reply().await? {
             Reply::Used(usage) => Ok(usage),
             _ => Err(SessionError::Unexpected),
+        }
+    }
+
+    /// Connects to a port of the agent's loopback. After a failure that the session told, it takes the next request.
+    pub async fn connect(&mut self, port: u16) -> Result<(), SessionError> {
+        self.request(&Request::Connect { port }).await?;
+        match self.reply().await? {
+            Reply::Connected => Ok(()),
+            _ => Err(SessionError::Unexpected),
+        }
+    }
+
+    /// Passes bytes between a local connection and the one of [`Self::connect`], and counts what it sent and received.
+    ///
+    /// It gives the connection up when nothing moves for `silence` though one direction has ended, or though something
+    /// waits to be taken: otherwise a server could hold a connection whose client left long ago. After an error the
+    /// session is of no further use.
+    pub async fn pass(
+        &mut self,
+        mut reader: impl AsyncRead + Unpin,
+        mut writer: impl AsyncWrite + Unpin,
+        silence: Duration,
+        (sent, received): (&AtomicU64, &AtomicU64),
+    ) -> Result<(), SessionError> {
+        let begun = Instant::now();
+        let (moved, sending, half) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
+        let since = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (incoming, outgoing) = (&mut self.incoming, &mut self.outgoing);
+        let ask = async {
+            let mut buffer = BytesMut::new();
+            loop {
+                buffer.reserve(CHUNK);
+                let count = reader.read_buf(&mut buffer).await.map_err(SessionError::Local)?;
+                moved.store(since(), Ordering::Relaxed);
+                sending.store(true, Ordering::Relaxed);
+                let frame = if count == 0 { Frame::End } else { Frame::Data(buffer.split().freeze()) };
+                outgoing.send(frame).await?;
+                sending.store(false, Ordering::Relaxed);
+                moved.store(since(), Ordering::Relaxed);
+                sent.fetch_add(count as u64, Ordering::Relaxed);
+                if count == 0 {
+                    half.store(true, Ordering::Relaxed);
+                    return Ok::<_, SessionError>(());
+                }
+            }
+        };
+        let answer = async {
+            loop {
+                let frame = incoming.next().await.ok_or(SessionError::Ended)??;
+                moved.store(since(), Ordering::Relaxed);
+                match frame {
+                    Frame::Data(bytes) => {
+                        write(&mut writer, &bytes).await?;
+                        received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    }
+                    Frame::End => {
+                        writer.shutdown().await.map_err(SessionError::Local)?;
+                        half.store(true, Ordering::Relaxed);
+                        return Ok(());
+                    }
+                    Frame::Control(_) | Frame::ErrorData(_) => return Err(SessionError::Unexpected),
+                }
+            }
+        };
+        let watch = async {
+            loop {
+                tokio::time::sleep((silence / 4).max(Duration::from_millis(1))).await;
+                let waits = half.load(Ordering::Relaxed) || sending.load(Ordering::Relaxed);
+                let silent = Duration::from_millis(since().saturating_sub(moved.load(Ordering::Relaxed)));
+                if waits && silent >= silence {
+                    return SessionError::Timeout(silence);
+                }
+            }
+        };
+        tokio::select! {
+            passed = async { tokio::try_join!(ask, answer) } => passed.map(|_| ()),
+            error = watch => Err(error),
         }
     }
 

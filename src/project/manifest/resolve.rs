@@ -9,6 +9,7 @@ use super::{Manifest, Resources, WorkspaceSpec};
 use crate::image::reference::{Digest, ImageChoice, ReferenceError};
 use crate::network::policy::Policy;
 use crate::project::name::{CredentialName, ProjectName};
+use crate::project::port::PortForward;
 use crate::project::problem::Place;
 use crate::project::reader::{Fields, Reader};
 use crate::project::yaml::{Node, Value};
@@ -24,10 +25,13 @@ pub(in crate::project) const ROOT: &[&str] = &[
     "profile",
     "workspace",
     "network",
+    "ports",
     "environment",
     "credentials",
     "resources",
 ];
+/// The most ports that `up` forwards.
+pub(in crate::project) const PORTS_LIMIT: usize = 16;
 /// Keys of `workspace`.
 pub(in crate::project) const WORKSPACE: &[&str] = &["source", "branch", "depth", "include_uncommitted"];
 /// Keys of `resources`.
@@ -49,6 +53,7 @@ pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, text: 
     };
     let workspace = workspace(reader, &fields, &root);
     let mut network = network::policy(reader, fields.get("network"), path);
+    let ports = ports(reader, &fields);
     let mut environment = environment(reader, &fields);
     if let Some(preset) = agent.as_deref().and_then(preset::find) {
         for (name, value) in preset.environment {
@@ -69,6 +74,7 @@ pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, text: 
         profile: profile?,
         workspace,
         network,
+        ports,
         environment,
         credentials,
         resources,
@@ -157,6 +163,40 @@ fn workspace(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Workspace
         spec.include_uncommitted = reader.boolean(node, "`workspace.include_uncommitted`").unwrap_or(false);
     }
     spec
+}
+
+/// The ports to forward; each stands once on this machine.
+fn ports(reader: &mut Reader, fields: &Fields<'_>) -> Vec<PortForward> {
+    let Some(node) = fields.get("ports") else { return Vec::new() };
+    let Value::List(items) = &node.value else {
+        reader.report(node.place, format!("`ports` is {}, not a list", node.value.kind()), "write [3000]");
+        return Vec::new();
+    };
+    if items.len() > PORTS_LIMIT {
+        let message = format!("`ports` has {} entries, at most {PORTS_LIMIT} are allowed", items.len());
+        reader.report(node.place, message, "forward the others with `sandbox port` when you need them");
+        return Vec::new();
+    }
+    let mut found: Vec<PortForward> = Vec::new();
+    for item in items {
+        let forward: Option<PortForward> = match item.value {
+            Value::Integer(number) => number.to_string().parse().ok(),
+            Value::Text(ref text) => text.parse().ok(),
+            _ => None,
+        };
+        let Some(forward) = forward else {
+            let message = "an entry of `ports` is not a port of the agent's loopback";
+            let remedy = "write a number such as 3000, or \"80:8080\" for another one on this machine";
+            reader.report(item.place, message, remedy);
+            continue;
+        };
+        if found.iter().any(|other| other.local == forward.local) {
+            let message = format!("the port {} of this machine stands in `ports` twice", forward.local);
+            reader.report(item.place, message, "write \"PORT:LOCAL\" with another LOCAL");
+        }
+        found.push(forward);
+    }
+    found
 }
 
 /// A branch name by the rules of `git check-ref-format --branch`, which also keep it from being taken for an option.

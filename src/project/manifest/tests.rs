@@ -485,3 +485,25 @@ fn limits_of_the_network_are_read_and_bounded() {
         assert!(network(odd).is_err(), "{odd}");
     }
 }
+
+#[test]
+fn ports_are_numbers_of_loopback_and_stand_once_on_this_machine() {
+    let ports = |list: &str| {
+        let text = format!("version: 1\nproject: demo\nports: {list}\n");
+        parse(&text, Path::new("/nowhere/sandbox.yaml")).map(|manifest| manifest.ports)
+    };
+    let read = ports("[3000, \"80:8080\"]").unwrap();
+    assert_eq!(read.iter().map(ToString::to_string).collect::<Vec<_>>(), ["3000", "80:8080"]);
+    for (list, part) in [
+        ("3000", "not a list"),
+        ("[0]", "not a port"),
+        ("[65536]", "not a port"),
+        ("[\"0.0.0.0:80\"]", "not a port"),
+        ("[{ port: 80 }]", "not a port"),
+        ("[3000, \"80:3000\"]", "twice"),
+        ("[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]", "at most 16"),
+    ] {
+        let error = ports(list).unwrap_err();
+        assert!(error.problems()[0].message.contains(part), "{list}: {:?}", error.problems());
+    }
+}

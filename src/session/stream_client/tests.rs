@@ -293,3 +293,91 @@ async fn gives_up_on_a_session_that_does_not_answer() {
 fn takes_terminal_escapes_out_of_messages() {
     assert_eq!(sanitise("a\u{1b}]0;x\u{7}b\nc"), "a ]0;x b c");
 }
+
+/// What a server on this loopback does with its one connection.
+async fn server<F: Future<Output = ()> + Send + 'static>(
+    serve: impl FnOnce(tokio::net::TcpStream) -> F + Send + 'static,
+) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { serve(listener.accept().await.unwrap().0).await });
+    port
+}
+
+/// Says this to the port, ends its side, and gives what came back.
+async fn talk(client: &mut Client, say: Vec<u8>, silence: Duration) -> Result<Vec<u8>, SessionError> {
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let (far_read, far_write) = tokio::io::split(far);
+    let (mut near_read, mut near_write) = tokio::io::split(near);
+    let counters = (AtomicU64::new(0), AtomicU64::new(0));
+    let said = say.len() as u64;
+    let mut heard = Vec::new();
+    let speak = async {
+        let _ = near_write.write_all(&say).await;
+        let _ = near_write.shutdown().await;
+        std::future::pending::<()>().await;
+    };
+    let pass = async {
+        let passed = client.pass(far_read, far_write, silence, (&counters.0, &counters.1)).await;
+        assert!(passed.is_err() || counters.0.load(Ordering::Relaxed) == said);
+        passed
+    };
+    tokio::select! {
+        passed = async { tokio::join!(pass, near_read.read_to_end(&mut heard)).0 } => passed?,
+        () = speak => {}
+    }
+    Ok(heard)
+}
+
+#[tokio::test]
+async fn a_connection_passes_all_bytes_and_both_ends_and_the_session_serves_the_next() {
+    let (_child, mut client) = session();
+    for _ in 0..2 {
+        let echo = server(|mut socket| async move {
+            let (mut read, mut write) = socket.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+            write.shutdown().await.unwrap();
+        });
+        client.connect(echo.await).await.unwrap();
+        let bytes: Vec<u8> = (0..9_000_000_u32).map(|number| (number % 251) as u8).collect();
+        assert!(talk(&mut client, bytes.clone(), Duration::from_secs(20)).await.unwrap() == bytes);
+    }
+    // And the requests of other kinds still stand where they belong.
+    assert_eq!(run(&mut client, request(&["true"]), vec![]).await.0, 0);
+}
+
+#[tokio::test]
+async fn a_port_without_a_server_is_told_and_the_session_goes_on() {
+    let (_child, mut client) = session();
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let refused = client.connect(free).await.unwrap_err();
+    assert!(matches!(&refused, SessionError::Failed { message, .. } if message.contains("refused")), "{refused}");
+    assert_eq!(run(&mut client, request(&["true"]), vec![]).await.0, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_keeps_a_connection_whose_client_has_gone_loses_it() {
+    let (_child, mut client) = session();
+    let silent = server(|socket| async move {
+        std::future::pending::<()>().await;
+        drop(socket);
+    });
+    client.connect(silent.await).await.unwrap();
+    let begun = Instant::now();
+    let given_up = talk(&mut client, b"hello".to_vec(), Duration::from_millis(400)).await;
+    assert!(matches!(given_up, Err(SessionError::Timeout(_))), "{given_up:?}");
+    assert!(begun.elapsed() >= Duration::from_millis(400));
+}
+
+#[tokio::test]
+async fn a_server_that_reads_nothing_holds_back_what_it_is_sent() {
+    let (_child, mut client) = session();
+    let silent = server(|socket| async move {
+        std::future::pending::<()>().await;
+        drop(socket);
+    });
+    client.connect(silent.await).await.unwrap();
+    // Far more than all buffers on the way; that it times out shows that it was not swallowed.
+    let given_up = talk(&mut client, vec![0; 64 << 20], Duration::from_millis(600)).await;
+    assert!(matches!(given_up, Err(SessionError::Timeout(_))), "{given_up:?}");
+}
