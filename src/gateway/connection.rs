@@ -18,10 +18,11 @@ use tokio::time::timeout;
 use crate::gateway::authority::Authority;
 use crate::gateway::broker::Broker;
 use crate::gateway::channel::{Header, ListedName, Listing, read_header, to_line};
-use crate::gateway::destination::{DialError, authorise, dial, resolve};
+use crate::gateway::destination::{DialError, LEAK, authorise, dial, resolve};
 use crate::gateway::forward::{HeadError, forward, read_head, refuse};
 use crate::gateway::hello::opens_tls;
 use crate::gateway::inspect::{self, Inspected};
+use crate::gateway::leak::Leaks;
 use crate::gateway::protocol::{Closed, Decision, Event};
 use crate::gateway::report::{Reporter, visible};
 use crate::gateway::request::Target;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub authority: Authority,
     /// Credentials that are put into requests.
     pub broker: Broker,
+    /// Credentials that must not leave but for where they are for.
+    pub leaks: Leaks,
     /// The number of the last connection.
     pub last: AtomicU64,
 }
@@ -160,6 +163,9 @@ async fn transparent(shared: &Arc<Shared>, client: UnixStream, text: String, por
 async fn open(shared: &Shared, host: &Host, port: u16) -> Result<Dialled, DialError> {
     // The policy of this moment decides; a change while dialling is noticed when the connection is served.
     let policy = shared.policy.borrow().clone();
+    if let Some(watch) = shared.leaks.watch() {
+        watch.look_at_host(&host.to_string()).map_err(DialError::Leak)?;
+    }
     let rule = authorise(policy.as_deref(), host, port)?;
     let addresses = resolve(&shared.resolver, rule, host).await?;
     let (stream, address) = dial(&addresses, port).await?;
@@ -187,6 +193,7 @@ async fn open_or_refuse(
             StatusCode::FORBIDDEN,
             "ask the developer to add the address to allow_private of this host in network.allow in sandbox.yaml",
         ),
+        DialError::Leak(_) => (StatusCode::FORBIDDEN, "a host's name is no place for a credential"),
         DialError::Unlisted => (StatusCode::FORBIDDEN, "ask the developer to add it to network.allow in sandbox.yaml"),
         DialError::Resolve(_) | DialError::NoAddress | DialError::Connect(..) => {
             (StatusCode::BAD_GATEWAY, "the host is allowed; try again later")
@@ -324,12 +331,12 @@ where
         return;
     }
     let count = dialled.count.clone();
+    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false };
     if dialled.inspected {
-        let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false };
         while_allowed(shared, host, port, inspect::serve1(shared, inspected, client, dialled.upstream)).await;
         return shared.closed(asked, &count).await;
     }
-    while_allowed(shared, host, port, forward(client, dialled.upstream, host, port)).await;
+    while_allowed(shared, host, port, forward(shared, &inspected, client, dialled.upstream)).await;
     shared.closed(asked, &count).await;
 }
 
@@ -367,7 +374,11 @@ impl Shared {
     }
 
     async fn deny(&self, asked: &Asked, reason: &str, detail: String) -> bool {
-        let decision = Decision { detail: Some(visible(&detail)), ..decision(asked, reason) };
+        let mut decision = Decision { detail: Some(visible(&detail)), ..decision(asked, reason) };
+        if reason == LEAK {
+            // The credential is in the name.
+            "(withheld)".clone_into(&mut decision.host);
+        }
         self.reporter.send(Event::Decision(decision)).await
     }
 

@@ -6,7 +6,7 @@
 //! In the order of a connection: [`relay`] accepts it (and answers DNS, [`dns`] and [`names`]); [`program`] takes it from
 //! the socket; [`request`] and [`hello`] read what it asks for, as pure functions; [`destination`] matches, resolves,
 //! checks and dials; [`connection`] puts these in order, and [`tunnel`] or [`forward`] moves the bytes, or [`inspect`] reads the requests inside
-//! TLS with certificates of [`authority`]; [`report`] tells the launcher. [`secrets`] holds the
+//! TLS with certificates of [`authority`], and [`leak`] looks in them for credentials that are not for there; [`report`] tells the launcher. [`secrets`] holds the
 //! credential files, and [`reads`] watches who opens them.
 
 pub mod protocol;
@@ -37,6 +37,8 @@ pub mod authority;
 pub mod broker;
 
 pub mod inspect;
+
+pub mod leak;
 
 pub mod report;
 
