@@ -103,10 +103,9 @@ async fn exchange(
     let (request, watched) = match look(&shared.leaks, &shared.reporter, host, inspected.tls, request, decision) {
         Ok(looked) => looked,
         Err(refused) => {
-            let (leak, decision) = *refused;
             // A refusal needs no report to be one.
-            shared.reporter.send(Event::Request(decision)).await;
-            return leaked(&leak);
+            shared.reporter.send(Event::Request(refused.decision)).await;
+            return leaked(&refused.leak);
         }
     };
     let (Some(mut sender), Some(request)) = (sender, rebuild(request, host, port)) else {

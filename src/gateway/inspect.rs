@@ -254,11 +254,10 @@ async fn answer(
     let looked = look(&shared.leaks, &shared.reporter, &inspected.host, inspected.tls, request, decision.clone());
     let (request, watched) = match looked {
         Ok(looked) => looked,
-        Err(refused_for) => {
-            let (leak, decision) = *refused_for;
+        Err(refused) => {
             // A refusal needs no report to be one.
-            shared.reporter.send(Event::Request(decision)).await;
-            return Ok(leaked(&leak));
+            shared.reporter.send(Event::Request(refused.decision)).await;
+            return Ok(leaked(&refused.leak));
         }
     };
     let judged = judge(&shared, &inspected, &request, upgrades)

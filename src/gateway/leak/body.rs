@@ -214,10 +214,22 @@ impl Body for WatchedBody {
     }
 }
 
+/// A request whose head may go on, and how to know what its body turned out to carry.
+pub type Looked = (http::Request<WatchedBody>, Option<Arc<Told>>);
+
+/// A request that must not go on.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub leak: Leak,
+    /// What to report.
+    pub decision: RequestDecision,
+}
+
 /// Looks at a request before anything of it goes on, and has its body looked at while it passes.
 ///
 /// # Errors
-/// When its head carries a credential, or its body cannot be read; with the decision to report.
+/// When its head carries a credential, or its body cannot be read.
 pub fn look(
     leaks: &Leaks,
     reporter: &Reporter,
@@ -225,10 +237,10 @@ pub fn look(
     tls: bool,
     request: http::Request<Incoming>,
     decision: RequestDecision,
-) -> Result<(http::Request<WatchedBody>, Option<Arc<Told>>), Box<(Leak, RequestDecision)>> {
+) -> Result<Looked, Box<Refused>> {
     let Some(watch) = leaks.watch() else { return Ok((request.map(WatchedBody::unwatched), None)) };
     let (parts, body) = request.into_parts();
-    let refused = |leak: Leak, decision| Box::new((leak.clone(), refusal(decision, &leak)));
+    let refused = |leak: Leak, decision| Box::new(Refused { decision: refusal(decision, &leak), leak });
     if let Err(leak) = watch.look_at_head(host, tls, &parts) {
         return Err(refused(leak, decision));
     }
