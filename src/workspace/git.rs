@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 /// The most bytes that one process may write, unless the caller says otherwise.
 const OUTPUT_LIMIT: usize = 256 << 20;
+/// The most memory that one process of a review may have for its data, in bytes. git keeps a whole difference before it
+/// prints the first line, and nested trees of a few kilobytes can name more files than any memory holds.
+const MEMORY_LIMIT: u64 = 1 << 30;
 /// The most bytes of standard error that are kept for a message.
 const MESSAGE_LIMIT: usize = 4 << 10;
 
@@ -170,6 +173,8 @@ impl Git {
             ("core.attributesFile", "/dev/null"),
             ("core.excludesFile", "/dev/null"),
             ("core.quotePath", "false"),
+            // Above it git streams a file and compares nothing, where it would hold it whole and split it into lines.
+            ("core.bigFileThreshold", "16m"),
             ("credential.helper", ""),
             ("protocol.allow", "never"),
             ("safe.bareRepository", "explicit"),
@@ -208,6 +213,7 @@ impl Git {
         let mut command = self.command()?;
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+        bound_memory(&child);
         let result = self.exchange(&mut child);
         if result.is_err() {
             end(&mut child);
@@ -273,6 +279,18 @@ fn wait(
             Err(GitError::TimedOut(subcommand.to_owned()))
         }
     }
+}
+
+/// Limits the memory of a process that has just begun, and of all that it starts. Files that it maps, such as packs, are
+/// not counted (getrlimit(2), `RLIMIT_DATA`).
+fn bound_memory(child: &Child) {
+    let limit = rustix::process::Rlimit { current: Some(MEMORY_LIMIT), maximum: Some(MEMORY_LIMIT) };
+    // A process that has ended already has nothing to be bounded.
+    drop(rustix::process::prlimit(
+        rustix::process::Pid::from_raw(child.id() as i32),
+        rustix::process::Resource::Data,
+        limit,
+    ));
 }
 
 fn end(child: &mut Child) {

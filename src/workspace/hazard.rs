@@ -65,6 +65,9 @@ pub fn held_back(path: &str) -> Option<&'static str> {
     if path.split(['/', '\\']).any(|part| part == "..") {
         return Some("leaves the working tree");
     }
+    if path.split('/').any(|part| matches!(part, "" | ".")) {
+        return Some("is another path than it says");
+    }
     if PROTECTED_FILES.iter().any(|name| parts.iter().any(|part| is_name(part, name))) {
         return Some("configures git itself");
     }

@@ -11,6 +11,9 @@ use super::review::{self, AcceptedRisks, DiffStyle, Review, ReviewRules};
 use super::source::{Places, check_branch, check_object_id};
 use crate::project::ProjectName;
 
+/// The most bytes of the refs that a bundle may name.
+const ADVERTISED: usize = 1 << 20;
+
 /// What came of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Received {
@@ -54,6 +57,20 @@ fn fetch(git_dir: &Path, bundle: &Path, from: &str, to: &str) -> Result<(), GitE
         .map(drop)
 }
 
+/// Checks every object that came as `transfer.fsckObjects` does. Whatever that setting says, git 2.39 checks nothing of
+/// what it fetches from a bundle; 2.47 does.
+fn check_objects(git_dir: &Path) -> Result<(), WorkspaceError> {
+    for entry in std::fs::read_dir(git_dir.join("objects/pack"))? {
+        let pack = entry?.path();
+        if pack.extension().is_some_and(|extension| extension == "pack") {
+            let index = git_dir.join("checked.idx");
+            Git::at(git_dir, "index-pack").args(["--strict", "-o"]).args([&index, &pack]).output()?;
+            std::fs::remove_file(&index)?;
+        }
+    }
+    Ok(())
+}
+
 impl Quarantine {
     /// Reads the bundle; the developer's repository is only read.
     pub fn open(repository: &Path, bundle: &Path, branch: &str, base: &str) -> Result<Self, WorkspaceError> {
@@ -65,8 +82,18 @@ impl Quarantine {
         places.borrow(folder.path())?;
         // The base as a ref bounds the walk that checks connectivity, and satisfies the bundle's prerequisites.
         Git::at(folder.path(), "update-ref").args(["refs/quarantine/base", base]).output()?;
+        // `fetch` takes a file that is no bundle for a repository, and starts a shell with `git-upload-pack` for it.
+        Git::at(folder.path(), "bundle").arg("list-heads").arg(&bundle).limit(ADVERTISED).output()?;
         fetch(folder.path(), &bundle, &format!("refs/heads/{branch}"), "refs/quarantine/head")?;
-        let head = Git::at(folder.path(), "rev-parse").args(["--verify", "refs/quarantine/head^{commit}"]).line()?;
+        check_objects(folder.path())?;
+        let ids = Git::at(folder.path(), "rev-parse")
+            .args(["refs/quarantine/head", "refs/quarantine/head^{commit}"])
+            .line()?;
+        // A tag would be peeled for the review, and land as what it is, with a name and a message that nobody saw.
+        let head = match ids.split_once('\n') {
+            Some((tip, head)) if tip == head => head.to_owned(),
+            _ => return Err(WorkspaceError::NotACommit(branch.to_owned())),
+        };
         Ok(Self { folder, places, base: base.to_owned(), head })
     }
 

@@ -56,6 +56,9 @@ pub enum WorkspaceError {
     /// The branch to create exists already.
     #[error("create branch `{0}`: it exists and is never moved")]
     BranchExists(String),
+    /// The branch that came is a tag.
+    #[error("bring in branch `{0}`: it is a tag and no commit")]
+    NotACommit(String),
     /// git's output was not what its documentation says.
     #[error("understand the output of git {0}")]
     Output(&'static str),

@@ -18,6 +18,9 @@ const LARGE: u64 = 5 << 20;
 const SCAN_FILE: u64 = 1 << 20;
 /// All contents that are searched, together, in bytes.
 const SCAN_TOTAL: u64 = 64 << 20;
+/// The most bytes of a listing of changed paths, which is some 500,000 of them. A few nested trees of one blob name more
+/// files than any disk holds.
+const LISTING: usize = 64 << 20;
 const EMBEDDED: &str = "is a git repository inside the tree";
 /// The most commits that are listed.
 const COMMIT_LIMIT: usize = 1000;
@@ -157,6 +160,7 @@ fn tree_diff(repository: &Path, base: &str, head: &str) -> Git {
 pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRules) -> Result<Review, WorkspaceError> {
     let raw = Git::at(repository, "diff-tree")
         .args(["-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--ignore-submodules=none", base, head])
+        .limit(LISTING)
         .output()?;
     let changes = parse_raw(&raw)?;
     let counts = line_counts(repository, base, head)?;

@@ -15,6 +15,11 @@ COMMIT = "cd /workspace && git add written.txt && git commit --quiet --message '
 SHELL = "printf '%s' '" + TEXT.strip() + "' > " + FILE
 
 
+def note(line):
+    with open("/dev/shm/requests", "a") as requests:
+        requests.write(line + "\n")
+
+
 def tools(named):
     """Name and parameters of the tools that a request offers."""
     return {name: list((schema or {}).get("properties", {})) for name, schema in named}
@@ -73,13 +78,25 @@ def anthropic(request):
     return events, None
 
 
+def script(command):
+    """A call of the tool `exec`, which runs JavaScript that has the others below `tools`."""
+    return "text(JSON.stringify(await tools.exec_command({cmd: %s})));" % json.dumps(command)
+
+
 def openai(request):
     items = [item for item in request["input"] if isinstance(item, dict)] if isinstance(request["input"], list) else []
-    step = sum(item.get("type") == "function_call_output" for item in items)
-    offered = tools((tool["name"], tool.get("parameters")) for tool in request.get("tools", [])
-                    if tool.get("type") == "function")
+    step = sum(item.get("type") in ("function_call_output", "custom_tool_call_output") for item in items)
+    # Newer models are given their tools by an item of the input, in groups.
+    given = request.get("tools", []) + [tool for item in items if item.get("type") == "additional_tools"
+                                        for tool in item["tools"]]
+    given = [inner for tool in given for inner in (tool["tools"] if tool.get("type") == "namespace" else [tool])]
+    offered = tools((tool["name"], tool.get("parameters")) for tool in given if tool.get("type") == "function")
     chosen = call(offered, step)
-    if chosen:
+    scripted = any(tool.get("type") == "custom" and tool["name"] == "exec" for tool in given)
+    if scripted and not chosen and step < 2:
+        item = {"type": "custom_tool_call", "id": "ctc_%d" % step, "call_id": "call_%d" % step, "name": "exec",
+                "input": script((SHELL, COMMIT)[step]), "status": "completed"}
+    elif chosen:
         item = {"type": "function_call", "id": "fc_%d" % step, "call_id": "call_%d" % step, "name": chosen[0],
                 "arguments": json.dumps(chosen[1]), "status": "completed"}
     else:
@@ -119,8 +136,7 @@ class Model(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = self.path.split("?")[0]
         keys = [self.headers.get(name) for name in ("x-api-key", "x-goog-api-key", "authorization")]
-        with open("/dev/shm/requests", "a") as requests:
-            requests.write("%s %s %s\n" % (self.command, path, keys))
+        note("%s %s %s" % (self.command, path, keys))
         try:
             request = json.loads(body or b"null")
             if path == "/v1/messages":
@@ -134,8 +150,7 @@ class Model(http.server.BaseHTTPRequestHandler):
             if path.endswith("/count_tokens"):
                 return self.say(200, "application/json", b'{"input_tokens": 10}')
         except (KeyError, TypeError, ValueError) as error:
-            with open("/dev/shm/requests", "a") as requests:
-                requests.write("not understood: %r %s\n" % (error, body[:2000]))
+            note("not understood: %r %s" % (error, body[:2000]))
             return self.say(400, "application/json", b'{"error": {"message": "not understood"}}')
         # A WebSocket is asked for by GET; this host speaks HTTP alone (RFC 9110 section 15.5.22).
         status = 426 if self.headers.get("Upgrade") else 404

@@ -130,6 +130,7 @@ fn of_an_exchange_of_commits() {
         WorkspaceError::ObjectId("HEAD".to_owned()),
         WorkspaceError::PartialClone(git("fatal: missing blob")),
         WorkspaceError::ObjectFolder("/home/ada/odd\nname".into()),
+        WorkspaceError::NotACommit("main".to_owned()),
         WorkspaceError::Output("rev-parse"),
         WorkspaceError::Changed { reviewed: "1".repeat(40), landed: "2".repeat(40) },
         WorkspaceError::Io(denied()),
