@@ -101,8 +101,12 @@ class Keeper(http.server.BaseHTTPRequestHandler):
         with open("/dev/shm/requests", "ab") as requests:
             requests.write(("%s %s\n%s" % (self.command, self.path, self.headers)).encode())
             requests.flush()
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            requests.write(body + b"\n\n")
+            if self.headers.get("Transfer-Encoding") == "chunked":
+                while size := int(self.rfile.readline() or b"0", 16):
+                    requests.write(self.rfile.read(size)); self.rfile.readline()
+            else:
+                requests.write(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+            requests.write(b"\n\n")
         self.send_response(200); self.send_header("Content-Length", "2")
         self.end_headers(); self.wfile.write(b"ok")
     do_GET = do_POST

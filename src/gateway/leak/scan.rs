@@ -23,12 +23,12 @@ pub(super) struct Scanner {
     place: &'static str,
     /// After the bytes as they are.
     raw: StateID,
-    /// After the bytes with their escapes undone.
-    plain: StateID,
-    /// Whether the two differ or may come to.
+    /// After the bytes with their escapes undone: percent-encoding, JSON's, and both. A value may have in it what looks like
+    /// an escape, so none of the three has the others' finds.
+    undone: [StateID; 3],
+    /// Whether one of them differs from `raw` or may come to.
     apart: bool,
     escapes: Escapes,
-    emitted: Vec<u8>,
     found: Option<Leak>,
     seen: u64,
     limit: u64,
@@ -36,16 +36,15 @@ pub(super) struct Scanner {
 
 impl Scanner {
     pub(super) fn new(watch: Arc<Watch>, permitted: Arc<[bool]>, place: &'static str) -> Self {
-        let (raw, plain) = (watch.start, watch.start);
+        let raw = watch.start;
         Self {
             watch,
             permitted,
             place,
             raw,
-            plain,
+            undone: [raw; 3],
             apart: false,
             escapes: Escapes::default(),
-            emitted: Vec::with_capacity(16),
             found: None,
             seen: 0,
             limit: u64::MAX,
@@ -69,16 +68,17 @@ impl Scanner {
                 continue;
             }
             if !self.apart {
-                (self.plain, self.apart) = (before, true);
+                (self.undone, self.apart) = ([before; 3], true);
             }
-            self.emitted.clear();
-            self.escapes.push(byte, &mut self.emitted);
-            for index in 0..self.emitted.len() {
-                self.plain = self.watch.next(self.plain, self.emitted[index]);
-                self.check(self.plain)?;
+            self.escapes.push(byte);
+            for way in 0..3 {
+                for index in 0..self.escapes.out[way].len() {
+                    self.undone[way] = self.watch.next(self.undone[way], self.escapes.out[way][index]);
+                    self.check(self.undone[way])?;
+                }
             }
             // From here on they see the same again.
-            self.apart = self.plain != self.raw || !self.escapes.is_idle();
+            self.apart = self.undone.iter().any(|state| *state != self.raw) || !self.escapes.is_idle();
         }
         Ok(())
     }
@@ -90,9 +90,9 @@ impl Scanner {
         if !self.apart {
             return raw;
         }
-        match self.watch.depth(self.plain) {
+        match self.undone.iter().map(|state| self.watch.depth(*state)).max().unwrap_or(0) {
             0 => raw,
-            plain => raw.max((plain + 1) * LONGEST_ESCAPE),
+            undone => raw.max((undone + 1) * LONGEST_ESCAPE),
         }
     }
 
@@ -119,14 +119,14 @@ impl Write for Scanner {
     }
 }
 
-/// Undoes percent-encoding (RFC 3986 section 2.1), then the escapes of JSON strings (RFC 8259 section 7), and drops line
-/// breaks, by which base64 is folded.
+/// Undoes percent-encoding, JSON's escapes, and the latter in what the former makes.
 #[derive(Debug, Default)]
 struct Escapes {
-    /// What was read of a percent-encoded byte.
-    percent: Vec<u8>,
-    /// What was read of an escape of JSON.
-    escape: Vec<u8>,
+    percent: Percent,
+    json: Json,
+    both: Json,
+    /// What the last byte made of the three, in this order.
+    out: [Vec<u8>; 3],
 }
 
 impl Escapes {
@@ -135,57 +135,72 @@ impl Escapes {
     }
 
     fn is_idle(&self) -> bool {
-        self.percent.is_empty() && self.escape.is_empty()
+        self.percent.0.is_empty() && self.json.0.is_empty() && self.both.0.is_empty()
     }
 
+    fn push(&mut self, byte: u8) {
+        self.out.iter_mut().for_each(Vec::clear);
+        let [percent, json, both] = &mut self.out;
+        self.percent.push(byte, percent);
+        self.json.push(byte, json);
+        for byte in percent {
+            self.both.push(*byte, both);
+        }
+    }
+}
+
+/// Undoes percent-encoding (RFC 3986 section 2.1); holds what was read of an encoded byte.
+#[derive(Debug, Default)]
+struct Percent(Vec<u8>);
+
+impl Percent {
     fn push(&mut self, byte: u8, out: &mut Vec<u8>) {
-        if self.percent.is_empty() {
-            if byte == b'%' {
-                self.percent.push(byte);
-            } else {
-                self.unescape(byte, out);
+        match (self.0.as_slice(), byte) {
+            ([], b'%') => self.0.push(byte),
+            ([], _) => out.push(byte),
+            ([_], _) if byte.is_ascii_hexdigit() => self.0.push(byte),
+            ([_, high], _) if byte.is_ascii_hexdigit() => {
+                out.push(digit(*high) << 4 | digit(byte));
+                self.0.clear();
             }
-            return;
-        }
-        if !byte.is_ascii_hexdigit() {
-            for held in std::mem::take(&mut self.percent) {
-                self.unescape(held, out);
+            (_, _) => {
+                out.append(&mut self.0);
+                self.push(byte, out);
             }
-            return self.push(byte, out);
-        }
-        self.percent.push(byte);
-        if let [_, high, low] = *self.percent.as_slice() {
-            self.percent.clear();
-            self.unescape(digit(high) << 4 | digit(low), out);
         }
     }
+}
 
-    fn unescape(&mut self, byte: u8, out: &mut Vec<u8>) {
-        match (self.escape.as_slice(), byte) {
-            ([], b'\\') => self.escape.push(byte),
+/// Undoes the escapes of JSON strings (RFC 8259 section 7), and drops line breaks, by which base64 is folded; holds what was
+/// read of an escape.
+#[derive(Debug, Default)]
+struct Json(Vec<u8>);
+
+impl Json {
+    fn push(&mut self, byte: u8, out: &mut Vec<u8>) {
+        match (self.0.as_slice(), byte) {
+            ([], b'\\') => self.0.push(byte),
             ([], b'\r' | b'\n') => {}
             ([], _) => out.push(byte),
-            ([_], b'u') => self.escape.push(byte),
+            ([_], b'u') => self.0.push(byte),
             ([_], _) => {
-                self.escape.clear();
+                self.0.clear();
                 match byte {
                     b'n' | b'r' => {}
                     b'/' | b'"' | b'\\' => out.push(byte),
                     _ => out.extend([b'\\', byte]),
                 }
             }
-            (_, _) if byte.is_ascii_hexdigit() => {
-                self.escape.push(byte);
-                if let [_, _, a, b, c, d] = *self.escape.as_slice() {
-                    self.escape.clear();
-                    // Values of credentials are ASCII but for passwords, which are found as they are.
-                    let ascii = digit(a) == 0 && digit(b) == 0 && digit(c) < 8;
-                    out.push(if ascii { digit(c) << 4 | digit(d) } else { b'?' });
-                }
+            ([_, _, a, b, c], _) if byte.is_ascii_hexdigit() => {
+                // Values of credentials are ASCII but for passwords, which are found as they are.
+                let ascii = digit(*a) == 0 && digit(*b) == 0 && digit(*c) < 8;
+                out.push(if ascii { digit(*c) << 4 | digit(byte) } else { b'?' });
+                self.0.clear();
             }
+            (_, _) if byte.is_ascii_hexdigit() => self.0.push(byte),
             (_, _) => {
-                out.append(&mut self.escape);
-                self.unescape(byte, out);
+                out.append(&mut self.0);
+                self.push(byte, out);
             }
         }
     }
