@@ -123,32 +123,12 @@ fn compilers_and_interpreters_of_a_definition_of_ones_own_work() {
     assert_eq!(said.lines().collect::<Vec<_>>(), expected);
 }
 
-/// An API that knows no request: what it was sent, and with which key, is all that counts.
-const MODEL: &str = r#"
-import http.server, ssl
-class Model(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_POST(self):
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        keys = [self.headers.get(name) for name in ("x-api-key", "x-goog-api-key", "authorization")]
-        with open("/dev/shm/requests", "a") as requests:
-            requests.write("%s %s %s\n" % (self.command, self.path.split("?")[0], keys))
-        body = b'{"type":"error","error":{"type":"invalid_request_error","message":"no such model"}}'
-        self.send_response(400)
-        self.send_header("Content-Type", "application/json"); self.send_header("Content-Length", str(len(body)))
-        self.end_headers(); self.wfile.write(body)
-    do_GET = do_POST
-server = http.server.ThreadingHTTPServer(("", 443), Model)
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-context.load_cert_chain("/tls/certificate.pem", "/tls/key.pem")
-server.socket = context.wrap_socket(server.socket, server_side=True)
-print("serving", flush=True)
-server.serve_forever()
-"#;
+/// The API of the model: it has one plan, and notes each request with the key that came with it.
+const MODEL: &str = include_str!("agents/model.py");
 
-/// Has a real agent ask its model with a brokered key, by the preset that `init` writes out. `asked` is the request that it
-/// has to make.
-fn asks_its_model(agent: &str, command: &str, asked: &str) {
+/// Has a real agent do one whole task with a brokered key, by the preset that `init` writes out: its model tells it to
+/// write a file and to commit it. `asked` is the request that it has to make.
+fn does_a_task(agent: &str, command: &str, asked: &str) {
     let preset = sandbox::project::preset::find(agent).unwrap();
     let key = preset.key.unwrap();
     let home = Home::new();
@@ -176,35 +156,49 @@ fn asks_its_model(agent: &str, command: &str, asked: &str) {
     let container = |role: &str| format!("sandbox-{}.main-{role}", project.name());
     let image = text(&docker(&["inspect", "--format", "{{.Image}}", &container("agent")]).stdout);
     neighbour.serve(image.trim(), &container("gateway"), MODEL);
-    let script = format!("timeout 60 {command} </dev/null");
-    let ran = home.sandbox().args(["exec", project.name(), "--", "bash", "-c", &script]).output().unwrap();
+    let exec =
+        |script: &str| home.sandbox().args(["exec", project.name(), "--", "bash", "-c", script]).output().unwrap();
+    let ran = exec(&format!("cd /workspace && timeout 120 {command} </dev/null"));
+    let said = text(&ran.stdout) + &text(&ran.stderr);
     let requests = text(&docker(&["exec", &neighbour.name, "cat", "/dev/shm/requests"]).stdout);
-    let sent = requests.lines().find(|line| line.starts_with(asked));
-    assert!(sent.is_some_and(|line| line.contains(canary)), "{requests}{}{}", text(&ran.stdout), text(&ran.stderr));
+    let sent: Vec<_> = requests.lines().filter(|line| line.starts_with(asked)).collect();
+    // One for each of the two tools, and one whose answer ends the task.
+    assert!(sent.len() >= 3 && sent.iter().all(|line| line.contains(canary)), "{requests}{said}");
     assert!(!requests.contains("sandbox-brokered"), "{requests}");
-    assert!(!(text(&ran.stdout) + &text(&ran.stderr)).contains(canary));
+    assert!(!said.contains(canary), "{said}");
+    let committed =
+        exec("git -C /workspace show --format=%s --stat --no-renames HEAD && git -C /workspace show HEAD:written.txt");
+    let committed = text(&committed.stdout);
+    assert!(committed.starts_with("Write what was asked for\n"), "{committed}{said}{requests}");
+    assert!(committed.trim_end().ends_with("written by the agent"), "{committed}");
+    // The agent's own files and its environment do not have the key.
+    let search =
+        format!("! {{ grep -rqs {canary} /home/agent /workspace /tmp /run/secrets || env | grep -q {canary}; }}");
+    assert!(exec(&search).status.success(), "the agent has the key");
 }
 
 #[test]
-fn opencode_asks_its_model_with_a_key_that_it_does_not_have() {
-    asks_its_model("opencode", "opencode run -m anthropic/claude-sonnet-4-5 hello", "POST /v1/messages ");
+fn opencode_does_a_task_with_a_key_that_it_does_not_have() {
+    does_a_task("opencode", "opencode run -m anthropic/claude-sonnet-4-5 'write the file'", "POST /v1/messages ");
 }
 
 #[test]
 #[ignore = "fetches 180 MB; `make test-full` runs it"]
-fn claude_code_asks_its_model_with_a_key_that_it_does_not_have() {
-    asks_its_model("claude-code", "claude -p hello", "POST /v1/messages ");
+fn claude_code_does_a_task_with_a_key_that_it_does_not_have() {
+    let command = "claude --dangerously-skip-permissions -p 'write the file'";
+    does_a_task("claude-code", command, "POST /v1/messages ");
 }
 
 #[test]
 #[ignore = "fetches 170 MB; `make test-full` runs it"]
-fn codex_asks_its_model_with_a_key_that_it_does_not_have() {
-    let command = "bash -c 'printenv OPENAI_API_KEY | codex login --with-api-key; codex exec hello'";
-    asks_its_model("codex", command, "GET /v1/responses ");
+fn codex_does_a_task_with_a_key_that_it_does_not_have() {
+    let command = "bash -c 'printenv OPENAI_API_KEY | codex login --with-api-key; \
+                   codex exec --dangerously-bypass-approvals-and-sandbox \"write the file\"'";
+    does_a_task("codex", command, "POST /v1/responses ");
 }
 
 #[test]
 #[ignore = "fetches 80 MB; `make test-full` runs it"]
-fn gemini_cli_asks_its_model_with_a_key_that_it_does_not_have() {
-    asks_its_model("gemini-cli", "gemini -p hello", "POST /v1beta/models/");
+fn gemini_cli_does_a_task_with_a_key_that_it_does_not_have() {
+    does_a_task("gemini-cli", "gemini --yolo -p 'write the file'", "POST /v1beta/models/");
 }

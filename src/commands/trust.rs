@@ -189,7 +189,9 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
                 format!("as {placement} in its requests to {host}, without showing it")
             }
         };
-        lines.push(format!("hand over the credential `{name}` {source}, {way}"));
+        let hosts: Vec<String> = credential.hosts.iter().map(ToString::to_string).collect();
+        let hosts = if hosts.is_empty() { String::new() } else { format!(", for {}", hosts.join(", ")) };
+        lines.push(format!("hand over the credential `{name}` {source}, {way}{hosts}"));
         if let Some(shared) = &credential.shared_with {
             lines.push(format!("share `{name}` with {}: {}", shared.projects.join(", "), shared.reason));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::name::HostName;
+use crate::network::name::{HostName, HostPattern};
 use crate::network::placement::Placement;
 
 /// A declared credential.
@@ -25,6 +25,29 @@ pub struct CredentialSpec {
     /// Why a personal or organisation-wide value is accepted, when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept_personal: Option<String>,
+    /// The hosts that it may be sent to, for one that the agent has. Its delivery can say more: see
+    /// [`CredentialSpec::places`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostPattern>,
+}
+
+impl CredentialSpec {
+    /// The hosts that a credential may be sent to that the agent has: those that are named, else those of its delivery or
+    /// issuer. None are known of others.
+    pub fn places(&self) -> Vec<HostPattern> {
+        if !self.hosts.is_empty() {
+            return self.hosts.clone();
+        }
+        let known = match (&self.deliver, &self.provider) {
+            // The API of GitHub and GitLab for their own programs takes the same token.
+            (Delivery::Git { host }, _) => vec![host.to_string(), format!("api.{host}")],
+            // Every endpoint takes a session's token, in a header field or a query (AWS General Reference, Signature
+            // Version 4).
+            (_, ProviderSpec::AwsSts(_)) => vec!["*.amazonaws.com".to_owned()],
+            _ => Vec::new(),
+        };
+        known.iter().filter_map(|host| host.parse().ok()).collect()
+    }
 }
 
 /// Who issues a credential.

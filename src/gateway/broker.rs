@@ -175,6 +175,11 @@ fn set_query(parts: &mut Parts, query: &str) -> Result<(), BrokerError> {
     Ok(())
 }
 
+/// Whether requests carry credentials in this field.
+pub(super) fn is_credential_field(name: &HeaderName) -> bool {
+    name == AUTHORIZATION || CREDENTIAL_FIELDS.contains(&name.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use http::Request;

@@ -18,10 +18,11 @@ use crate::gateway::broker::Broker;
 use crate::gateway::budget::{Budgets, Exceeded};
 use crate::gateway::channel::{Header, ListedName, Listing, read_header, to_line};
 use crate::gateway::denials::Denials;
-use crate::gateway::destination::{DialError, authorise, dial, resolve};
+use crate::gateway::destination::{DialError, LEAK, authorise, dial, resolve};
 use crate::gateway::forward::{HeadError, forward, read_head, refuse};
 use crate::gateway::hello::opens_tls;
 use crate::gateway::inspect::{self, Inspected};
+use crate::gateway::leak::Leaks;
 use crate::gateway::permit::{CurrentPolicy, Permit};
 use crate::gateway::protocol::{Closed, Decision, Event};
 use crate::gateway::report::{Reporter, visible};
@@ -54,6 +55,8 @@ pub struct Shared {
     pub authority: Authority,
     /// Credentials that are put into requests.
     pub broker: Broker,
+    /// Credentials that must not leave but for where they are for.
+    pub leaks: Leaks,
     /// The number of the last connection.
     pub last: AtomicU64,
 }
@@ -164,6 +167,9 @@ async fn transparent(shared: &Arc<Shared>, client: UnixStream, text: String, por
 async fn open(shared: &Shared, host: &Host, port: u16) -> Result<Dialled, DialError> {
     // The policy of this moment decides; a change while dialling is noticed when the connection is served.
     let policy = shared.policy.borrow().clone();
+    if let Some(watch) = shared.leaks.watch() {
+        watch.look_at_host(&host.to_string()).map_err(DialError::Leak)?;
+    }
     let rule = authorise(policy.as_deref(), host, port)?;
     let limits = policy.as_ref().map(|policy| policy.limits).unwrap_or_default();
     let slot = shared.budgets.admit(limits, host)?;
@@ -200,6 +206,7 @@ async fn open_or_refuse(
         DialError::Limit(_) => {
             (StatusCode::TOO_MANY_REQUESTS, "close connections, or ask the developer to raise it in sandbox.yaml")
         }
+        DialError::Leak(_) => (StatusCode::FORBIDDEN, "a host's name is no place for a credential"),
         DialError::Unlisted => (StatusCode::FORBIDDEN, "ask the developer to add it to network.allow in sandbox.yaml"),
         DialError::Resolve(_) | DialError::NoAddress | DialError::Connect(..) => {
             (StatusCode::BAD_GATEWAY, "the host is allowed; try again later")
@@ -339,12 +346,12 @@ where
         return;
     }
     let Dialled { upstream, permit } = dialled;
+    let slot = permit.slot.clone();
+    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false, slot };
     if permit.rule.is_inspected() {
-        let slot = permit.slot.clone();
-        let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false, slot };
         permit.hold(&shared.policy, inspect::serve1(shared, inspected, client, upstream)).await;
     } else {
-        permit.hold(&shared.policy, forward(client, upstream, host, port, &permit.slot)).await;
+        permit.hold(&shared.policy, forward(shared, &inspected, client, upstream)).await;
     }
     shared.closed(asked, &permit).await;
 }
@@ -365,7 +372,11 @@ impl Shared {
     }
 
     async fn deny(&self, asked: &Asked, reason: &str, detail: String) -> bool {
-        let decision = Decision { detail: Some(visible(&detail)), ..decision(asked, reason) };
+        let mut decision = Decision { detail: Some(visible(&detail)), ..decision(asked, reason) };
+        if reason == LEAK {
+            // The credential is in the name.
+            "(withheld)".clone_into(&mut decision.host);
+        }
         match self.denials.take(decision) {
             Some(decision) => self.reporter.send(Event::Decision(decision)).await,
             None => true,

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::gateway::budget::Exceeded;
+use crate::gateway::leak::Leak;
 use crate::network::address::{SpecialUse, special_use};
 use crate::network::name::{Host, HostName};
 use crate::network::policy::{AllowRule, Policy};
@@ -50,10 +51,16 @@ pub enum DialError {
         /// What it is for.
         special: SpecialUse,
     },
+    /// The name carries a credential.
+    #[error(transparent)]
+    Leak(Leak),
     /// No address accepted the connection.
     #[error("no connection to {0}")]
     Connect(SocketAddr, #[source] std::io::Error),
 }
+
+/// The word for a connection that carries a credential in the host's name.
+pub(super) const LEAK: &str = "leak";
 
 impl DialError {
     /// The word for [`crate::gateway::protocol::Decision::reason`].
@@ -64,13 +71,14 @@ impl DialError {
             Self::Limit(_) => "limit",
             Self::Resolve(_) | Self::NoAddress => "resolve",
             Self::Address { .. } => "address",
+            Self::Leak(_) => LEAK,
             Self::Connect(..) => "connect",
         }
     }
 
     /// Whether the policy says no, rather than the network.
     pub fn is_denial(&self) -> bool {
-        matches!(self, Self::NoPolicy | Self::Unlisted | Self::Limit(_) | Self::Address { .. })
+        matches!(self, Self::NoPolicy | Self::Unlisted | Self::Limit(_) | Self::Address { .. } | Self::Leak(_))
     }
 }
 

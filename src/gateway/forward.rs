@@ -4,7 +4,7 @@
 //! head was judged by [`crate::gateway::request`] before; here it is rebuilt from the parsed parts.
 
 use std::convert::Infallible;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -16,7 +16,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::gateway::budget::{Exceeded, Slot};
+use crate::gateway::budget::Exceeded;
+use crate::gateway::connection::Shared;
+use crate::gateway::inspect::Inspected;
+use crate::gateway::leak::Leak;
+use crate::gateway::leak::body::{WatchedBody, look};
+use crate::gateway::protocol::{Event, RequestDecision};
+use crate::gateway::report::visible;
 use crate::gateway::request::{HEAD_LIMIT, RequestError, RequestHead, parse_request_head};
 use crate::network::name::Host;
 
@@ -51,7 +57,7 @@ pub async fn read_head<C: AsyncRead + Unpin>(client: &mut C, bytes: &mut Vec<u8>
 }
 
 /// Serves the one request on `client` (whose head was put back before it) from `upstream`.
-pub async fn forward<C, U>(client: C, upstream: U, host: &Host, port: u16, slot: &Slot) -> hyper::Result<()>
+pub async fn forward<C, U>(shared: &Arc<Shared>, inspected: &Inspected, client: C, upstream: U) -> hyper::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -60,7 +66,7 @@ where
     let sender = Mutex::new(Some(sender));
     let service = service_fn(|request: Request<Incoming>| {
         let sender = sender.lock().ok().and_then(|mut sender| sender.take());
-        async move { Ok::<_, Infallible>(exchange(sender, request, host, port, slot).await) }
+        async move { Ok::<_, Infallible>(exchange(shared, inspected, sender, request).await) }
     });
     let serve = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
@@ -74,20 +80,40 @@ where
     served
 }
 
-type Answer = Response<Either<Incoming, Full<Bytes>>>;
+pub(super) type Answer = Response<Either<Incoming, Full<Bytes>>>;
 
 async fn exchange(
-    sender: Option<SendRequest<Limited<Incoming>>>,
+    shared: &Shared,
+    inspected: &Inspected,
+    sender: Option<SendRequest<Limited<WatchedBody>>>,
     request: Request<Incoming>,
-    host: &Host,
-    port: u16,
-    slot: &Slot,
 ) -> Answer {
+    let Inspected { host, port, slot, .. } = inspected;
     if let Err(limit) = slot.request(request.body().size_hint().exact()) {
         slot.end(limit);
-        return said(StatusCode::FORBIDDEN, &limit.to_string());
+        return over(limit);
     }
-    let (Some(mut sender), Some(request)) = (sender, rebuild(request, host, port)) else {
+    let decision = RequestDecision {
+        connection: inspected.connection,
+        allowed: true,
+        reason: "listed".to_owned(),
+        host: host.to_string(),
+        port: *port,
+        method: visible(request.method().as_str()),
+        path: visible(request.uri().path()),
+        rule: None,
+        credential: None,
+        detail: None,
+    };
+    let (request, watched) = match look(&shared.leaks, &shared.reporter, host, inspected.tls, request, decision) {
+        Ok(looked) => looked,
+        Err(refused) => {
+            // A refusal needs no report to be one.
+            shared.reporter.send(Event::Request(refused.decision)).await;
+            return leaked(&refused.leak);
+        }
+    };
+    let (Some(mut sender), Some(request)) = (sender, rebuild(request, host, *port)) else {
         return failed("the request cannot be passed on");
     };
     let most = usize::try_from(slot.limits.request_body).unwrap_or(usize::MAX);
@@ -96,13 +122,16 @@ async fn exchange(
             strip(response.headers_mut());
             response.map(Either::Left)
         }
-        Err(_) if !slot.has_room() => said(StatusCode::FORBIDDEN, &Exceeded::Upload.to_string()),
-        Err(_) => failed("the server ended the connection without an answer"),
+        Err(_) => match watched.as_deref().and_then(|watched| watched.leak()) {
+            Some(leak) => leaked(leak),
+            None if !slot.has_room() => over(Exceeded::Upload),
+            None => failed("the server ended the connection without an answer"),
+        },
     }
 }
 
 /// The request in origin form, with `Host` from the destination that was checked and nothing that is for us alone.
-fn rebuild(request: Request<Incoming>, host: &Host, port: u16) -> Option<Request<Incoming>> {
+fn rebuild(request: Request<WatchedBody>, host: &Host, port: u16) -> Option<Request<WatchedBody>> {
     let (mut parts, body) = request.into_parts();
     parts.uri = match parts.uri.path_and_query() {
         Some(path) => Uri::from(path.clone()),
@@ -135,12 +164,23 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 }
 
 fn failed(reason: &str) -> Answer {
-    said(StatusCode::BAD_GATEWAY, reason)
+    said(StatusCode::BAD_GATEWAY, &serde_json::json!({ "error": reason }))
 }
 
-fn said(status: StatusCode, reason: &str) -> Answer {
-    let body = serde_json::json!({ "error": reason }).to_string();
-    let mut response = Response::new(Either::Right(Full::new(Bytes::from(body))));
+/// The answer to a request for which a limit leaves no room.
+fn over(limit: Exceeded) -> Answer {
+    said(StatusCode::FORBIDDEN, &serde_json::json!({ "error": limit.to_string() }))
+}
+
+/// The answer to a request that carries a credential to where it is not for.
+pub(super) fn leaked(leak: &Leak) -> Answer {
+    let body = serde_json::json!({ "error": leak.to_string(), "credential": leak.credential(), "next": leak.next() });
+    said(StatusCode::FORBIDDEN, &body)
+}
+
+/// An answer of our own.
+pub(super) fn said(status: StatusCode, body: &serde_json::Value) -> Answer {
+    let mut response = Response::new(Either::Right(Full::new(Bytes::from(format!("{body}\n")))));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -9,11 +9,10 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::{Either, Full, Limited};
+use http::{Method, Request, StatusCode, Uri, Version};
+use http_body_util::{Either, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::{http1 as client1, http2 as client2};
 use hyper::server::conn::{http1 as server1, http2 as server2};
@@ -30,8 +29,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::gateway::authority::AuthorityError;
 use crate::gateway::budget::Slot;
 use crate::gateway::connection::Shared;
-use crate::gateway::forward::strip;
+use crate::gateway::forward::{Answer, leaked, said, strip};
 use crate::gateway::hello::offered_protocols;
+use crate::gateway::leak::body::{WatchedBody, look};
 use crate::gateway::protocol::{Event, RequestDecision};
 use crate::gateway::report::visible;
 use crate::gateway::request::{HEAD_LIMIT, split_authority};
@@ -87,12 +87,10 @@ pub struct Inspected {
     pub slot: Arc<Slot>,
 }
 
-type Answer = Response<Either<Incoming, Full<Bytes>>>;
-
 #[derive(Clone)]
 enum Upstream {
-    Http1(Arc<tokio::sync::Mutex<client1::SendRequest<Limited<Incoming>>>>),
-    Http2(client2::SendRequest<Limited<Incoming>>),
+    Http1(Arc<tokio::sync::Mutex<client1::SendRequest<Limited<WatchedBody>>>>),
+    Http2(client2::SendRequest<Limited<WatchedBody>>),
 }
 
 /// The two sides of a connection that stopped being HTTP.
@@ -243,26 +241,35 @@ async fn answer(
     upgraded: Option<Arc<Upgrades>>,
 ) -> Result<Answer, io::Error> {
     let upgrades = asks_for_websocket(&request);
-    let shown = (visible(request.method().as_str()), visible(request.uri().path()));
+    let decision = RequestDecision {
+        connection: inspected.connection,
+        allowed: true,
+        reason: "rule".to_owned(),
+        host: inspected.host.to_string(),
+        port: inspected.port,
+        method: visible(request.method().as_str()),
+        path: visible(request.uri().path()),
+        rule: None,
+        credential: None,
+        detail: None,
+    };
     let client = upgrades.then(|| hyper::upgrade::on(&mut request));
+    let looked = look(&shared.leaks, &shared.reporter, &inspected.host, inspected.tls, request, decision.clone());
+    let (request, watched) = match looked {
+        Ok(looked) => looked,
+        Err(refused) => {
+            // A refusal needs no report to be one.
+            shared.reporter.send(Event::Request(refused.decision)).await;
+            return Ok(leaked(&refused.leak));
+        }
+    };
     let judged = judge(&shared, &inspected, &request, upgrades)
         .and_then(|allowed| prepare(&shared, &inspected, request, allowed, upgrades));
     let (allowed, reason, detail, rule, credential) = match &judged {
         Ok((_, allowed)) => (true, "rule", None, Some(allowed.rule.clone()), allowed.credential.clone()),
         Err(refusal) => (false, refusal.reason, Some(visible(&refusal.detail)), None, None),
     };
-    let decision = RequestDecision {
-        connection: inspected.connection,
-        allowed,
-        reason: reason.to_owned(),
-        host: inspected.host.to_string(),
-        port: inspected.port,
-        method: shown.0,
-        path: shown.1,
-        rule,
-        credential,
-        detail,
-    };
+    let decision = RequestDecision { allowed, reason: reason.to_owned(), rule, credential, detail, ..decision };
     if !shared.reporter.send(Event::Request(decision)).await {
         // What cannot be reported does not happen.
         return Err(io::ErrorKind::BrokenPipe.into());
@@ -287,7 +294,12 @@ async fn answer(
             Err(error) => Err(error),
         },
     };
-    let Ok(mut response) = sent else { return Ok(failed("the host ended the connection without an answer")) };
+    let Ok(mut response) = sent else {
+        return Ok(match watched.as_deref().and_then(|watched| watched.leak()) {
+            Some(leak) => leaked(leak),
+            None => failed("the host ended the connection without an answer"),
+        });
+    };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let (Some(client), Some(upgraded)) = (client, upgraded) else {
             return Ok(failed("the host changed the protocol without being asked to"));
@@ -303,7 +315,7 @@ async fn answer(
 }
 
 /// Whether a request asks for a WebSocket (RFC 6455 section 4.1). Any other upgrade is dropped with its header field.
-fn asks_for_websocket(request: &Request<Incoming>) -> bool {
+fn asks_for_websocket<B>(request: &Request<B>) -> bool {
     let upgrade = request.headers().get(header::UPGRADE);
     request.version() == Version::HTTP_11
         && upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
@@ -323,7 +335,7 @@ struct Allowed {
 fn judge(
     shared: &Shared,
     inspected: &Inspected,
-    request: &Request<Incoming>,
+    request: &Request<WatchedBody>,
     upgrades: bool,
 ) -> Result<Allowed, Refusal> {
     let bad = |reason, detail: String| Refusal {
@@ -379,7 +391,7 @@ fn judge(
 
 /// Whether `Host`, `:authority` and an absolute target, as far as they are there, all name the host that was connected
 /// to. A second request for another host on an open connection would be domain fronting.
-fn check_names(inspected: &Inspected, request: &Request<Incoming>) -> Result<(), &'static str> {
+fn check_names(inspected: &Inspected, request: &Request<WatchedBody>) -> Result<(), &'static str> {
     let default = if inspected.tls { 443 } else { 80 };
     let same = |text: &str| {
         split_authority(text, Some(default)).is_ok_and(|(host, port)| host == inspected.host && port == inspected.port)
@@ -405,10 +417,10 @@ fn check_names(inspected: &Inspected, request: &Request<Incoming>) -> Result<(),
 fn prepare(
     shared: &Shared,
     inspected: &Inspected,
-    request: Request<Incoming>,
+    request: Request<WatchedBody>,
     allowed: Allowed,
     upgrades: bool,
-) -> Result<(Request<Incoming>, Allowed), Refusal> {
+) -> Result<(Request<WatchedBody>, Allowed), Refusal> {
     let refusal = |reason, detail: String, next: &str| Refusal {
         status: StatusCode::BAD_GATEWAY,
         reason,
@@ -434,10 +446,10 @@ fn prepare(
 /// The request with the path that was judged and the host that was checked, and nothing that belongs to one connection.
 fn rebuild(
     inspected: &Inspected,
-    request: Request<Incoming>,
+    request: Request<WatchedBody>,
     path: &RequestPath,
     upgrades: bool,
-) -> Option<Request<Incoming>> {
+) -> Option<Request<WatchedBody>> {
     let (mut parts, body) = request.into_parts();
     let target = match parts.uri.query() {
         Some(query) => format!("{}?{query}", path.as_str()),
@@ -470,11 +482,4 @@ fn refused(refusal: &Refusal) -> Answer {
 
 fn failed(reason: &str) -> Answer {
     said(StatusCode::BAD_GATEWAY, &json!({ "error": reason }))
-}
-
-fn said(status: StatusCode, body: &serde_json::Value) -> Answer {
-    let mut response = Response::new(Either::Right(Full::new(Bytes::from(format!("{body}\n")))));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

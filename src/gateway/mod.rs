@@ -5,9 +5,10 @@
 //!
 //! In the order of a connection: [`relay`] accepts it (and answers DNS, [`dns`] and [`names`]); [`program`] takes it from
 //! the socket; [`request`] and [`hello`] read what it asks for, as pure functions; [`destination`] matches, resolves,
-//! checks and dials; [`connection`] puts these in order, [`permit`] ends what the policy no longer allows and [`budget`] what is too much, and [`tunnel`]
-//! or [`forward`] moves the bytes, or [`inspect`] reads the requests inside TLS with certificates of [`authority`];
-//! [`report`] tells the launcher, with [`denials`] summed up. [`secrets`] holds the credential files, and [`reads`] watches who opens them.
+//! checks and dials; [`connection`] puts these in order, [`permit`] ends what the policy no longer allows and [`budget`]
+//! what is too much, and [`tunnel`] or [`forward`] moves the bytes, or [`inspect`] reads the requests inside TLS with
+//! certificates of [`authority`], and [`leak`] looks in them for credentials that are not for there; [`report`] tells the
+//! launcher, with [`denials`] summed up. [`secrets`] holds the credential files, and [`reads`] watches who opens them.
 
 pub mod protocol;
 
@@ -43,6 +44,8 @@ pub mod permit;
 pub mod inspect;
 
 pub mod denials;
+
+pub mod leak;
 
 pub mod report;
 

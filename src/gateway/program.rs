@@ -29,6 +29,7 @@ use crate::gateway::budget::Budgets;
 use crate::gateway::channel::{CONNECTION_LIMIT, LineError, read_line};
 use crate::gateway::connection::{Shared, serve};
 use crate::gateway::denials::Denials;
+use crate::gateway::leak::Leaks;
 use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT};
 use crate::gateway::reads::ReadWatch;
 use crate::gateway::report::Reporter;
@@ -125,6 +126,9 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
     let resolver = resolver(options.resolver)?;
     let folder = SecretFolder::open(&options.secrets).map_err(GatewayError::Secrets)?;
     let reads = ReadWatch::new().map_err(GatewayError::Runtime)?;
+    let leaks = Leaks::default();
+    // What a gateway before this one handed out is looked for as well; reading it now is no read by the agent.
+    leaks.hold_files(folder.contents().map_err(GatewayError::Secrets)?, true);
     if let Some(current) = folder.current() {
         // A folder of the gateway before this one: only its audit is at stake.
         let _ = reads.add(&current);
@@ -138,6 +142,7 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
         reporter: reporter.clone(),
         resolver,
         broker: Broker::default(),
+        leaks,
         authority: Authority::generate().map_err(GatewayError::Authority)?,
         last: AtomicU64::new(0),
     });
@@ -281,18 +286,35 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
     let error = match command.action {
         Action::Policy(policy) => {
             let prepared = prepare(shared, folder, &policy);
+            shared.leaks.obey(&policy);
             shared.policy.send_replace(prepared.is_ok().then(|| Arc::new(policy)));
             prepared.err()
         }
-        Action::Secrets(files) => changed(folder.replace(&files), folder, reads),
-        Action::UpdateSecrets(files) => changed(folder.update(&files), folder, reads),
-        Action::RemoveSecrets(names) => changed(folder.remove(&names), folder, reads),
+        Action::Secrets(files) => {
+            let done = folder.replace(&files);
+            shared.leaks.hold_files(files, done.is_ok());
+            changed(done, folder, reads)
+        }
+        Action::UpdateSecrets(files) => {
+            let done = folder.update(&files);
+            shared.leaks.hold_files(files, false);
+            changed(done, folder, reads)
+        }
+        Action::RemoveSecrets(names) => {
+            let done = folder.remove(&names);
+            if done.is_ok() {
+                shared.leaks.forget_files(&names);
+            }
+            changed(done, folder, reads)
+        }
         Action::Broker(credentials) => {
+            shared.leaks.hold_brokered(&credentials);
             shared.broker.hold(credentials);
             None
         }
         Action::Unbroker(names) => {
             shared.broker.withdraw(&names);
+            shared.leaks.forget_brokered(&names);
             None
         }
     };

@@ -104,7 +104,8 @@ pub struct Decision {
     pub connection: u64,
     /// Whether it was allowed.
     pub allowed: bool,
-    /// Why, as one word: `listed`, `unlisted`, `address`, `resolve`, `connect`, `sni`, `request`, `no_policy`.
+    /// Why, as one word: `listed`, `unlisted`, `address`, `resolve`, `connect`, `sni`, `request`, `leak`,
+    /// `no_policy`.
     pub reason: String,
     /// The host as asked for.
     pub host: String,
@@ -133,7 +134,7 @@ pub struct RequestDecision {
     pub connection: u64,
     /// Whether it was allowed.
     pub allowed: bool,
-    /// Why, as one word: `rule`, `host`, `path`, `request`.
+    /// Why, as one word: `rule`, `host`, `path`, `request`, `credential`, `leak`.
     pub reason: String,
     /// The host.
     pub host: String,
@@ -146,7 +147,7 @@ pub struct RequestDecision {
     /// The rule that allowed it, and where it was written.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rule: Option<String>,
-    /// The brokered credential that was put in.
+    /// The brokered credential that was put in, or the credential that the request was refused for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub credential: Option<String>,
     /// More for people.

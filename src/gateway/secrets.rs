@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use crate::credential::secret::Secret;
 use crate::gateway::protocol::SecretFile;
 
 /// The link to the current folder.
@@ -26,6 +27,9 @@ const SET: &str = "..data-";
 
 /// How many files a set may have.
 const FILE_LIMIT: usize = 256;
+
+/// The longest file: the volume has 1 MiB.
+const CONTENT_LIMIT: usize = 1 << 20;
 
 /// The longest file name, in bytes.
 const NAME_LIMIT: usize = 64;
@@ -93,6 +97,18 @@ impl SecretFolder {
     /// The folder of the current set.
     pub fn current(&self) -> Option<PathBuf> {
         self.current.as_ref().map(|name| self.root.join(name))
+    }
+
+    /// The files of the current set.
+    pub fn contents(&self) -> Result<Vec<SecretFile>, SecretsError> {
+        let Some(folder) = self.current() else { return Ok(Vec::new()) };
+        let read = |name: String| {
+            let path = folder.join(&name);
+            let handle = File::open(&path).map_err(|source| file("open", &path, source))?;
+            let content = Secret::read(handle, CONTENT_LIMIT).map_err(|source| file("read", &path, source))?;
+            Ok(SecretFile { name, content })
+        };
+        list(&folder)?.into_iter().map(read).collect()
     }
 
     /// Makes the files the current set, all at once. Without files, every set is removed at once.

@@ -1,5 +1,6 @@
 //! The allow list: what the manifest names, and what the gateway is given.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -28,6 +29,20 @@ pub struct Policy {
     /// Certificate authorities to trust beside the web's, in PEM: those of a company's own hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorities: Option<String>,
+    /// Where the credentials may be sent that the agent has as files, by file name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, CredentialPlace>,
+}
+
+/// Where a credential may be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialPlace {
+    /// The credential's name.
+    pub credential: String,
+    /// The hosts. With none, it may stand where requests carry credentials, over TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostPattern>,
 }
 
 /// One allowed destination: a host and a port.

@@ -392,6 +392,16 @@ fn credential() -> Value {
             ("max_age", text("The age after which it is refused, such as 30d.", DURATION)),
             ("shared_with", shared),
             ("accept_personal", reason("Why a person's own or an organisation-wide value is accepted.")),
+            (
+                "hosts",
+                json!({
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 32,
+                    "items": { "type": "string", "pattern": HOST },
+                    "description": "The hosts that a credential may be sent to that the agent has as a file. Requests that carry it elsewhere are refused, as far as the gateway can read them."
+                }),
+            ),
         ],
     );
     let when = |provider: &str, required: &[&str], own: &[&str]| {

@@ -30,6 +30,8 @@ pub fn parts(plan: &Plan) -> BTreeMap<String, String> {
     let mut plan = plan.clone();
     plan.network.allow.clear();
     plan.network.limits = NetworkLimits::default();
+    // They are what the credentials say.
+    plan.network.credentials.clear();
     // All map types in a plan are ordered and all keys are text, so that serialising cannot fail.
     let Ok(Value::Object(fields)) = serde_json::to_value(&plan) else { return BTreeMap::new() };
     let kept = fields.into_iter().filter(|(key, _)| !LEFT_OUT.contains(&key.as_str()));

@@ -20,15 +20,15 @@ use serde_json::json;
 
 use crate::harness::Harness;
 
-const LOCAL: &[&str] = &["127.0.0.1"];
+pub(crate) const LOCAL: &[&str] = &["127.0.0.1"];
 
-struct TestAuthority {
+pub(crate) struct TestAuthority {
     issuer: Issuer<'static, KeyPair>,
-    certificate: String,
+    pub(crate) certificate: String,
 }
 
 /// The authority of the servers in these tests, as that of a company's own hosts.
-fn authority() -> &'static TestAuthority {
+pub(crate) fn authority() -> &'static TestAuthority {
     static AUTHORITY: OnceLock<TestAuthority> = OnceLock::new();
     AUTHORITY.get_or_init(|| {
         let key = KeyPair::generate().unwrap();
@@ -39,10 +39,10 @@ fn authority() -> &'static TestAuthority {
     })
 }
 
-type Seen = Arc<Mutex<Vec<String>>>;
+pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
 
 /// A TLS server for this name that keeps what it is asked, and answers `ok`.
-fn server(name: &str, protocols: &[&str]) -> (u16, Seen) {
+pub(crate) fn server(name: &str, protocols: &[&str]) -> (u16, Seen) {
     let key = KeyPair::generate().unwrap();
     let parameters = CertificateParams::new(vec![name.to_owned()]).unwrap();
     let certificate = parameters.signed_by(&key, &authority().issuer).unwrap().der().clone();
@@ -109,7 +109,7 @@ fn certificate(harness: &Harness) -> PathBuf {
 }
 
 /// What curl prints: the body, and on its last line the status.
-fn curl(harness: &Harness, arguments: &[&str]) -> String {
+pub(crate) fn curl(harness: &Harness, arguments: &[&str]) -> String {
     let output = Command::new("curl")
         .args(["-q", "--silent", "--show-error", "--max-time", "10", "--path-as-is"])
         .args(["--write-out", "%{http_code} HTTP/%{http_version}"])
@@ -189,7 +189,7 @@ fn the_hosts_own_certificate_is_verified() {
 }
 
 /// A TLS connection through the gateway to the host, which trusts the session's authority.
-fn open(harness: &Harness, port: u16) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
+pub(crate) fn open(harness: &Harness, port: u16) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(certificate(harness)).unwrap() {
         roots.add(certificate.unwrap()).unwrap();

@@ -16,6 +16,7 @@ use serde_json::json;
 
 mod harness;
 mod inspection;
+mod leaks;
 
 use harness::{Harness, connect, echo, http};
 

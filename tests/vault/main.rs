@@ -95,6 +95,7 @@ fn credential(spec: &VaultSpec) -> CredentialSpec {
         max_age: None,
         shared_with: None,
         accept_personal: None,
+        hosts: Vec::new(),
     }
 }
 

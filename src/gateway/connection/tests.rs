@@ -40,6 +40,7 @@ async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
         resolver: TokioResolver::builder_tokio().unwrap().build().unwrap(),
         authority: Authority::generate().unwrap(),
         broker: Broker::default(),
+        leaks: Leaks::default(),
         last: AtomicU64::new(0),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -7,7 +7,7 @@ use super::{aws, github, vault};
 use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, SharedWith};
 use crate::network::name::HostPattern;
 use crate::network::placement::Placement;
-use crate::network::policy::{AllowRule, Policy};
+use crate::network::policy::{AllowRule, CredentialPlace, Policy};
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::problem::Place;
 use crate::project::quantity;
@@ -47,15 +47,19 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "max_age",
     "shared_with",
     "accept_personal",
+    "hosts",
 ];
 /// Those that are not of one provider.
-const COMMON: &[&str] = &["provider", "deliver", "max_age", "shared_with", "accept_personal"];
+const COMMON: &[&str] = &["provider", "deliver", "max_age", "shared_with", "accept_personal", "hosts"];
 /// Keys of `deliver`.
 pub(in crate::project) const DELIVER: &[&str] = &["file", "git", "environment"];
 /// Keys of `deliver` with `broker`; at most one of the middle four.
 pub(in crate::project) const BROKER: &[&str] = &["broker", "header", "bearer", "basic", "query", "environment"];
 /// Keys of `shared_with`.
 pub(in crate::project) const SHARED: &[&str] = &["projects", "reason"];
+
+/// Hosts that a credential may be for.
+const HOST_LIMIT: usize = 32;
 
 /// Providers that are designed and not built.
 const LATER: &[&str] = &["openai-project", "anthropic-wif"];
@@ -96,7 +100,26 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
     };
     let shared_with = fields.get("shared_with").and_then(|node| shared(reader, node));
     let accept_personal = fields.get("accept_personal").and_then(|node| reason(reader, node, "`accept_personal`"));
-    Some(CredentialSpec { provider: provider?, deliver: deliver?, max_age, shared_with, accept_personal })
+    let hosts = fields.get("hosts").map(|node| hosts(reader, node)).unwrap_or_default();
+    if let (Some(Delivery::Broker { host, .. }), Some(node)) = (&deliver, fields.get("hosts")) {
+        let message = format!("a credential that is brokered for `{host}` goes to that host alone");
+        reader.report(node.place, message, "take `hosts` out");
+    }
+    Some(CredentialSpec { provider: provider?, deliver: deliver?, max_age, shared_with, accept_personal, hosts })
+}
+
+/// The hosts that a credential may be sent to.
+fn hosts(reader: &mut Reader, node: &Node) -> Vec<HostPattern> {
+    let Value::List(items) = &node.value else {
+        reader.report(node.place, "`hosts` is not a list", "write [api.example.com]");
+        return Vec::new();
+    };
+    if items.is_empty() || items.len() > HOST_LIMIT {
+        let message = format!("`hosts` has {} entries, 1 to {HOST_LIMIT} are allowed", items.len());
+        reader.report(node.place, message, "name the hosts that take the credential, or take `hosts` out");
+    }
+    let example = "a host such as api.example.com or `*.example.com`";
+    items.iter().filter_map(|item| reader.parsed(item, "a host", example, |text| text.parse().ok())).collect()
 }
 
 fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<ProviderSpec> {
@@ -230,8 +253,8 @@ fn broker(reader: &mut Reader, node: &Node) -> Option<Delivery> {
     Some(Delivery::Broker { host, placement: placement?, variable })
 }
 
-/// Has the gateway put a brokered credential into the requests to its host. The host needs an entry of its own, so that
-/// it is plain for which host TLS is terminated.
+/// Tells the gateway where a credential may go, and has it put a brokered one into the requests to its host. The host
+/// needs an entry of its own, so that it is plain for which host TLS is terminated.
 pub(super) fn link(
     reader: &mut Reader,
     network: &mut Policy,
@@ -239,6 +262,14 @@ pub(super) fn link(
     spec: &CredentialSpec,
     place: Place,
 ) {
+    let file = match &spec.deliver {
+        Delivery::File { name } => Some(name.clone()),
+        Delivery::Git { .. } | Delivery::Environment { .. } => Some(name.to_string()),
+        Delivery::Broker { .. } => None,
+    };
+    if let Some(file) = file {
+        network.credentials.insert(file, CredentialPlace { credential: name.to_string(), hosts: spec.places() });
+    }
     let Delivery::Broker { host, .. } = &spec.deliver else { return };
     let own = |rule: &AllowRule| matches!(&rule.host, HostPattern::Exact(exact) if exact == host);
     if !network.allow.iter().any(own) {
