@@ -1,5 +1,5 @@
-//! Which parts of a plan differ from those of a running sandbox. Only the allow list and its limits can change without a
-//! restart, so they are no part here.
+//! Which parts of a plan differ from those of a running sandbox. Only the allow list, its limits and the hosts that
+//! credentials may go to can change without a restart, so they are no part here.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,6 @@ pub fn parts(plan: &Plan) -> BTreeMap<String, String> {
     let mut plan = plan.clone();
     plan.network.allow.clear();
     plan.network.limits = NetworkLimits::default();
-    // They are what the credentials say.
     plan.network.credentials.clear();
     // All map types in a plan are ordered and all keys are text, so that serialising cannot fail.
     let Ok(Value::Object(fields)) = serde_json::to_value(&plan) else { return BTreeMap::new() };
