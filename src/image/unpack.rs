@@ -1,15 +1,20 @@
 //! Takes packages apart: Debian's (deb(5)) and npm's tarballs. Nothing in them is run.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, Write};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
+
+use object::read::archive::ArchiveFile;
 
 use super::error::PackageProblem;
 use super::tree::{Content, Entry, Kind, clean};
 
 /// More than any package unpacks to, in bytes.
 const LIMIT: u64 = 4 << 30;
+
+/// Members of one package.
+const MEMBER_LIMIT: usize = 64;
 
 /// A package taken apart.
 #[derive(Debug)]
@@ -22,21 +27,42 @@ pub struct Unpacked {
 
 /// Takes a .deb apart; contents are appended to `spill`.
 pub fn deb(path: &Path, name: &str, spill: &Arc<File>) -> Result<Unpacked, PackageProblem> {
-    let mut archive = ar::Archive::new(BufReader::with_capacity(1 << 17, File::open(path)?));
+    let file = File::open(path)?;
     let (mut control, mut entries) = (None, None);
-    while let Some(member) = archive.next_entry() {
-        let member = member?;
-        let member_name = String::from_utf8_lossy(member.header().identifier()).into_owned();
+    for (member_name, offset, length) in members(&file)? {
+        let member = || -> std::io::Result<_> {
+            let mut file = &file;
+            file.seek(SeekFrom::Start(offset))?;
+            Ok(BufReader::with_capacity(1 << 17, file.take(length)))
+        };
         if let Some(kind) = member_name.strip_prefix("control.tar") {
-            control = Some(control_files(decoder(kind, member)?)?);
+            control = Some(control_files(decoder(kind, member()?)?)?);
         } else if let Some(kind) = member_name.strip_prefix("data.tar") {
-            entries = Some(tar_entries(decoder(kind, member)?, true, name, spill)?);
+            entries = Some(tar_entries(decoder(kind, member()?)?, true, name, spill)?);
         }
     }
     Ok(Unpacked {
         control: control.ok_or(PackageProblem::Member("control archive"))?,
         entries: entries.ok_or(PackageProblem::Member("data archive"))?,
     })
+}
+
+/// The members of an ar archive: name, and where its bytes begin and how many there are.
+fn members(file: &File) -> Result<Vec<(String, u64, u64)>, PackageProblem> {
+    let unreadable = |_| PackageProblem::Member("readable list of members");
+    let bytes = object::read::ReadCache::new(file);
+    let archive = ArchiveFile::parse(&bytes).map_err(unreadable)?;
+    let mut members = Vec::new();
+    for member in archive.members() {
+        let member = member.map_err(unreadable)?;
+        // deb(5): three members, and others may come to be.
+        if members.len() == MEMBER_LIMIT || member.is_thin() {
+            return Err(PackageProblem::Size);
+        }
+        let (offset, length) = member.file_range();
+        members.push((String::from_utf8_lossy(member.name()).into_owned(), offset, length));
+    }
+    Ok(members)
 }
 
 /// Takes a tarball of npm apart: its first folder is replaced by `prefix`, owners become root.
@@ -92,7 +118,7 @@ fn tar_entries(
 ) -> Result<Vec<(String, Entry)>, PackageProblem> {
     let package: Arc<str> = package.into();
     let mut output = &**spill;
-    let mut offset = output.seek(std::io::SeekFrom::End(0))?;
+    let mut offset = output.seek(SeekFrom::End(0))?;
     let start = offset;
     let mut entries = Vec::new();
     let mut archive = tar::Archive::new(reader);
@@ -175,5 +201,11 @@ mod tests {
         std::fs::write(file.path(), "!<arch>\n").unwrap();
         let spill = Arc::new(tempfile::tempfile().unwrap());
         assert!(matches!(deb(file.path(), "p", &spill), Err(PackageProblem::Member(_))));
+        // Names that point into a table which is not there, or which is larger than any memory (ar(5), GNU's form).
+        let header = |name: &str, size: u64| format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 644);
+        for odd in [header("/184467", 0), header("//", 9_999_999_999), header("#1/9999999", 10)] {
+            std::fs::write(file.path(), format!("!<arch>\n{odd}")).unwrap();
+            assert!(matches!(deb(file.path(), "p", &spill), Err(PackageProblem::Member(_))), "{odd}");
+        }
     }
 }
