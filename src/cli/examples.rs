@@ -92,6 +92,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[("network deny payments docs.rs", "on every port"), ("network deny payments docs.rs:80", "on this one")],
     ),
     (
+        "network presets",
+        &[
+            ("network presets", "all of them, with your project's own"),
+            ("network presets github > profiles/network/github.yaml", "a copy to change, which then comes first"),
+        ],
+    ),
+    (
         "logs",
         &[
             ("logs", "all that the main command printed"),

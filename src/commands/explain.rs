@@ -339,6 +339,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "A running sandbox is allowed what a manifest could allow it, and no more: the entry was judged as if sandbox.yaml had it, beside the others that are in force, and under your own config.yaml. The causes above say what is against it.",
     ),
     (
+        "network-preset",
+        "A preset is a file with hosts and their rules that a manifest uses by name. Those of a project stand in profiles/network/NAME.yaml beside sandbox.yaml and come before the ones that the launcher has. `sandbox network presets` lists them all, and `sandbox network presets NAME` prints one to start from.",
+    ),
+    (
         "network-restart",
         "Requests to a host with `rules` are read by the gateway, whose certificate the programs in the sandbox have to trust. They are told so when the sandbox starts, and this one was started without any such host. Write the rule into sandbox.yaml and start it again, or allow the whole host.",
     ),

@@ -5,6 +5,7 @@
 mod change;
 mod decisions;
 mod listing;
+mod presets;
 
 pub use change::apply;
 
@@ -30,6 +31,16 @@ enum Verb {
     Allow(AllowArgs),
     /// Deny the running sandbox a host, until its session ends; what is open to it is cut off
     Deny(DenyArgs),
+    /// List the presets of `network.allow`, or show one
+    Presets(PresetsArgs),
+}
+
+/// Arguments of `network presets`.
+#[derive(Debug, clap::Args)]
+struct PresetsArgs {
+    /// The preset to show, as a file to copy and change
+    #[arg(value_name = "PRESET")]
+    preset: Option<String>,
 }
 
 /// Arguments of `network ls`.
@@ -101,6 +112,7 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure>
         Verb::Log(args) => decisions::run(context, &args.target, args.follow, args.denied).await,
         Verb::Allow(args) => change::allow(context, &args).await,
         Verb::Deny(args) => change::deny(context, &args).await,
+        Verb::Presets(args) => presets::run(context, args.preset.as_deref()),
     }
 }
 

@@ -149,6 +149,8 @@ pub enum RuleError {
 pub struct RequestRule {
     method: Method,
     segments: Vec<Segment>,
+    /// As a server reads the rule that decodes `%2F` before it splits; only where there is one.
+    split: Option<Vec<Segment>>,
     text: String,
 }
 
@@ -177,35 +179,38 @@ impl RequestRule {
             Method::Any => !matches!(method, "CONNECT" | "TRACE"),
             Method::Named(name) => name == method || (name == "GET" && method == "HEAD"),
         };
-        method && self.covers(&path.text) && path.split.as_deref().is_none_or(|split| self.covers(split))
+        let split = |path: &str| {
+            covers(&self.segments, path) || self.split.as_deref().is_some_and(|segments| covers(segments, path))
+        };
+        method && covers(&self.segments, &path.text) && path.split.as_deref().is_none_or(split)
     }
+}
 
-    fn covers(&self, path: &str) -> bool {
-        // Row by row: which of the pattern's prefixes cover the segments so far. No backtracking, so no path is slow.
-        let count = self.segments.len();
-        let mut row = vec![false; count + 1];
-        row[0] = true;
-        self.skip_many(&mut row);
-        for segment in path.split('/').skip(1) {
-            let mut next = vec![false; count + 1];
-            for (index, pattern) in self.segments.iter().enumerate() {
-                match pattern {
-                    Segment::Many => next[index + 1] = row[index + 1] || row[index],
-                    Segment::Text(text) => next[index + 1] = row[index] && covers_segment(text, segment),
-                }
+fn covers(segments: &[Segment], path: &str) -> bool {
+    // Row by row: which of the pattern's prefixes cover the segments so far. No backtracking, so no path is slow.
+    let count = segments.len();
+    let mut row = vec![false; count + 1];
+    row[0] = true;
+    skip_many(segments, &mut row);
+    for segment in path.split('/').skip(1) {
+        let mut next = vec![false; count + 1];
+        for (index, pattern) in segments.iter().enumerate() {
+            match pattern {
+                Segment::Many => next[index + 1] = row[index + 1] || row[index],
+                Segment::Text(text) => next[index + 1] = row[index] && covers_segment(text, segment),
             }
-            self.skip_many(&mut next);
-            row = next;
         }
-        row[count]
+        skip_many(segments, &mut next);
+        row = next;
     }
+    row[count]
+}
 
-    /// `**` also stands for no segment at all.
-    fn skip_many(&self, row: &mut [bool]) {
-        for (index, pattern) in self.segments.iter().enumerate() {
-            if *pattern == Segment::Many && row[index] {
-                row[index + 1] = true;
-            }
+/// `**` also stands for no segment at all.
+fn skip_many(segments: &[Segment], row: &mut [bool]) {
+    for (index, pattern) in segments.iter().enumerate() {
+        if *pattern == Segment::Many && row[index] {
+            row[index + 1] = true;
         }
     }
 }
@@ -254,16 +259,22 @@ impl FromStr for RequestRule {
         }
         let path = canonical(pattern)?;
         check_segments(&path)?;
-        let mut segments = Vec::new();
-        for segment in path.split('/').skip(1) {
-            segments.push(match segment {
-                "**" => Segment::Many,
-                text if text.contains("**") => return Err(RuleError::Stars),
-                text => Segment::Text(text.to_owned()),
-            });
+        let split = path.contains("%2F").then(|| path.replace("%2F", "/"));
+        if let Some(split) = &split {
+            check_segments(split)?;
         }
-        Ok(Self { method, segments, text: text.to_owned() })
+        let split = split.map(|split| segments(&split)).transpose()?;
+        Ok(Self { method, segments: segments(&path)?, split, text: text.to_owned() })
     }
+}
+
+fn segments(pattern: &str) -> Result<Vec<Segment>, RuleError> {
+    let segment = |segment: &str| match segment {
+        "**" => Ok(Segment::Many),
+        text if text.contains("**") => Err(RuleError::Stars),
+        text => Ok(Segment::Text(text.to_owned())),
+    };
+    pattern.split('/').skip(1).map(segment).collect()
 }
 
 impl TryFrom<String> for RequestRule {

@@ -43,6 +43,8 @@ pub struct Manifest {
     pub workspace: WorkspaceSpec,
     /// The allow list.
     pub network: Policy,
+    /// The project's own presets that are in the allow list, by path below the root, with the digest of what was read.
+    pub preset_files: BTreeMap<String, Digest>,
     /// Ports of the agent's loopback that `up` forwards to this machine's.
     pub ports: Vec<PortForward>,
     /// Environment variables for the agent that are not secret.
@@ -107,5 +109,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Manifest, ManifestError> {
     }
 }
 
+#[cfg(test)]
+mod preset_tests;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ pub mod configuration;
 pub mod discovery;
 pub mod manifest;
 pub mod name;
+pub mod network_preset;
 pub mod path_patterns;
 pub mod port;
 pub mod preset;

@@ -4,7 +4,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::manifest::network::REQUEST_LIMIT;
 use super::manifest::resolve::PORTS_LIMIT;
+use super::network_preset::VALUE_LIMIT;
 use super::preset;
 use super::{CredentialName, ProjectName};
 
@@ -172,10 +174,27 @@ fn network() -> Value {
                 json!({
                     "type": "array",
                     "minItems": 1,
-                    "maxItems": 64,
+                    "maxItems": REQUEST_LIMIT,
                     "items": { "type": "string", "pattern": r"^(\*|[A-Z]{1,20}) /[^ ?#]*$", "maxLength": 1024 },
                     "description": "The allowed methods and paths; all when left out. `*` stands for characters within a segment, `**` for segments, the method `WEBSOCKET` for an upgrade. The gateway then reads the requests inside TLS.",
                     "examples": [["GET /acme/api.git/**", "POST /v1/messages"]]
+                }),
+            ),
+        ],
+    );
+    let value = json!({ "type": "string", "maxLength": 253 });
+    let preset = object(
+        "Hosts with their narrow rules, as `sandbox network presets` lists them. A file profiles/network/NAME.yaml beside the manifest is a preset of your own.",
+        &["preset"],
+        vec![
+            ("preset", text("The preset's name.", "^[a-z0-9-]{1,40}$")),
+            (
+                "with",
+                json!({
+                    "type": "object",
+                    "additionalProperties": { "anyOf": [value, { "type": "array", "minItems": 1, "maxItems": VALUE_LIMIT, "items": value }] },
+                    "description": "The values of the preset's parameters.",
+                    "examples": [{ "repositories": ["acme/payments-api"] }]
                 }),
             ),
         ],
@@ -190,7 +209,7 @@ fn network() -> Value {
                     "type": "array",
                     "maxItems": 500,
                     "description": "The allowed hosts: a name alone means port 443.",
-                    "items": { "anyOf": [text(host, HOST), rule] }
+                    "items": { "anyOf": [text(host, HOST), rule, preset] }
                 }),
             ),
             ("limits", network_limits()),
@@ -546,6 +565,8 @@ mod tests {
         assert_eq!(keys(&properties["network"]), known(network::NETWORK));
         let rule = &properties["network"]["properties"]["allow"]["items"]["anyOf"][1];
         assert_eq!(keys(rule), known(network::RULE));
+        let preset = &properties["network"]["properties"]["allow"]["items"]["anyOf"][2];
+        assert_eq!(keys(preset), known(network::PRESET));
         assert_eq!(keys(&properties["network"]["properties"]["limits"]), known(network::LIMITS));
         let credentials = &properties["credentials"]["additionalProperties"];
         assert_eq!(keys(credentials), known(credential::CREDENTIAL));

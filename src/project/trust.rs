@@ -95,12 +95,14 @@ pub fn files(manifest: &Manifest) -> Result<BTreeMap<String, Digest>, TrustError
     Ok(found)
 }
 
-/// Refuses a list in which `sandbox.yaml` has other bytes than those that were parsed.
+/// Refuses a list in which `sandbox.yaml`, or a preset that it uses, has other bytes than those that were parsed.
 fn unedited(manifest: &Manifest, files: &BTreeMap<String, Digest>) -> Result<(), TrustError> {
-    if files.get(super::discovery::FILE_NAME) == Some(&manifest.digest) {
-        return Ok(());
+    let parsed = manifest.preset_files.iter().map(|(path, digest)| (path.as_str(), digest));
+    let mut parsed = parsed.chain([(super::discovery::FILE_NAME, &manifest.digest)]);
+    match parsed.find(|(path, digest)| files.get(*path) != Some(digest)) {
+        Some((path, _)) => Err(TrustError::Edited(manifest.root.join(path))),
+        None => Ok(()),
     }
-    Err(TrustError::Edited(manifest.root.join(super::discovery::FILE_NAME)))
 }
 
 /// One digest over the files: of each path, its length, and its content's digest.
@@ -252,5 +254,19 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("Dockerfile.agent")).unwrap();
         let manifest = manifest::load(&folder.path().join("sandbox.yaml")).unwrap();
         assert!(matches!(files(&manifest), Err(TrustError::Special(_))));
+    }
+
+    #[test]
+    fn a_preset_that_changed_since_it_was_read_is_not_approved() {
+        let folder = tempfile::tempdir().unwrap();
+        let presets = folder.path().join("profiles/network");
+        std::fs::create_dir_all(&presets).unwrap();
+        std::fs::write(presets.join("ours.yaml"), "description: d\nallow: [{ host: a.example }]\n").unwrap();
+        let path = folder.path().join("sandbox.yaml");
+        std::fs::write(&path, "version: 1\nproject: demo\nnetwork: { allow: [{ preset: ours }] }\n").unwrap();
+        let read = manifest::load(&path).unwrap();
+        assert!(files(&read).unwrap().contains_key("profiles/network/ours.yaml"));
+        std::fs::write(presets.join("ours.yaml"), "description: d\nallow: [{ host: b.example }]\n").unwrap();
+        assert!(matches!(files(&read), Err(TrustError::Edited(path)) if path.ends_with("ours.yaml")));
     }
 }

@@ -102,6 +102,25 @@ fn an_encoded_slash_is_allowed_where_both_readings_are() {
 }
 
 #[test]
+fn a_rule_with_an_encoded_slash_allows_it_and_no_other_path() {
+    let rule = "GET /projects/acme%2Fapi/**";
+    for (request, expected) in [
+        ("GET /projects/acme%2Fapi", true),
+        ("GET /projects/acme%2fapi/issues", true),
+        ("GET /projects/acme/api/issues", false),
+        ("GET /projects/acme%2Fapi%2F..%2Fother/issues", false),
+        ("GET /projects/acme%2Fother/issues", false),
+        ("GET /projects/acme%2Fapi%2Fx", false),
+    ] {
+        let (method, path) = request.split_once(' ').unwrap();
+        let path = path.parse::<RequestPath>();
+        let allowed = path.is_ok_and(|path| rule.parse::<RequestRule>().unwrap().allows(method, false, &path));
+        assert_eq!(allowed, expected, "{request}");
+    }
+    assert!("GET /a%2F..%2Fb".parse::<RequestRule>().is_err());
+}
+
+#[test]
 fn refuses_rules_that_say_something_else_than_they_seem_to() {
     for text in [
         "",

@@ -52,7 +52,7 @@ pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, text: 
         }),
     };
     let workspace = workspace(reader, &fields, &root);
-    let mut network = network::policy(reader, fields.get("network"), path);
+    let (mut network, preset_files) = network::policy(reader, fields.get("network"), path);
     let ports = ports(reader, &fields);
     let mut environment = environment(reader, &fields);
     if let Some(preset) = agent.as_deref().and_then(preset::find) {
@@ -74,6 +74,7 @@ pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, text: 
         profile: profile?,
         workspace,
         network,
+        preset_files,
         ports,
         environment,
         credentials,
