@@ -227,6 +227,9 @@ pub enum FrameError {
     /// A kind that is not known.
     #[error("a frame has the unknown kind {0}")]
     Kind(u8),
+    /// The end of a stream with bytes in it.
+    #[error("a frame that ends a stream has a payload")]
+    EndWithPayload,
     /// A control frame that is not the expected JSON document.
     #[error("a control frame is not a known message")]
     Message(#[source] serde_json::Error),
@@ -282,6 +285,9 @@ impl Decoder for FrameCodec {
         }
         if !(1..=4).contains(&kind) {
             return Err(FrameError::Kind(kind));
+        }
+        if kind == 3 && length > 0 {
+            return Err(FrameError::EndWithPayload);
         }
         if buffer.len() < 5 + length {
             return Ok(None);
@@ -351,5 +357,11 @@ mod tests {
         assert!(matches!(FrameCodec.decode(&mut buffer), Err(FrameError::TooLong(length)) if length == LIMIT + 1));
         let long = Frame::Data(vec![0; LIMIT + 1].into());
         assert!(matches!(FrameCodec.encode(long, &mut BytesMut::new()), Err(FrameError::TooLong(_))));
+    }
+
+    #[test]
+    fn refuses_an_end_with_a_payload() {
+        let mut buffer = BytesMut::from(&b"\x03\x00\x00\x00\x01x"[..]);
+        assert!(matches!(FrameCodec.decode(&mut buffer), Err(FrameError::EndWithPayload)));
     }
 }
