@@ -71,6 +71,9 @@ pub fn describe(plan: &Plan) -> String {
             show_duration(limits.total())
         ),
     );
+    if let Some(proxy) = &plan.network.proxy {
+        row("", format!("through the proxy {proxy}, which resolves the names; private hosts directly"));
+    }
     if let Some(authorities) = &plan.network.authorities {
         let count = authorities.matches("-----BEGIN CERTIFICATE-----").count();
         row("", format!("{count} certificate authorities of your configuration are trusted beside the web's"));

@@ -262,6 +262,9 @@ async fn start(
     for weakness in &loaded.plan.weakened {
         context.printer.warning(&format!("WEAKENED: {weakness}"));
     }
+    if let Some(unused) = &loaded.unused_proxy {
+        context.printer.warning(&unused.warning());
+    }
     crate::project::remember(state, &loaded.manifest)?;
     let sessions = supervise::join(journal).await?;
     let background = args.detach.then(|| run_request(&launched.record, command(args, loaded), true));

@@ -29,6 +29,7 @@ use crate::gateway::report::{Reporter, visible};
 use crate::gateway::request::Target;
 use crate::gateway::stream::{Counted, Rewound};
 use crate::gateway::tunnel::{self, OpeningError};
+use crate::gateway::upstream::through;
 use crate::network::name::{Host, HostPattern};
 use crate::network::policy::Policy;
 
@@ -74,6 +75,15 @@ struct Asked {
 struct Dialled {
     upstream: Counted<TcpStream>,
     permit: Permit,
+    /// How a proxy is between, where one is.
+    proxied: Option<Proxied>,
+}
+
+struct Proxied {
+    /// Whether it opened a tunnel, rather than taking the requests itself.
+    tunnel: bool,
+    /// Its address, for reports.
+    proxy: String,
 }
 
 /// Serves one connection of the relay.
@@ -173,11 +183,23 @@ async fn open(shared: &Shared, host: &Host, port: u16) -> Result<Dialled, DialEr
     let rule = authorise(policy.as_deref(), host, port)?;
     let limits = policy.as_ref().map(|policy| policy.limits).unwrap_or_default();
     let slot = shared.budgets.admit(limits, host)?;
-    let addresses = resolve(&shared.resolver, rule, host).await?;
-    let (stream, address) = dial(&addresses, port).await?;
+    let proxy = policy.as_ref().and_then(|policy| policy.proxy.as_ref()).filter(|proxy| proxy.is_for(rule, host));
+    let (stream, address, proxied) = match proxy {
+        None => {
+            let addresses = resolve(&shared.resolver, rule, host).await?;
+            let (stream, address) = dial(&addresses, port).await?;
+            (stream, Some(address), None)
+        }
+        // Plain HTTP is asked of the proxy itself: most open tunnels for TLS alone.
+        Some(proxy) => {
+            let tunnel = port != 80;
+            let (stream, _) = through(proxy, &shared.resolver, rule, host, port, tunnel).await?;
+            (stream, None, Some(Proxied { tunnel, proxy: proxy.to_string() }))
+        }
+    };
     let (upstream, count) = Counted::within(stream, slot.clone());
     let permit = Permit { host: host.clone(), port, address, rule: rule.clone(), count, slot };
-    Ok(Dialled { upstream, permit })
+    Ok(Dialled { upstream, permit, proxied })
 }
 
 async fn open_or_refuse(
@@ -208,6 +230,9 @@ async fn open_or_refuse(
         }
         DialError::Leak(_) => (StatusCode::FORBIDDEN, "a host's name is no place for a credential"),
         DialError::Unlisted => (StatusCode::FORBIDDEN, "ask the developer to add it to network.allow in sandbox.yaml"),
+        DialError::Proxy { .. } => {
+            (StatusCode::BAD_GATEWAY, "the host is allowed here; ask the developer about the proxy")
+        }
         DialError::Resolve(_) | DialError::NoAddress | DialError::Connect(..) => {
             (StatusCode::BAD_GATEWAY, "the host is allowed; try again later")
         }
@@ -238,7 +263,7 @@ where
         if !shared.allow(&asked, &dialled).await {
             return;
         }
-        let Dialled { upstream, permit } = dialled;
+        let Dialled { upstream, permit, .. } = dialled;
         let moving = tunnel::relay_concurrently(client, upstream, host, port);
         let moved = permit.hold(&shared.policy, moving).await;
         if let Some(Err(error)) = moved
@@ -296,8 +321,8 @@ async fn inspect_connection<C>(
         return;
     }
     let slot = dialled.permit.slot.clone();
-    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: true, slot };
-    let Dialled { upstream, permit } = dialled;
+    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: true, absolute: false, slot };
+    let Dialled { upstream, permit, .. } = dialled;
     let serving = inspect::serve_tls(shared, inspected, name, opening, client, upstream);
     if let Some(Err(error)) = permit.hold(&shared.policy, serving).await
         && !matches!(error, inspect::InspectError::Http(_))
@@ -345,9 +370,10 @@ where
     if !shared.allow(asked, &dialled).await {
         return;
     }
-    let Dialled { upstream, permit } = dialled;
+    let absolute = dialled.proxied.as_ref().is_some_and(|proxied| !proxied.tunnel);
+    let Dialled { upstream, permit, .. } = dialled;
     let slot = permit.slot.clone();
-    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false, slot };
+    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false, absolute, slot };
     if permit.rule.is_inspected() {
         permit.hold(&shared.policy, inspect::serve1(shared, inspected, client, upstream)).await;
     } else {
@@ -364,7 +390,8 @@ impl Shared {
     async fn allow(&self, asked: &Asked, dialled: &Dialled) -> bool {
         let decision = Decision {
             allowed: true,
-            address: Some(dialled.permit.address.ip().to_string()),
+            address: dialled.permit.address.map(|address| address.ip().to_string()),
+            detail: dialled.proxied.as_ref().map(|proxied| format!("through {}", proxied.proxy)),
             rule: dialled.permit.rule.origin.clone(),
             ..decision(asked, "listed")
         };

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::gateway::budget::Exceeded;
 use crate::gateway::leak::Leak;
+use crate::gateway::upstream::TunnelError;
 use crate::network::address::{SpecialUse, special_use};
 use crate::network::name::{Host, HostName};
 use crate::network::policy::{AllowRule, Policy};
@@ -57,6 +58,15 @@ pub enum DialError {
     /// No address accepted the connection.
     #[error("no connection to {0}")]
     Connect(SocketAddr, #[source] std::io::Error),
+    /// The company's proxy opened no tunnel.
+    #[error("no connection through the proxy {proxy}")]
+    Proxy {
+        /// The proxy.
+        proxy: String,
+        /// Why.
+        #[source]
+        source: TunnelError,
+    },
 }
 
 /// The word for a connection that carries a credential in the host's name.
@@ -73,6 +83,7 @@ impl DialError {
             Self::Address { .. } => "address",
             Self::Leak(_) => LEAK,
             Self::Connect(..) => "connect",
+            Self::Proxy { .. } => "proxy",
         }
     }
 
@@ -90,12 +101,17 @@ pub fn authorise<'a>(policy: Option<&'a Policy>, host: &Host, port: u16) -> Resu
 /// All addresses of the host, each of them checked. One that is refused refuses the host: a name that points at a
 /// public and a private address at once is an attack or a mistake.
 pub async fn resolve(resolver: &TokioResolver, rule: &AllowRule, host: &Host) -> Result<Vec<IpAddr>, DialError> {
-    let addresses = match host {
-        Host::Address(address) => vec![*address],
-        Host::Name(name) => lookup(resolver, name).await?,
-    };
+    let addresses = addresses_of(resolver, host).await?;
     check(rule, &addresses)?;
     Ok(addresses)
+}
+
+/// All addresses of the host, unchecked.
+pub async fn addresses_of(resolver: &TokioResolver, host: &Host) -> Result<Vec<IpAddr>, DialError> {
+    match host {
+        Host::Address(address) => Ok(vec![*address]),
+        Host::Name(name) => lookup(resolver, name).await,
+    }
 }
 
 /// Refuses the addresses if the rule does not permit one of them.

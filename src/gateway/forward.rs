@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode, Uri};
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::SendRequest;
@@ -24,7 +25,6 @@ use crate::gateway::leak::body::{WatchedBody, look};
 use crate::gateway::protocol::{Event, RequestDecision};
 use crate::gateway::report::visible;
 use crate::gateway::request::{HEAD_LIMIT, RequestError, RequestHead, parse_request_head};
-use crate::network::name::Host;
 
 /// Header fields that belong to one connection alone (RFC 9110 section 7.6.1), or to the proxy. `Expect` is answered by
 /// our own server.
@@ -113,7 +113,7 @@ async fn exchange(
             return leaked(&refused.leak);
         }
     };
-    let (Some(mut sender), Some(request)) = (sender, rebuild(request, host, *port)) else {
+    let (Some(mut sender), Some(request)) = (sender, rebuild(request, inspected)) else {
         return failed("the request cannot be passed on");
     };
     let most = usize::try_from(slot.limits.request_body).unwrap_or(usize::MAX);
@@ -130,16 +130,15 @@ async fn exchange(
     }
 }
 
-/// The request in origin form, with `Host` from the destination that was checked and nothing that is for us alone.
-fn rebuild(request: Request<WatchedBody>, host: &Host, port: u16) -> Option<Request<WatchedBody>> {
+/// The request in the next hop's form, with `Host` from the destination that was checked and nothing that is for us alone.
+fn rebuild(request: Request<WatchedBody>, inspected: &Inspected) -> Option<Request<WatchedBody>> {
+    let Inspected { host, port, .. } = inspected;
     let (mut parts, body) = request.into_parts();
-    parts.uri = match parts.uri.path_and_query() {
-        Some(path) => Uri::from(path.clone()),
-        None => Uri::from_static("/"),
-    };
+    let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     strip(&mut parts.headers);
-    let authority = if port == 80 { host.to_string() } else { format!("{host}:{port}") };
+    let authority = if *port == 80 { host.to_string() } else { format!("{host}:{port}") };
     parts.headers.insert(header::HOST, HeaderValue::from_str(&authority).ok()?);
+    parts.uri = inspected.uri(&authority, target)?;
     parts.version = http::Version::HTTP_11;
     parts.extensions.clear();
     Some(Request::from_parts(parts, body))

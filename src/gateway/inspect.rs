@@ -83,8 +83,20 @@ pub struct Inspected {
     pub port: u16,
     /// Whether TLS carries it.
     pub tls: bool,
+    /// Whether requests go to a proxy, which takes them in absolute form (RFC 9112 section 3.2.2).
+    pub absolute: bool,
     /// The connection's place in the budget of its host.
     pub slot: Arc<Slot>,
+}
+
+impl Inspected {
+    /// What stands in the request line to the next hop.
+    pub(super) fn uri(&self, authority: &str, target: PathAndQuery) -> Option<Uri> {
+        if self.absolute {
+            return Uri::builder().scheme("http").authority(authority).path_and_query(target).build().ok();
+        }
+        Some(Uri::from(target))
+    }
 }
 
 #[derive(Clone)]
@@ -466,7 +478,7 @@ fn rebuild(
     } else {
         parts.version = Version::HTTP_11;
         parts.headers.insert(header::HOST, HeaderValue::from_str(&authority).ok()?);
-        parts.uri = Uri::from(target);
+        parts.uri = inspected.uri(&authority, target)?;
         if upgrades {
             parts.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

@@ -5,7 +5,7 @@
 //!
 //! In the order of a connection: [`relay`] accepts it (and answers DNS, [`dns`] and [`names`]); [`program`] takes it from
 //! the socket; [`request`] and [`hello`] read what it asks for, as pure functions; [`destination`] matches, resolves,
-//! checks and dials; [`connection`] puts these in order, [`permit`] ends what the policy no longer allows and [`budget`]
+//! checks and dials, or [`upstream`] asks a proxy; [`connection`] puts these in order, [`permit`] ends what the policy no longer allows and [`budget`]
 //! what is too much, and [`tunnel`] or [`forward`] moves the bytes, or [`inspect`] reads the requests inside TLS with
 //! certificates of [`authority`], and [`leak`] looks in them for credentials that are not for there; [`report`] tells the
 //! launcher, with [`denials`] summed up. [`secrets`] holds the credential files, and [`reads`] watches who opens them.
@@ -27,6 +27,8 @@ pub mod hello;
 pub mod stream;
 
 pub mod destination;
+
+pub mod upstream;
 
 pub mod transfer;
 pub mod tunnel;

@@ -20,8 +20,8 @@ pub struct Permit {
     pub host: Host,
     /// Its port.
     pub port: u16,
-    /// The address that was checked and dialled.
-    pub address: SocketAddr,
+    /// The address that was checked and dialled; none where a proxy is between.
+    pub address: Option<SocketAddr>,
     /// The rule that covered it when it was dialled.
     pub rule: AllowRule,
     /// The bytes that moved.
@@ -72,7 +72,7 @@ impl Permit {
     }
 
     fn is_allowed_by(&self, policy: &Policy) -> bool {
-        policy.still_allows(&self.rule, &self.host, self.port, self.address.ip())
+        policy.still_allows(&self.rule, &self.host, self.port, self.address.map(|address| address.ip()))
     }
 }
 
@@ -89,7 +89,7 @@ mod tests {
         Permit {
             host: "a.example".parse().unwrap(),
             port: 443,
-            address: "1.1.1.1:443".parse().unwrap(),
+            address: Some("1.1.1.1:443".parse().unwrap()),
             rule: AllowRule::new("a.example".parse().unwrap(), 443),
             count: Count::default(),
             slot: Budgets::default().admit(limits, &"a.example".parse().unwrap()).unwrap(),

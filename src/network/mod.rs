@@ -7,4 +7,5 @@ pub mod limits;
 pub mod name;
 pub mod placement;
 pub mod policy;
+pub mod proxy;
 pub mod request;

@@ -39,7 +39,8 @@ pub struct HostName(String);
 ///
 /// A dotted quad without leading zeros, or an IPv6 address in brackets spelled as in RFC 5952. Every other spelling of
 /// an address is refused.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Host {
     /// A name, to be resolved.
     Name(HostName),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::network::address::special_use;
 use crate::network::limits::NetworkLimits;
 use crate::network::name::{Host, HostName, HostPattern};
+use crate::network::proxy::UpstreamProxy;
 use crate::network::request::RequestRule;
 
 /// The origin of an entry that a person added while the sandbox runs.
@@ -29,6 +30,9 @@ pub struct Policy {
     /// Certificate authorities to trust beside the web's, in PEM: those of a company's own hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorities: Option<String>,
+    /// The company's proxy, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<UpstreamProxy>,
     /// Where the credentials may be sent that the agent has as files, by file name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credentials: BTreeMap<String, CredentialPlace>,
@@ -117,10 +121,10 @@ impl Policy {
 
     /// Whether a connection that `rule` allowed to this address may go on under this policy: its destination is still
     /// allowed, in the same way, and with at least the requests that were allowed when it began.
-    pub fn still_allows(&self, rule: &AllowRule, host: &Host, port: u16, address: IpAddr) -> bool {
+    pub fn still_allows(&self, rule: &AllowRule, host: &Host, port: u16, address: Option<IpAddr>) -> bool {
         self.find_host(host, port).is_some_and(|now| {
             let requests = now.rules.is_empty() || !rule.rules.is_empty();
-            now.permits(address)
+            address.is_none_or(|address| now.permits(address))
                 && now.is_inspected() == rule.is_inspected()
                 && now.broker == rule.broker
                 && requests
@@ -183,7 +187,7 @@ mod tests {
         let host: Host = "a.example".parse().unwrap();
         let at: IpAddr = "1.1.1.1".parse().unwrap();
         let under = |before: &AllowRule, now: Vec<AllowRule>| {
-            Policy { allow: now, ..Policy::default() }.still_allows(before, &host, 443, at)
+            Policy { allow: now, ..Policy::default() }.still_allows(before, &host, 443, Some(at))
         };
         let (open, get) = (entry("a.example", &[]), entry("a.example", &["GET /a/**"]));
         let both = entry("a.example", &["POST /b", "GET /a/**"]);
@@ -193,7 +197,7 @@ mod tests {
         let private = AllowRule { allow_private: vec!["10.0.0.0/8".parse().unwrap()], ..open.clone() };
         let inner: IpAddr = "10.1.1.1".parse().unwrap();
         let policy = |rule: &AllowRule| Policy { allow: vec![rule.clone()], ..Policy::default() };
-        assert!(policy(&private).still_allows(&private, &host, 443, inner));
-        assert!(!policy(&open).still_allows(&private, &host, 443, inner));
+        assert!(policy(&private).still_allows(&private, &host, 443, Some(inner)));
+        assert!(!policy(&open).still_allows(&private, &host, 443, Some(inner)));
     }
 }

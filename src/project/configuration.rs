@@ -27,6 +27,7 @@ use super::problem::{ManifestError, Place, Problem};
 use super::quantity::{self, show_size};
 use super::reader::{Fields, Reader};
 use super::yaml::{self, Node, Value};
+use crate::network::proxy::UpstreamProxy;
 
 /// The file's name, in the launcher's configuration folder.
 pub const FILE_NAME: &str = "config.yaml";
@@ -38,7 +39,7 @@ const PORTS: &[&str] = &["local"];
 /// Keys of `maximum`.
 const MAXIMUM: &[&str] = &["cpus", "memory", "pids", "disk"];
 /// Keys of `network`.
-const NETWORK: &[&str] = &["allow_private", "authorities"];
+const NETWORK: &[&str] = &["allow_private", "authorities", "proxy", "no_proxy"];
 /// Keys of `credentials`.
 const CREDENTIALS: &[&str] = &["store"];
 /// Keys of `review`.
@@ -70,6 +71,8 @@ pub struct Configuration {
     pub allow_private: Vec<IpNet>,
     /// Certificate authorities to trust beside the web's, in PEM.
     pub authorities: Option<String>,
+    /// The proxy through which the gateway goes; the environment's when the file does not say.
+    pub proxy: ProxyChoice,
     /// The ports of this machine that a manifest may take, in `ports`.
     pub ports: Vec<PortRange>,
     /// Where new credentials of the embedded store are kept.
@@ -93,6 +96,17 @@ pub struct Maximum {
     pub disk: u64,
 }
 
+/// Which proxy the gateway goes through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProxyChoice {
+    /// The one that `HTTPS_PROXY` names, if there is one.
+    Environment,
+    /// None, whatever the environment says.
+    Direct,
+    /// This one.
+    Named(UpstreamProxy),
+}
+
 /// Where the embedded store keeps its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StorePlace {
@@ -108,6 +122,7 @@ impl Default for Configuration {
             maximum: Maximum { cpus: 16.0, memory: 64 << 30, pids: 8192, disk: 200 << 30 },
             allow_private: PRIVATE.iter().filter_map(|range| range.parse().ok()).collect(),
             authorities: None,
+            proxy: ProxyChoice::Environment,
             ports: DEVELOPMENT.iter().filter_map(|range| PortRange::parse(range)).collect(),
             store: StorePlace::Repository,
             held_back: Vec::new(),
@@ -154,6 +169,7 @@ fn parse(text: &str, path: &Path) -> Result<Configuration, ConfigurationError> {
             if let Some(node) = fields.get("authorities") {
                 configuration.authorities = authorities(&mut reader, node);
             }
+            configuration.proxy = proxy(&mut reader, &fields);
         }
         if let Some(fields) = fields.get("ports").and_then(|node| reader.fields(node, "`ports`", PORTS))
             && let Some(node) = fields.get("local")
@@ -213,6 +229,36 @@ fn maximum(reader: &mut Reader, fields: &Fields<'_>, maximum: &mut Maximum) {
     {
         maximum.pids = u32::try_from(pids).unwrap_or(maximum.pids);
     }
+}
+
+/// The company's proxy.
+fn proxy(reader: &mut Reader, fields: &Fields<'_>) -> ProxyChoice {
+    let example = "http://proxy.example.com:3128, or none";
+    let direct = fields.get("no_proxy").map(|node| {
+        list(reader, node, "`network.no_proxy`", "intern.example.com", |text| text.trim_start_matches('.').parse().ok())
+    });
+    let Some(node) = fields.get("proxy") else {
+        if let Some(node) = fields.get("no_proxy") {
+            reader.report(node.place, "`network.no_proxy` stands without `proxy`", format!("write `proxy: {example}`"));
+        }
+        return ProxyChoice::Environment;
+    };
+    match reader.text(node, "`network.proxy`", example) {
+        Some("none") => return ProxyChoice::Direct,
+        Some(text) => match UpstreamProxy::new(text, direct.unwrap_or_default()) {
+            Ok(proxy) => return ProxyChoice::Named(proxy),
+            // The text is not shown: it may hold a password.
+            Err(error) => {
+                reader.report(
+                    node.place,
+                    format!("`network.proxy` cannot be used: {error}"),
+                    format!("write {example}"),
+                );
+            }
+        },
+        None => {}
+    }
+    ProxyChoice::Environment
 }
 
 /// The certificates of a PEM file (RFC 7468), and nothing else that the file may hold, such as a key.
@@ -276,6 +322,9 @@ pub fn restrict(mut manifest: Manifest, configuration: &Configuration) -> Result
         return Err(refusal(&manifest, excesses));
     }
     manifest.network.authorities.clone_from(&configuration.authorities);
+    if let ProxyChoice::Named(proxy) = &configuration.proxy {
+        manifest.network.proxy = Some(proxy.clone());
+    }
     // A profile that is not there is told by whoever loads it.
     if let Ok(profile) = crate::profile::load(&manifest.profile) {
         let maximum = &configuration.maximum;
@@ -308,6 +357,8 @@ struct Excess {
 enum Step {
     Key(&'static str),
     Item(usize),
+    /// The item on this line: an entry of a preset has no number of its own.
+    Line(usize),
 }
 
 fn excesses(manifest: &Manifest, configuration: &Configuration) -> Vec<Excess> {
@@ -327,11 +378,12 @@ fn excesses(manifest: &Manifest, configuration: &Configuration) -> Vec<Excess> {
     limit("memory", asked.memory.is_some_and(|bytes| bytes > maximum.memory), show_size(maximum.memory));
     limit("pids", asked.pids.is_some_and(|pids| pids > maximum.pids), maximum.pids.to_string());
     limit("disk", asked.disk.is_some_and(|bytes| bytes > maximum.disk), show_size(maximum.disk));
-    for (index, rule) in manifest.network.allow.iter().enumerate() {
+    for rule in &manifest.network.allow {
+        let line = rule.origin.as_deref().and_then(|origin| origin.rsplit(':').next()?.parse().ok()).unwrap_or(0);
         for range in &rule.allow_private {
             if !configuration.allow_private.iter().any(|permitted| permitted.contains(range)) {
                 found.push(Excess {
-                    path: vec![Step::Key("network"), Step::Key("allow"), Step::Item(index), Step::Key("allow_private")],
+                    path: vec![Step::Key("network"), Step::Key("allow"), Step::Line(line), Step::Key("allow_private")],
                     message: format!("your configuration does not permit the private network `{range}`"),
                     remedy: format!("take it out, or add it to `network.allow_private` in your {FILE_NAME}"),
                 });
@@ -372,6 +424,7 @@ fn place(document: &Node, path: &[Step]) -> Place {
                 entries.iter().find(|(name, _)| name.text == *key).map(|(_, node)| node)
             }
             (Step::Item(index), Value::List(items)) => items.get(*index),
+            (Step::Line(line), Value::List(items)) => items.iter().find(|item| item.place.line == *line),
             _ => None,
         };
         match next {
@@ -389,6 +442,29 @@ mod tests {
 
     fn configured(text: &str) -> Result<Configuration, ConfigurationError> {
         parse(text, Path::new("/nowhere/config.yaml"))
+    }
+
+    #[test]
+    fn a_proxy_is_named_with_its_exceptions_or_none_is() {
+        let proxy = |network: &str| configured(&format!("network: {{ {network} }}\n")).map(|read| read.proxy);
+        assert_eq!(proxy("allow_private: []").unwrap(), ProxyChoice::Environment);
+        assert_eq!(proxy("proxy: none").unwrap(), ProxyChoice::Direct);
+        let named = "proxy: \"http://proxy.acme.example:3128\", no_proxy: [.intern.acme.example]";
+        let ProxyChoice::Named(named) = proxy(named).unwrap() else { panic!("no proxy") };
+        assert_eq!(named.direct[0].as_str(), "intern.acme.example");
+        let configuration = Configuration { proxy: ProxyChoice::Named(named.clone()), ..Configuration::default() };
+        assert_eq!(restrict(asked(""), &configuration).unwrap().network.proxy, Some(named));
+        for (network, part) in [
+            ("no_proxy: [a.example]", "without `proxy`"),
+            ("proxy: \"https://proxy.acme.example:443\"", "plain HTTP alone"),
+            ("proxy: \"http://me:hunter2@proxy.acme.example:3128\"", "user name or password"),
+            ("proxy: \"http://127.0.0.1:3128\"", "loopback"),
+            ("proxy: 3128", "not text"),
+        ] {
+            let error = proxy(network).unwrap_err();
+            let said = error.0.problems().iter().map(|problem| problem.message.clone()).collect::<String>();
+            assert!(said.contains(part) && !said.contains("hunter2"), "{network}: {said}");
+        }
     }
 
     fn asked(body: &str) -> Manifest {

@@ -1,5 +1,5 @@
-//! Which parts of a plan differ from those of a running sandbox. Only the allow list, its limits and the hosts that
-//! credentials may go to can change without a restart, so they are no part here.
+//! Which parts of a plan differ from those of a running sandbox. Only the allow list, its limits, the hosts that
+//! credentials may go to and the company's proxy can change without a restart, so they are no part here.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +31,7 @@ pub fn parts(plan: &Plan) -> BTreeMap<String, String> {
     plan.network.allow.clear();
     plan.network.limits = NetworkLimits::default();
     plan.network.credentials.clear();
+    plan.network.proxy = None;
     // All map types in a plan are ordered and all keys are text, so that serialising cannot fail.
     let Ok(Value::Object(fields)) = serde_json::to_value(&plan) else { return BTreeMap::new() };
     let kept = fields.into_iter().filter(|(key, _)| !LEFT_OUT.contains(&key.as_str()));

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::network::policy::AllowRule;
+use crate::network::proxy::UpstreamProxy;
 
 /// What was reported, as text.
 #[derive(Clone, Default)]
@@ -25,24 +26,32 @@ impl Write for Reported {
     }
 }
 
-/// Serves one connection to `listed.example` at the port, whose client sends the bytes. Gives what the server got and
-/// what was reported until the connection ended.
-async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
-    let reported = Reported::default();
-    let mut rule = AllowRule::new("listed.example".parse().unwrap(), port);
-    // The server of this test.
-    rule.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
-    let shared = Arc::new(Shared {
-        policy: watch::Sender::new(Some(Arc::new(Policy { allow: vec![rule.clone()], ..Policy::default() }))),
+fn shared(policy: Policy, reported: Reported) -> Arc<Shared> {
+    Arc::new(Shared {
+        policy: watch::Sender::new(Some(Arc::new(policy))),
         budgets: Budgets::default(),
         denials: Denials::default(),
-        reporter: Reporter::start(reported.clone()).unwrap(),
+        reporter: Reporter::start(reported).unwrap(),
         resolver: TokioResolver::builder_tokio().unwrap().build().unwrap(),
         authority: Authority::generate().unwrap(),
         broker: Broker::default(),
         leaks: Leaks::default(),
         last: AtomicU64::new(0),
-    });
+    })
+}
+
+/// Serves one connection to `listed.example` at the port, whose client sends the bytes. Gives what the server got and
+/// what was reported until the connection ended.
+async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
+    serve(port, sent, None).await
+}
+
+async fn serve(port: u16, sent: &[u8], proxied: Option<Proxied>) -> (String, String, String) {
+    let reported = Reported::default();
+    let mut rule = AllowRule::new("listed.example".parse().unwrap(), port);
+    // The server of this test.
+    rule.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
+    let shared = shared(Policy { allow: vec![rule.clone()], ..Policy::default() }, reported.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {
@@ -58,8 +67,8 @@ async fn serve_bytes(port: u16, sent: &[u8]) -> (String, String, String) {
     let (upstream, count) = Counted::new(TcpStream::connect(address).await.unwrap());
     let host: Host = "listed.example".parse().unwrap();
     let slot = shared.budgets.admit(Default::default(), &host).unwrap();
-    let permit = Permit { host: host.clone(), port, address, rule, count, slot };
-    let dialled = Dialled { upstream, permit };
+    let permit = Permit { host: host.clone(), port, address: Some(address), rule, count, slot };
+    let dialled = Dialled { upstream, permit, proxied };
     let (mut client, served): (DuplexStream, DuplexStream) = duplex(64 << 10);
     client.write_all(sent).await.unwrap();
     if port != 80 || sent.is_empty() {
@@ -120,4 +129,49 @@ async fn a_connection_that_says_nothing_is_allowed_and_carries_nothing() {
         assert_eq!((answer.as_str(), got.as_str()), ("", ""));
         assert!(reported.contains(r#""reason":"listed""#) && reported.contains(r#""sent":0"#), "{reported}");
     }
+}
+
+#[tokio::test]
+async fn a_proxy_gets_plain_http_in_absolute_form() {
+    let proxied = Some(Proxied { tunnel: false, proxy: "http://proxy.example:3128".to_owned() });
+    let (answer, got, reported) = serve(80, b"GET /x?y HTTP/1.1\r\nHost: Listed.Example\r\n\r\n", proxied).await;
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    assert!(got.starts_with("GET http://listed.example/x?y HTTP/1.1\r\n"), "{got}");
+    assert!(got.contains("host: listed.example\r\n"), "{got}");
+    assert!(reported.contains("through http://proxy.example:3128"), "{reported}");
+}
+
+#[tokio::test]
+async fn a_listed_host_is_reached_through_the_proxy_by_its_name_and_a_private_one_is_not() {
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = proxy.local_addr().unwrap().port();
+    let served = tokio::spawn(async move {
+        let (mut stream, _) = proxy.accept().await.unwrap();
+        let mut asked = vec![0; 1024];
+        let length = stream.read(&mut asked).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await.unwrap();
+        String::from_utf8_lossy(&asked[..length]).into_owned()
+    });
+    let host: Host = "listed.example".parse().unwrap();
+    let private = AllowRule {
+        allow_private: vec!["127.0.0.0/8".parse().unwrap()],
+        ..AllowRule::new("127.0.0.1".parse().unwrap(), port)
+    };
+    let policy = Policy {
+        allow: vec![AllowRule::new("listed.example".parse().unwrap(), 443), private],
+        proxy: Some(UpstreamProxy { host: "127.0.0.1".parse().unwrap(), port, direct: Vec::new() }),
+        ..Policy::default()
+    };
+    let shared = shared(policy, Reported::default());
+    // It resolves nowhere: the name is the proxy's to resolve.
+    let mut dialled = open(&shared, &host, 443).await.map_err(|error| error.to_string()).unwrap();
+    let mut hello = [0; 5];
+    dialled.upstream.read_exact(&mut hello).await.unwrap();
+    assert_eq!(&hello, b"hello");
+    assert!(served.await.unwrap().starts_with("CONNECT listed.example:443 HTTP/1.1\r\n"));
+    assert!(dialled.permit.address.is_none() && dialled.proxied.is_some_and(|proxied| proxied.tunnel));
+    // Nobody listens there any more, and no answer is needed from a proxy to know it.
+    let direct = open(&shared, &"127.0.0.1".parse().unwrap(), port).await;
+    assert!(matches!(direct, Err(DialError::Connect(..))));
+    assert!(matches!(open(&shared, &"other.example".parse().unwrap(), 443).await, Err(DialError::Unlisted)));
 }
