@@ -123,6 +123,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "report",
+        &[
+            ("report", "what the last session of this folder's sandbox did"),
+            ("report payments --name try-2", "of another one, also when it is gone"),
+            ("report payments --format json", "for other programs"),
+        ],
+    ),
+    (
         "down",
         &[
             ("down", "refuses to lose commits that were not pulled"),
@@ -253,7 +261,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("image pull registry.example.com/team/agent@sha256:… --quiet", "for scripts"),
         ],
     ),
-    ("audit", &[("audit log", "what happened"), ("audit verify", "is the log whole?")]),
+    (
+        "audit",
+        &[
+            ("audit log", "what happened"),
+            ("audit verify", "is the log whole?"),
+            ("audit report --as html > report.html", "for an auditor"),
+        ],
+    ),
     (
         "audit log",
         &[
@@ -265,6 +280,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "audit verify",
         &[("audit verify", "exit code 1 when it is not whole"), ("audit verify --format json", "its head")],
+    ),
+    (
+        "audit report",
+        &[
+            ("audit report --since 2026-01-01T00:00:00Z", "sessions and credentials of this year"),
+            ("audit report --project payments --as csv > payments.csv", "of one project, for a spreadsheet"),
+            ("audit report --as html > report.html", "a page to hand on"),
+        ],
     ),
     (
         "trust",

@@ -56,6 +56,8 @@ enum Verb {
     Diff(commands::diff::Args),
     /// Bring the agent's commits into this repository as refs/sandbox/PROJECT/BRANCH, after review
     Pull(commands::pull::Args),
+    /// Say what a session did: credentials, hosts, denials, commits, and how it ended; also when it is gone
+    Report(commands::report::Args),
     /// Revoke credentials, stop and remove the sandbox
     Down(commands::down::Args),
     /// End and remove what a crash left behind
@@ -188,6 +190,7 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
         Verb::Audit(args) => commands::audit::run(context, args),
         Verb::Trust(args) => commands::trust::run(context, args),
         Verb::Editor(args) => commands::editor::run(context, &args),
+        Verb::Report(args) => commands::report::run(context, &args),
         Verb::Schema => commands::schema::run(context),
         Verb::Explain(args) => commands::explain::run(context, &args),
         Verb::Completions(args) => {

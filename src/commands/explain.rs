@@ -352,6 +352,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The workspace's folder is not in a git repository. The agent gets a clone and gives back commits, so that one is needed: run `git init` and commit.",
     ),
     (
+        "no-session",
+        "The report of a session is made of the audit log in the launcher's state folder on this machine, and no session of that name is in it. Sessions of other people and machines are in their logs.",
+    ),
+    (
         "not-contained",
         "The probe inside the new sandbox found something that must not be: a way out, a missing limit, a reachable address. The agent was not started. The causes above name what failed; `sandbox doctor` checks the engine.",
     ),

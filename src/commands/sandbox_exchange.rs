@@ -46,7 +46,7 @@ pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
         return Ok(0);
     };
     let record = &found.record;
-    pull::run_with_bundle(context, &manifest, &record.start, &record.branch, bundle.path(), &rules, args).await
+    pull::run_with_bundle(context, &manifest, record, bundle.path(), &rules, args).await
 }
 
 /// What the user's configuration adds to the review, and what `sandbox editor` wrote.
