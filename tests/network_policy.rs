@@ -187,6 +187,12 @@ fn a_person_changes_what_a_running_sandbox_may_reach_and_the_agent_does_not() {
     assert_eq!((first["host"].as_str(), first["denied"].as_bool()), (Some("other.example.test"), Some(true)));
     follower.kill().unwrap();
     follower.wait().unwrap();
+    let learned = running.network("learn", &[]);
+    let of =
+        |host: &str| learned.as_array().unwrap().iter().find(|line| line["entry"].as_str().unwrap().contains(host));
+    assert_eq!(of("other.example.test").unwrap()["status"], "used");
+    assert!(of("other.example.test").unwrap()["entry"].as_str().unwrap().contains(&subnet), "{learned:#}");
+    assert_eq!(of("port: 7000").unwrap()["status"], "used", "the connection that was cut");
     let log = running.network("log", &[]);
     let actions: Vec<&str> = log.as_array().unwrap().iter().filter_map(|entry| entry["action"].as_str()).collect();
     for action in ["network.allowed", "network.denied", "policy.allowed", "policy.denied"] {

@@ -92,6 +92,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[("network deny payments docs.rs", "on every port"), ("network deny payments docs.rs:80", "on this one")],
     ),
     (
+        "network learn",
+        &[
+            ("network learn payments", "of its last session, also when it is gone"),
+            ("network learn payments --format json", "for other programs"),
+        ],
+    ),
+    (
         "network presets",
         &[
             ("network presets", "all of them, with your project's own"),

@@ -4,6 +4,7 @@
 
 mod change;
 mod decisions;
+mod learn;
 mod listing;
 mod presets;
 
@@ -31,8 +32,21 @@ enum Verb {
     Allow(AllowArgs),
     /// Deny the running sandbox a host, until its session ends; what is open to it is cut off
     Deny(DenyArgs),
+    /// Print the narrowest list that would have allowed what a session asked for; changes nothing
+    Learn(LearnArgs),
     /// List the presets of `network.allow`, or show one
     Presets(PresetsArgs),
+}
+
+/// Arguments of `network learn`.
+#[derive(Debug, clap::Args)]
+struct LearnArgs {
+    /// Which sandbox.
+    #[command(flatten)]
+    target: Target,
+    /// The session's id; the last session when left out
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
 }
 
 /// Arguments of `network presets`.
@@ -112,6 +126,7 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure>
         Verb::Log(args) => decisions::run(context, &args.target, args.follow, args.denied).await,
         Verb::Allow(args) => change::allow(context, &args).await,
         Verb::Deny(args) => change::deny(context, &args).await,
+        Verb::Learn(args) => learn::run(context, &args.target, args.session.as_deref()),
         Verb::Presets(args) => presets::run(context, args.preset.as_deref()),
     }
 }
