@@ -140,6 +140,7 @@ fn of_the_project_and_its_manifest() {
     stage.fails("there is no such profile, by argument", &["up", "--dry-run", "--profile", "lax"]);
     stage.fails("the argument is no image", &["up", "--dry-run", "--image", "node:22"]);
     stage.fails("no such code", &["explain", "manifest-mising"]);
+    stage.fails("there is nothing to look through", &["scan", "./elsewhere"]);
     stage.fails("the destination is not one", &["why", ".", "https://"]);
     fs::remove_file(stage.project.join("sandbox.yaml")).unwrap();
     stage.fails("there is no manifest", &["plan"]);

@@ -123,6 +123,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "scan",
+        &[
+            ("scan", "the home, the environment, this folder's settings"),
+            ("scan ~/src --check", "every file of a folder; exit code 1 when something is found"),
+            ("scan --as sarif > scan.sarif", "for the programs that show such findings"),
+        ],
+    ),
+    (
         "report",
         &[
             ("report", "what the last session of this folder's sandbox did"),

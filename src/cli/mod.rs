@@ -64,6 +64,8 @@ enum Verb {
     Gc(commands::down::GcArgs),
     /// Set, list, rotate and remove the project's credentials
     Credential(commands::credential::Arguments),
+    /// Find the credentials on this machine that an agent would inherit
+    Scan(commands::scan::Args),
     /// Lock, build and verify agent images
     Image(commands::image::ImageArguments),
     /// Read and verify the audit log
@@ -191,6 +193,7 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
         Verb::Trust(args) => commands::trust::run(context, args),
         Verb::Editor(args) => commands::editor::run(context, &args),
         Verb::Report(args) => commands::report::run(context, &args),
+        Verb::Scan(args) => commands::scan::run(context, &args),
         Verb::Schema => commands::schema::run(context),
         Verb::Explain(args) => commands::explain::run(context, &args),
         Verb::Completions(args) => {

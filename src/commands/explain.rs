@@ -460,6 +460,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The sandbox is there and does not run. Its work is kept: `sandbox up` goes on, `sandbox pull` brings the commits in, `sandbox down` removes it.",
     ),
     (
+        "scan-path",
+        "`sandbox scan` looks through files and folders that are there and that you may read; what it cannot read inside of a folder it names and passes over. Without a path it looks at your home, the environment and the settings of the current folder.",
+    ),
+    (
         "session",
         "The stream to the program inside the sandbox failed: it did not start, ended early or said what it must not say. An image that sandbox did not build needs git and a user with the id 1000.",
     ),

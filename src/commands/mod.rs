@@ -32,6 +32,7 @@ pub mod registry_login;
 pub mod report;
 pub mod sandbox;
 pub mod sandbox_exchange;
+pub mod scan;
 pub mod schema;
 pub mod session_failure;
 pub mod supervise;
