@@ -470,6 +470,7 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("manifest-not-written", "root may write everywhere"),
     ("network-entry", "needs a sandbox; tests/network_policy.rs asks for it"),
     ("network-restart", "needs a sandbox; tests/network_policy.rs asks for it"),
+    ("page-not-written", "needs a sandbox; tests/session.rs asks for it"),
     ("port-refused", "root may take every port"),
     ("port-taken", "tests/ports.rs asks for it"),
     ("registry-login", "the forms of a wrong login are tested beside the code"),

@@ -142,6 +142,14 @@ fn the_session_ends_with_its_last_command_and_the_clone_stays() {
     let held = home.sandbox().args(["pull", project.name()]).output().unwrap();
     assert_eq!(held.status.code(), Some(1), "{}", text(&held.stderr));
     assert!(text(&held.stdout).contains("file: is held back by your configuration"), "{}", text(&held.stdout));
+    let review = home.sandbox().args(["review", project.name()]).output().unwrap();
+    assert!(text(&review.stdout).contains("--accept-risk"), "{}{}", text(&review.stdout), text(&review.stderr));
+    let page = home.path().join(format!("state/sandbox/reviews/{}.main.html", project.name()));
+    let shown = fs::read_to_string(&page).unwrap();
+    assert!(shown.contains("1 held back") && shown.contains("+kept"), "{shown}");
+    assert_eq!(fs::metadata(&page).unwrap().permissions().mode() & 0o777, 0o600);
+    let nowhere = home.sandbox().args(["review", project.name(), "--output", "/proc/x.html"]).output().unwrap();
+    assert!(text(&nowhere.stderr).contains("page-not-written"), "{}", text(&nowhere.stderr));
     fs::remove_file(own).unwrap();
     let pull = home.sandbox().args(["pull", project.name()]).output().unwrap();
     assert!(pull.status.success(), "{}{}", text(&pull.stdout), text(&pull.stderr));

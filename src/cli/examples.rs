@@ -115,6 +115,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "review",
+        &[
+            ("review", "the page's path, and what is riskiest"),
+            ("review payments --output review.html", "into a file of your own"),
+            ("review payments --format json", "for other programs"),
+        ],
+    ),
+    (
         "pull",
         &[
             ("pull", "review, then bring in"),

@@ -54,6 +54,8 @@ enum Verb {
     Logs(commands::logs::Args),
     /// Show what the agent changed since the base
     Diff(commands::diff::Args),
+    /// Write a page of what to look at before the agent's commits come in; nothing lands
+    Review(commands::review::Args),
     /// Bring the agent's commits into this repository as refs/sandbox/PROJECT/BRANCH, after review
     Pull(commands::pull::Args),
     /// Say what a session did: credentials, hosts, denials, commits, and how it ended; also when it is gone
@@ -227,6 +229,7 @@ fn block_on(context: &Context, verb: Verb) -> Result<u8, Failure> {
             Verb::Network(args) => commands::network::run(context, args).await,
             Verb::Logs(args) => commands::logs::run(context, &args).await,
             Verb::Diff(args) => commands::sandbox_exchange::diff(context, &args).await,
+            Verb::Review(args) => commands::review::run(context, &args).await,
             Verb::Pull(args) => commands::sandbox_exchange::pull(context, &args).await,
             Verb::Down(args) => commands::down::run(context, &args).await,
             Verb::Gc(args) => commands::down::gc(context, &args).await,

@@ -372,6 +372,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "Uncommitted changes can only go along on top of the branch that is checked out, and another one was asked for. Switch to that branch, or leave `include_uncommitted` off.",
     ),
     (
+        "page-not-written",
+        "The page of `sandbox review` is written into the launcher's state folder, or to the file that --output names, as a new file that then takes the place of the old one. The system's message above says what kept it from that.",
+    ),
+    (
         "partial-clone",
         "The repository is a partial clone and lacks objects that the agent's clone needs. `git fetch --refetch --no-filter` brings them.",
     ),

@@ -30,6 +30,7 @@ pub mod ps;
 pub mod pull;
 pub mod registry_login;
 pub mod report;
+pub mod review;
 pub mod sandbox;
 pub mod sandbox_exchange;
 pub mod scan;
