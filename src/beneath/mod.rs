@@ -3,6 +3,8 @@
 //! The kernel keeps the rule (`openat2`, Linux 5.6), so that a link that is swapped between a check and a use gains
 //! nothing. It never looks at a name twice.
 
+pub mod tree;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;

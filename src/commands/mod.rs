@@ -4,6 +4,7 @@ pub mod audit;
 pub mod audit_report;
 pub mod candidates;
 pub mod connect;
+pub mod copy;
 pub mod credential;
 pub mod cut_off;
 pub mod denied;
