@@ -5,6 +5,8 @@
 //! [`session::plan::Plan`], and [`session`] applies it through [`engine`], the only module that talks to Docker.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr))]
 
+pub mod beneath;
+
 pub mod project;
 
 pub mod profile;

@@ -140,6 +140,9 @@ fn of_the_project_and_its_manifest() {
     stage.fails("there is no such profile, by argument", &["up", "--dry-run", "--profile", "lax"]);
     stage.fails("the argument is no image", &["up", "--dry-run", "--image", "node:22"]);
     stage.fails("no such code", &["explain", "manifest-mising"]);
+    stage.fails("neither path is in a sandbox", &["cp", "a", "b"]);
+    stage.fails("secrets are never copied", &["cp", "demo:/run/secrets/github", "."]);
+    stage.fails("there is nothing to look through", &["scan", "./elsewhere"]);
     stage.fails("the destination is not one", &["why", ".", "https://"]);
     fs::remove_file(stage.project.join("sandbox.yaml")).unwrap();
     stage.fails("there is no manifest", &["plan"]);
@@ -464,6 +467,8 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("image-keyring", "the machine's own keyring would have to be damaged"),
     ("image-mismatch", "needs a build that gives other bytes than its lock"),
     ("image-unavailable", "needs a mirror that fails"),
+    ("copy-exists", "needs a sandbox; tests/copy.rs asks for it"),
+    ("copy-failed", "needs a sandbox; tests/copy.rs asks for it"),
     ("credential-input", "standard input would have to fail"),
     ("init-declined", "needs a terminal"),
     ("manifest-not-written", "root may write everywhere"),

@@ -50,6 +50,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     ("shell", &[("shell", "in the sandbox of this folder"), ("shell payments", "in another project's")]),
     (
+        "cp",
+        &[
+            ("cp payments:out/report.pdf .", "out of /workspace, into this folder"),
+            ("cp fixtures.sql payments:/tmp/", "into the sandbox"),
+            ("cp .:dist ./dist-of-agent --limit 2GiB", "a folder, under another name"),
+        ],
+    ),
+    (
         "port",
         &[
             ("port payments 3000", "http://payments.localhost:3000"),
@@ -133,8 +141,16 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "pull",
         &[
             ("pull", "review, then bring in"),
-            ("pull --into agent-work", "and make a branch of it"),
+            ("pull --watch", "and what the agent commits from now on"),
             ("pull --accept-risk sandbox.yaml", "let in what is held back"),
+        ],
+    ),
+    (
+        "scan",
+        &[
+            ("scan", "the home, the environment, this folder's settings"),
+            ("scan ~/src --check", "every file of a folder; exit code 1 when something is found"),
+            ("scan --as sarif > scan.sarif", "for the programs that show such findings"),
         ],
     ),
     (

@@ -42,6 +42,8 @@ enum Verb {
     Exec(commands::exec::Args),
     /// Open a shell in the running sandbox
     Shell(commands::exec::ShellArgs),
+    /// Copy files that are not in git in or out of a running sandbox
+    Cp(commands::copy::Args),
     /// Forward ports of the sandbox to this machine's loopback
     Port(commands::port::Args),
     /// List the sandboxes of this machine
@@ -66,6 +68,8 @@ enum Verb {
     Gc(commands::down::GcArgs),
     /// Set, list, rotate and remove the project's credentials
     Credential(commands::credential::Arguments),
+    /// Find the credentials on this machine that an agent would inherit
+    Scan(commands::scan::Args),
     /// Lock, build and verify agent images
     Image(commands::image::ImageArguments),
     /// Read and verify the audit log
@@ -193,6 +197,7 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
         Verb::Trust(args) => commands::trust::run(context, args),
         Verb::Editor(args) => commands::editor::run(context, &args),
         Verb::Report(args) => commands::report::run(context, &args),
+        Verb::Scan(args) => commands::scan::run(context, &args),
         Verb::Schema => commands::schema::run(context),
         Verb::Explain(args) => commands::explain::run(context, &args),
         Verb::Completions(args) => {
@@ -220,6 +225,7 @@ fn block_on(context: &Context, verb: Verb) -> Result<u8, Failure> {
             Verb::Up(args) => commands::up::run(context, &args).await,
             Verb::Exec(args) => commands::exec::run(context, args).await,
             Verb::Shell(args) => commands::exec::shell(context, &args).await,
+            Verb::Cp(args) => commands::copy::run(context, &args).await,
             Verb::Port(args) => commands::port::run(context, args).await,
             Verb::Ps(args) => commands::ps::run(context, &args).await,
             Verb::Status(args) => commands::ps::status(context, &args).await,

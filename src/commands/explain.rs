@@ -97,6 +97,22 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The engine made a container that differs from the plan, though it took the request without a word. It was removed and not started, since it would be weaker than it says. Update the engine, and report it with the output of `sandbox doctor`.",
     ),
     (
+        "copy-ends",
+        "`sandbox cp` copies between this machine and one sandbox: one of the two paths is written as PROJECT:PATH, the other one is a path here. A path here with a colon in its name is written with a slash before it, such as ./a:b.",
+    ),
+    (
+        "copy-exists",
+        "Something is at the place that the copy would take. Nothing is written over: give another name, or `--force`, by which a file takes the place of a file. A folder never takes the place of anything.",
+    ),
+    (
+        "copy-failed",
+        "Reading or writing failed on one of the two sides; the cause says which and why. What had come is removed, and what was there is as it was.",
+    ),
+    (
+        "copy-refused",
+        "`sandbox cp` takes regular files and folders below /workspace, /home/agent and /tmp, within limits of bytes, number, depth and time. Links, devices, pipes and sockets, names that hide what they are, and what git or sandbox obeys on this machine (.git, .gitattributes, sandbox.yaml) are refused, and so is the whole copy with them.",
+    ),
+    (
         "credential",
         "A credential could not be read, stored, issued or withdrawn. The causes above name the step; `sandbox credential check` tries each credential without starting a sandbox.",
     ),
@@ -462,6 +478,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "sandbox-stopped",
         "The sandbox is there and does not run. Its work is kept: `sandbox up` goes on, `sandbox pull` brings the commits in, `sandbox down` removes it.",
+    ),
+    (
+        "scan-path",
+        "`sandbox scan` looks through files and folders that are there and that you may read; what it cannot read inside of a folder it names and passes over. Without a path it looks at your home, the environment and the settings of the current folder.",
     ),
     (
         "session",

@@ -29,6 +29,10 @@ pub struct Args {
     /// Also create this branch at what came; never moves one and checks nothing out
     #[arg(long, value_name = "BRANCH")]
     pub into: Option<String>,
+    /// Go on: bring in and review what the agent commits, as it comes, until the session ends or Ctrl-C
+    // What is accepted once would be accepted unseen later, and a branch can be created only once.
+    #[arg(long, conflicts_with_all = ["accept_risk", "into"])]
+    pub watch: bool,
 }
 
 #[derive(Serialize)]

@@ -297,6 +297,20 @@ pub async fn take_commits(
     sandbox: &Sandbox,
     project: Option<&str>,
 ) -> Result<Taken, Failure> {
+    take_commits_since(context, engine, sandbox, project, &sandbox.record.start).await
+}
+
+/// Takes those that are not behind `base`.
+///
+/// # Errors
+/// When the sandbox cannot be read, or has no commit `base`.
+pub async fn take_commits_since(
+    context: &Context,
+    engine: &Engine,
+    sandbox: &Sandbox,
+    project: Option<&str>,
+    base: &str,
+) -> Result<Taken, Failure> {
     let (mut client, reader) = open_reader(context, engine, sandbox, project).await?;
     let taken = async {
         let file = tempfile::NamedTempFile::new().map_err(temporary)?;
@@ -304,7 +318,7 @@ pub async fn take_commits(
         let request = BundleRequest {
             directory: WORKSPACE.to_owned(),
             branch: sandbox.record.branch.clone(),
-            base: Some(sandbox.record.start.clone()).filter(|start| !start.is_empty()),
+            base: Some(base.to_owned()).filter(|base| !base.is_empty()),
             limit: BUNDLE_LIMIT,
         };
         let head = client.bundle(request, &mut output).await?;

@@ -1,15 +1,25 @@
 //! Joins `sandbox diff` and `sandbox pull` to the sandbox: takes the agent's commits out as a bundle and hands it over.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::commands::connect::connect;
 use crate::commands::load::{Target, manifest};
-use crate::commands::{Context, Failure, diff, pull, sandbox};
+use crate::commands::sandbox::Sandbox;
+use crate::commands::{Context, Failure, diff, pull, sandbox, up};
 use crate::editor::memory::Memory;
+use crate::engine::Engine;
 use crate::project::manifest::Manifest;
 use crate::project::path_patterns::{PathPattern, PathPatterns};
 use crate::project::{ProjectName, SandboxName, configuration};
+use crate::session::identity::{Role, SessionId};
+use crate::session::journal::{Journal, Phase, Record};
 use crate::workspace::{ReviewRules, source};
+
+/// What is said at the end.
+const ENDED: &str = "the session ended; `sandbox pull` takes what it committed last";
+/// How often the agent's branch is looked at.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Runs `sandbox diff`.
 ///
@@ -40,6 +50,9 @@ pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
     let found = sandbox::find(context, &engine, &target).await?;
     let (_, manifest) = manifest(context, target.project.as_deref())?;
     let rules = rules(context, &manifest)?;
+    if args.watch {
+        return watch(context, &engine, &found, &manifest, &rules, args).await;
+    }
     let taken = sandbox::take_commits(context, &engine, &found, target.project.as_deref()).await?;
     let Some(bundle) = taken.bundle else {
         nothing_new(context);
@@ -47,6 +60,83 @@ pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
     };
     let record = &found.record;
     pull::run_with_bundle(context, &manifest, record, bundle.path(), &rules, args).await
+}
+
+/// Pulls whenever the agent's branch has something new, until the session ends or this is interrupted. Gives the exit
+/// code of the last time.
+async fn watch(
+    context: &Context,
+    engine: &Engine,
+    found: &Sandbox,
+    manifest: &Manifest,
+    rules: &ReviewRules,
+    args: &pull::Args,
+) -> Result<u8, Failure> {
+    let record = &found.record;
+    let session = record.session.clone();
+    let journal = Journal::of(&context.folders.state, &record.id);
+    let goes_on = || Ok::<_, Failure>(goes_on(&journal.read()?, &session));
+    let project = args.project.as_ref().map(ToString::to_string);
+    let tell = |text: &str| {
+        // In a pipe only results are of use.
+        if context.printer.progress() {
+            context.printer.note(text);
+        }
+    };
+    tell(&format!("waiting for commits of {}; Ctrl-C ends it", record.id));
+    let interrupted = up::interrupted();
+    tokio::pin!(interrupted);
+    let (mut seen, mut code) = (record.start.clone(), 0);
+    loop {
+        let runs = goes_on()?;
+        // Its volumes may be removed at this moment, and a container that reads them would be in the way.
+        if !runs && found.state.runs(Role::Agent) {
+            tell(ENDED);
+            return Ok(code);
+        }
+        let round = async {
+            // Only what is new since the last time tells that there is something; the review is about all of it.
+            let new = sandbox::take_commits_since(context, engine, found, project.as_deref(), &seen).await;
+            if matches!(&new, Ok(taken) if taken.bundle.is_none()) {
+                return Ok(None);
+            }
+            // A commit that was seen may be gone from the clone: then everything is asked for.
+            let taken = sandbox::take_commits(context, engine, found, project.as_deref()).await?;
+            match taken.bundle {
+                Some(bundle) if taken.head != seen => {
+                    let code = pull::run_with_bundle(context, manifest, record, bundle.path(), rules, args).await?;
+                    Ok(Some((taken.head, code)))
+                }
+                _ => Ok::<_, Failure>(None),
+            }
+        };
+        tokio::select! {
+            result = round => match result {
+                Ok(Some((head, last))) => (seen, code) = (head, last),
+                Ok(None) => {}
+                // The container may stop between two looks; what it had is there for `sandbox pull`.
+                Err(_) if runs && !goes_on()? => {
+                    tell(ENDED);
+                    return Ok(code);
+                }
+                Err(failure) => return Err(failure),
+            },
+            () = &mut interrupted => return Ok(code),
+        }
+        // A stopped sandbox has no more than this.
+        if !runs {
+            return Ok(code);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = &mut interrupted => return Ok(code),
+        }
+    }
+}
+
+/// Whether the session is the one that runs.
+fn goes_on(now: &Option<Record>, session: &SessionId) -> bool {
+    now.as_ref().is_some_and(|now| now.session == *session && now.phase == Phase::Running)
 }
 
 /// What the user's configuration adds to the review, and what `sandbox editor` wrote.

@@ -50,6 +50,38 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// Makes fingerprints of values that no project claims, and knows which projects do.
+pub struct Fingerprinter {
+    key: Zeroizing<[u8; 64]>,
+    registry: Registry,
+}
+
+impl fmt::Debug for Fingerprinter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Fingerprinter").finish_non_exhaustive()
+    }
+}
+
+impl Fingerprinter {
+    /// With this machine's key and registry.
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    pub fn open(state: &Path) -> Result<Self, FingerprintError> {
+        let path = state.join("fingerprints.json");
+        let _lock = lock(state)?;
+        let key = key(state).map_err(|source| FingerprintError::Io { path: state.join("fingerprint.key"), source })?;
+        Ok(Self { key, registry: read(&path)? })
+    }
+
+    /// The value's fingerprint, and the `PROJECT/CREDENTIAL` that have it.
+    pub fn look_up(&self, value: &Secret) -> (Fingerprint, BTreeSet<String>) {
+        let fingerprint = fingerprint(&self.key, value);
+        let holders = self.registry.get(&fingerprint.0).cloned().unwrap_or_default();
+        (fingerprint, holders)
+    }
+}
+
 /// A fingerprint, and who else has the value.
 #[derive(Debug)]
 pub struct Claimed {

@@ -21,6 +21,7 @@ pub mod github;
 pub mod held;
 pub mod kind;
 pub mod rotation;
+pub mod scan;
 pub mod secret;
 pub mod spec;
 pub mod store;

@@ -9,6 +9,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::{Decoder, Encoder};
 
+use crate::beneath::tree::{Entry, TreeLimits};
+
 /// The largest payload, in bytes.
 pub const LIMIT: usize = 1 << 20;
 
@@ -45,6 +47,12 @@ pub enum Request {
         /// The port.
         port: u16,
     },
+    /// Send a file or a folder: [`Reply::Entry`] and data frames, end, [`Reply::Copied`].
+    CopyOut(CopyRequest),
+    /// Take a file or a folder: [`Request::Entry`] and data frames follow, and an end; answered by [`Reply::Copied`].
+    CopyIn(CopyRequest),
+    /// The next file or folder of a copy; has no answer.
+    Entry(Entry),
     /// The terminal's new size.
     Resize(TerminalSize),
     /// Deliver this signal, by number, to the command's process group.
@@ -75,6 +83,10 @@ pub enum Reply {
     Used(Usage),
     /// The connection stands.
     Connected,
+    /// The next file or folder of a copy; a file's bytes follow as data frames.
+    Entry(Entry),
+    /// The copy is whole.
+    Copied,
     /// The command runs.
     Started {
         /// Its process id inside the container.
@@ -188,6 +200,22 @@ pub struct BundleRequest {
     pub base: Option<String>,
     /// The most bytes to send.
     pub limit: u64,
+}
+
+/// What to copy, or where to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyRequest {
+    /// The folder that the path must stay in.
+    pub folder: String,
+    /// The path, from there.
+    pub path: String,
+    /// On the way in, the name in a folder that is there.
+    pub name: String,
+    /// On the way in, whether a file may take the place of a file.
+    pub force: bool,
+    /// How much may go through.
+    pub limits: TreeLimits,
 }
 
 /// A command to run.

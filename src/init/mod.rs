@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 mod certificates;
 mod checks;
 mod command;
+mod copy;
 pub mod frame;
 mod output;
 mod processes;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::codec::{FramedRead, FramedWrite};
 
 use super::frame::{FailureKind, Frame, FrameCodec, FrameError, Reply, Request};
-use super::{certificates, checks, command, repository, socket, usage};
+use super::{certificates, checks, command, copy, repository, socket, usage};
 
 /// Frames on their way to the launcher; a command that says more waits.
 const OUTGOING: usize = 8;
@@ -118,7 +118,10 @@ async fn answer_next(connection: &mut Connection) -> Result<(), Disconnected> {
             command::run(connection, request).await
         }
         Ok(Request::Connect { port }) => socket::connect(connection, port).await,
-        Ok(Request::Resize(_) | Request::Signal(_)) => Ok(()),
+        Ok(Request::CopyOut(request)) => copy::send(connection, request).await,
+        Ok(Request::CopyIn(request)) => copy::receive(connection, request).await,
+        // The rest of a copy that failed is nothing to answer.
+        Ok(Request::Resize(_) | Request::Signal(_) | Request::Entry(_)) => Ok(()),
         Err(error) => connection.fail(FailureKind::Other, format!("the request is not known: {error}")).await,
     }
 }

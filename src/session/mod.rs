@@ -5,6 +5,7 @@
 //! what a running sandbox may reach, [`watchdog`] enforces what the engine does not, [`ports`] forwards to this machine,
 //! [`teardown`] takes it all away. Nothing in here prints.
 
+pub mod copy;
 pub mod gateway_control;
 pub mod identity;
 pub mod journal;

@@ -345,19 +345,35 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> SessionClient<R, W> {
         }
     }
 
-    async fn request(&mut self, request: &Request) -> Result<(), SessionError> {
-        let frame = Frame::control(request)?;
+    pub(super) async fn request(&mut self, request: &Request) -> Result<(), SessionError> {
+        self.send(Frame::control(request)?).await
+    }
+
+    pub(super) async fn send(&mut self, frame: Frame) -> Result<(), SessionError> {
         Ok(timeout(self.patience, self.outgoing.send(frame))
             .await
             .map_err(|_| SessionError::Timeout(self.patience))??)
     }
 
-    async fn frame(&mut self) -> Result<Frame, SessionError> {
+    /// Sends a frame, unless the session answers first: one that fails early answers while there is more to send.
+    pub(super) async fn send_or_answer(&mut self, frame: Frame) -> Result<Option<Frame>, SessionError> {
+        let (patience, incoming) = (self.patience, &mut self.incoming);
+        tokio::select! {
+            biased;
+            answer = incoming.next() => Ok(Some(answer.ok_or(SessionError::Ended)??)),
+            sent = timeout(patience, self.outgoing.send(frame)) => {
+                sent.map_err(|_| SessionError::Timeout(patience))??;
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) async fn frame(&mut self) -> Result<Frame, SessionError> {
         let next = timeout(self.patience, self.incoming.next()).await;
         Ok(next.map_err(|_| SessionError::Timeout(self.patience))?.ok_or(SessionError::Ended)??)
     }
 
-    async fn reply(&mut self) -> Result<Reply, SessionError> {
+    pub(super) async fn reply(&mut self) -> Result<Reply, SessionError> {
         match parse(self.frame().await?)? {
             reply @ Reply::Failed { .. } => Err(failed(reply)),
             reply => Ok(reply),
@@ -373,6 +389,14 @@ async fn write(target: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(
 fn parse(frame: Frame) -> Result<Reply, SessionError> {
     let Frame::Control(json) = frame else { return Err(SessionError::Unexpected) };
     Ok(serde_json::from_slice(&json).map_err(FrameError::Message)?)
+}
+
+/// The reply in a frame; one that says that the request failed is an error.
+pub(super) fn expected(frame: Frame) -> Result<Reply, SessionError> {
+    match parse(frame)? {
+        reply @ Reply::Failed { .. } => Err(failed(reply)),
+        reply => Ok(reply),
+    }
 }
 
 fn failed(reply: Reply) -> SessionError {

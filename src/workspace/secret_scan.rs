@@ -104,6 +104,17 @@ pub fn scan(content: &[u8], known: &[u8]) -> Vec<Finding> {
     found.into_iter().collect()
 }
 
+/// Where the credentials in `content` stand, with what is said of a file that holds one.
+pub fn locate(content: &[u8]) -> Vec<(std::ops::Range<usize>, &'static str)> {
+    let mut found = Vec::new();
+    for index in SET.matches(content) {
+        let (Some(format), Some(pattern)) = (FORMATS.get(index), EACH.get(index)) else { continue };
+        let matches = pattern.find_iter(content).filter(|found| (format.holds)(found.as_bytes()));
+        found.extend(matches.take(FINDINGS).map(|found| (found.range(), format.reason)));
+    }
+    found
+}
+
 fn always(_: &[u8]) -> bool {
     true
 }
