@@ -317,6 +317,9 @@ fn of_images() {
     stage.fails("the definition has no lock", &["image", "build", "own"]);
     stage.write("images/own/image.lock", "{}");
     stage.fails("the lock is not one", &["image", "build", "own"]);
+    stage.write("images/own/image.yaml", "version: 1\nbase: agent\npypi: [{ package: black, version: 25.1.0 }]\n");
+    stage.write("images/own/pylock.toml", "lock-version = \"1.0\"\n");
+    stage.fails("the list of wheels lacks what the definition wants", &["image", "lock", "own"]);
     stage.fails("the reference has no digest", &["image", "pull", "registry.example/agent:latest"]);
     stage.fails("the repository's name is not one", &["image", "push", "agent", "Registry/AGENT"]);
     stage.fails(

@@ -235,6 +235,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The image is not for this machine's processor and operating system. The launcher takes the entry of an index that is for Linux and this processor, and nothing else.",
     ),
     (
+        "image-python",
+        "The definition has programs of PyPI, and images/NAME/pylock.toml does not give a wheel of each for the Python of the image. `sandbox image lock` has `uv` write the file where there is none; nothing is built from source.",
+    ),
+    (
         "image-reference",
         "The text is neither a name in images/ nor a reference with a digest. A tag alone is refused, since it can point to something else tomorrow.",
     ),

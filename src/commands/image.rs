@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{Context, Failure};
+use crate::image::error::PylockProblem;
 use crate::image::lock::Lock;
 use crate::image::update::LockChange;
 use crate::image::{self, BuiltImage, ImageContext, ImageError, sbom};
@@ -200,23 +201,32 @@ async fn lock(
     project: &Path,
     name: &str,
 ) -> Result<(), ImageError> {
+    if let Some(text) = image::locking::python(name, surroundings).await? {
+        write_file(project, name, "pylock.toml", &text)?;
+    }
     let lock = image::lock(name, surroundings).await?;
     let path = write_lock(project, name, &lock)?;
-    let result = json!({"name": name, "lock": path, "packages": lock.packages.len(), "result": lock.result});
-    context.printer.result(&result, || format!("locked {name}: {} packages, {}", lock.packages.len(), path.display()));
+    let count = lock.packages.len() + lock.npm.len() + lock.pypi.len();
+    let result = json!({"name": name, "lock": path, "packages": count, "result": lock.result});
+    context.printer.result(&result, || format!("locked {name}: {count} packages, {}", path.display()));
     Ok(())
 }
 
 /// Writes `images/NAME/image.lock` in one step.
 fn write_lock(project: &Path, name: &str, lock: &Lock) -> Result<PathBuf, ImageError> {
+    write_file(project, name, "image.lock", &lock.text()?)
+}
+
+/// Writes a file beside the definition in one step.
+fn write_file(project: &Path, name: &str, file_name: &str, text: &str) -> Result<PathBuf, ImageError> {
     let folder = project.join("images").join(name);
-    let path = folder.join("image.lock");
+    let path = folder.join(file_name);
     let io = |source| ImageError::File { path: path.clone(), source };
     if !folder.join("image.yaml").is_file() {
         return Err(ImageError::UnknownImage(name.to_owned()));
     }
     let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(io)?;
-    std::io::Write::write_all(&mut file, lock.text()?.as_bytes()).map_err(io)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(mode).map_err(io)?;
     file.persist(&path).map_err(|error| io(error.error))?;
@@ -308,6 +318,16 @@ impl From<ImageError> for Failure {
             ImageError::Digest(_) => {
                 ("image-reference", "write REGISTRY/PATH@sha256:… with the digest that the registry shows")
             }
+            ImageError::Pylock { problem: PylockProblem::NoPython } => {
+                ("image-python", "add python3 to the definition's Debian packages, or take a base that has it")
+            }
+            ImageError::Pylock { problem: PylockProblem::NoUv(_) } => {
+                ("image-python", "install `uv`, or write images/NAME/pylock.toml with another tool that does (PEP 751)")
+            }
+            ImageError::Pylock { .. } => (
+                "image-python",
+                "correct images/NAME/pylock.toml, or remove it and run `sandbox image lock NAME`, which has `uv` write it",
+            ),
             ImageError::Script { .. } => ("image-script", "leave the package out of the definition"),
             ImageError::Lock { .. } => {
                 ("image", "take images/NAME/image.lock from the history, or run `sandbox image lock NAME`")

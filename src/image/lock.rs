@@ -37,6 +37,12 @@ pub struct Lock {
     pub packages: Vec<Package>,
     /// Tarballs of npm, in the definition's order.
     pub npm: Vec<NpmTarball>,
+    /// Digest of the `pylock.toml` from which the wheels are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pylock: Option<Digest>,
+    /// Wheels of PyPI, sorted by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pypi: Vec<PypiWheel>,
     /// What the build must give.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<ResultDigests>,
@@ -92,6 +98,24 @@ pub struct NpmTarball {
     pub size: u64,
 }
 
+/// One wheel of PyPI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PypiWheel {
+    /// Normalised name.
+    pub package: String,
+    /// Exact version.
+    pub version: String,
+    /// The wheel's own name.
+    pub file: String,
+    /// Where it is.
+    pub url: String,
+    /// Digest of the wheel.
+    pub sha256: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
 /// The digests of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +158,9 @@ pub fn locks(chain: &[Loaded]) -> Result<Vec<Lock>, ImageError> {
         }
         if lock.definition != loaded.digest {
             return stale("definition");
+        }
+        if lock.pylock != loaded.pylock.as_ref().map(|text| Digest::of(text.as_bytes())) {
+            return stale("pylock.toml");
         }
         if lock.base != locks.last().map(Lock::digest).transpose()? {
             return stale("base");

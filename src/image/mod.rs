@@ -17,6 +17,7 @@ pub mod finish;
 pub mod inventory;
 pub mod lock;
 pub mod locking;
+pub mod pylock;
 pub mod reference;
 pub mod registry;
 pub mod release;
@@ -26,6 +27,7 @@ pub mod sources;
 pub mod tree;
 pub mod unpack;
 pub mod update;
+pub mod wheel;
 
 pub use archive::{BuiltImage, BuiltLayer};
 pub use error::ImageError;
