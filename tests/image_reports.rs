@@ -226,3 +226,54 @@ fn outdated_tells_an_old_version_and_update_takes_the_new_one_and_nothing_else()
     assert_eq!(std::fs::read(project.file("image.lock")).unwrap(), after);
     assert!(project.image(&["build", "base", "--check"]).status.success());
 }
+
+/// `openssl`, which must succeed.
+fn openssl(folder: &Path, arguments: &[&str]) {
+    let output = Command::new("openssl").args(arguments).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "openssl {arguments:?}: {}", text(&output.stderr));
+}
+
+#[test]
+fn statements_that_are_signed_with_keys_of_openssl_are_verified_by_openssl_and_by_a_new_build() {
+    use base64::Engine as _;
+    let decoded = |text: &Value| base64::engine::general_purpose::STANDARD.decode(text.as_str().unwrap()).unwrap();
+    let project = Project::new();
+    let folder = project.0.path();
+    let path = |name: &str| folder.join(name).display().to_string();
+    openssl(folder, &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "p256.pem"]);
+    openssl(folder, &["genpkey", "-algorithm", "ED25519", "-out", "ed25519.pem"]);
+    for key in ["p256", "ed25519"] {
+        openssl(folder, &["pkey", "-in", &format!("{key}.pem"), "-pubout", "-out", &format!("{key}.pub")]);
+    }
+    for (key, what) in [("ed25519", "spdx"), ("p256", "cyclonedx"), ("p256", "provenance")] {
+        let envelope = project.json(&["sign", "base", "--key", &path(&format!("{key}.pem")), "--as", what]);
+        std::fs::write(folder.join("envelope.json"), envelope.to_string()).unwrap();
+        // What the protocol of DSSE has signed, made here a second time, is for openssl to verify.
+        let (kind, payload) = (envelope["payloadType"].as_str().unwrap(), decoded(&envelope["payload"]));
+        let head = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len());
+        std::fs::write(folder.join("message"), [head.as_bytes(), &payload].concat()).unwrap();
+        std::fs::write(folder.join("signature"), decoded(&envelope["signatures"][0]["sig"])).unwrap();
+        let public = format!("{key}.pub");
+        let way = if key == "p256" { vec!["-digest", "sha256"] } else { Vec::new() };
+        let verify =
+            ["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", &public, "-sigfile", "signature", "-in", "message"];
+        openssl(folder, &[&verify[..], &way[..]].concat());
+        let verify = |key: &str| {
+            let (key, envelope) = (path(key), path("envelope.json"));
+            project.image(&["verify", "base", "--key", &key, "--statement", &envelope])
+        };
+        let good = verify(&public);
+        assert!(good.status.success(), "{what}: {}", text(&good.stderr));
+        let other = verify(if key == "p256" { "ed25519.pub" } else { "p256.pub" });
+        assert!(text(&other.stderr).contains("image-signature"), "{what}: {}", text(&other.stderr));
+    }
+    // A good signature of another state of the repository is not one of this state: the last one is of the provenance.
+    let definition = std::fs::read_to_string(project.file("image.yaml")).unwrap();
+    std::fs::write(project.file("image.yaml"), format!("{definition}# another one\n")).unwrap();
+    let digest = Digest::of(format!("{definition}# another one\n").as_bytes()).to_string();
+    project.lock(|lock| lock["definition"] = digest.into());
+    let envelope = path("envelope.json");
+    let stale = project.image(&["verify", "base", "--key", &path("p256.pub"), "--statement", &envelope]);
+    assert_eq!(stale.status.code(), Some(1));
+    assert!(text(&stale.stderr).contains("image-signature"), "{}", text(&stale.stderr));
+}

@@ -32,6 +32,7 @@ const KNOWN: &[(&str, &str, Words)] = &[
     ("image lock", "name", candidates::images),
     ("image build", "name", candidates::images),
     ("image sbom", "name", candidates::images),
+    ("image sign", "name", candidates::images),
     ("image provenance", "name", candidates::images),
     ("image diff", "first", candidates::images),
     ("image diff", "second", candidates::images),

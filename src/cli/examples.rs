@@ -205,6 +205,20 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("image build agent --output oci:out", "into a folder"),
         ],
     ),
+    (
+        "image lint",
+        &[
+            ("image lint", "of Dockerfile.agent"),
+            ("image lint tools/Dockerfile --strict", "of another one, warnings included"),
+        ],
+    ),
+    (
+        "image sign",
+        &[
+            ("image sign agent --key release.pem", "the provenance"),
+            ("image sign agent --key release.pem --as spdx", "the bill of materials"),
+        ],
+    ),
     ("image sbom", &[("image sbom agent", "SPDX 2.3"), ("image sbom agent --as cyclonedx", "CycloneDX 1.6")]),
     (
         "image provenance",
@@ -237,6 +251,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("image verify agent", "build again and compare"),
             ("image verify agent --offline", "with what is in the cache"),
+            ("image verify agent --key release.pub --statement agent.json", "and with what was signed"),
         ],
     ),
     (

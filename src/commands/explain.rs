@@ -215,6 +215,14 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The definition images/NAME/image.yaml has a fault, or its bases form a circle. The causes above name the place.",
     ),
     (
+        "image-dockerfile",
+        "The text cannot be read as a Dockerfile, so nothing can be said about what it takes in. The cause names line and column.",
+    ),
+    (
+        "image-key",
+        "The file is not a key that can sign or verify: PEM, PKCS#8 without a password for a private one, of ECDSA with P-256 or of Ed25519.",
+    ),
+    (
         "image-keyring",
         "The keys that sign the distribution's packages are not on this machine, so that no package can be trusted. Install the package debian-archive-keyring.",
     ),
@@ -249,6 +257,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "image-script",
         "A package wants to run a script that the builder does not run. Images are unpacked, not installed, so that they come out the same each time.",
+    ),
+    (
+        "image-signature",
+        "The envelope was not signed with this key, or what was signed is not what the lock gives: another image, or another state of the repository.",
     ),
     (
         "image-stale",

@@ -7,13 +7,16 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{Context, Failure};
+use crate::image::attestation::AttestationError;
 use crate::image::error::PylockProblem;
 use crate::image::lock::Lock;
 use crate::image::update::LockChange;
 use crate::image::{self, BuiltImage, ImageContext, ImageError, sbom};
 
 mod compare;
+mod lint;
 pub mod registry;
+mod sign;
 
 /// Arguments of `sandbox image`.
 #[derive(Debug, clap::Args)]
@@ -80,12 +83,39 @@ enum ImageVerb {
         /// The definition
         name: String,
     },
+    /// Show what a Dockerfile takes in without a digest, and what makes its builds differ; exit code 1 when it does take
+    /// something in
+    Lint {
+        /// The Dockerfile, below the project's folder
+        #[arg(default_value = "Dockerfile.agent", value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
+        /// Exit code 1 for a warning too
+        #[arg(long)]
+        strict: bool,
+    },
     /// List the definitions, their locks and digests
     Ls,
-    /// Build again from the packages and compare with the lock
+    /// Build again from the packages and compare with the lock, and with what somebody signed
     Verify {
         /// The definition
         name: String,
+        /// A public key, as PEM, of who signed the statement
+        #[arg(long, value_name = "FILE", requires = "statement", value_hint = clap::ValueHint::FilePath)]
+        key: Option<PathBuf>,
+        /// What `sandbox image sign` printed
+        #[arg(long, value_name = "FILE", requires = "key", value_hint = clap::ValueHint::FilePath)]
+        statement: Option<PathBuf>,
+    },
+    /// Print provenance or a bill of materials in an envelope that is signed with a key, as `cosign` reads it
+    Sign {
+        /// The definition
+        name: String,
+        /// A private key: PKCS#8 as PEM, without a password, of ECDSA with P-256 or of Ed25519
+        #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        key: PathBuf,
+        /// What is signed: `provenance`, `spdx` or `cyclonedx`
+        #[arg(long = "as", value_enum, default_value_t = sign::Statement::Provenance, hide_possible_values = true)]
+        what: sign::Statement,
     },
     /// Push what the lock says to a registry; manifest and digest stay what they are
     Push {
@@ -144,6 +174,7 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
         offline: arguments.offline,
     };
     match &arguments.verb {
+        ImageVerb::Lint { file, strict } => return lint::lint(context, &arguments.project, file, *strict),
         ImageVerb::Ls => list(context, &arguments.project),
         ImageVerb::Lock { name } => lock(context, &surroundings, &arguments.project, name).await?,
         ImageVerb::Build { name, output, check: true, locked: _ } => {
@@ -170,8 +201,17 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
             }
             context.printer.result(&changes, || changes.iter().map(LockChange::text).collect());
         }
-        ImageVerb::Verify { name } => {
+        ImageVerb::Sign { name, key, what } => {
+            sign::sign(context, &surroundings, &arguments.project, (name, key, *what)).await?;
+        }
+        ImageVerb::Verify { name, key, statement } => {
             let built = image::verify(name, &surroundings).await?;
+            if let (Some(key), Some(statement)) = (key, statement) {
+                // What was just built left its layers nowhere; the cache has the same ones.
+                let kept =
+                    image::ensure_archive(&image::locked(name, Some(&arguments.project))?, &surroundings).await?;
+                sign::verify(&kept, &arguments.project, key, statement)?;
+            }
             print(context, &built);
         }
         ImageVerb::Sbom { name, form } => {
@@ -328,6 +368,14 @@ impl From<ImageError> for Failure {
                 "image-python",
                 "correct images/NAME/pylock.toml, or remove it and run `sandbox image lock NAME`, which has `uv` write it",
             ),
+            ImageError::Attestation(AttestationError::Pem(_) | AttestationError::Key | AttestationError::Sign) => (
+                "image-key",
+                "make a key: `openssl genpkey -algorithm ED25519 -out KEY`, and `openssl pkey -in KEY -pubout`",
+            ),
+            ImageError::Attestation(_) => {
+                ("image-signature", "do not use this image before you know who made the statement, and of what")
+            }
+            ImageError::Dockerfile(_) => ("image-dockerfile", "correct the line that the cause above names"),
             ImageError::Script { .. } => ("image-script", "leave the package out of the definition"),
             ImageError::Lock { .. } => {
                 ("image", "take images/NAME/image.lock from the history, or run `sandbox image lock NAME`")

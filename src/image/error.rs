@@ -162,6 +162,12 @@ pub enum ImageError {
         /// What should have.
         locked: Digest,
     },
+    /// A statement about an image cannot be signed or believed.
+    #[error(transparent)]
+    Attestation(super::attestation::AttestationError),
+    /// A Dockerfile cannot be judged.
+    #[error("the text is not a Dockerfile")]
+    Dockerfile(#[source] super::dockerfile::DockerfileError),
     /// The Python packages of a definition cannot be chosen.
     #[error("the Python packages of the image cannot be chosen")]
     Pylock {

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub mod archive;
+pub mod attestation;
 pub mod build;
 pub mod control;
 pub mod definition;
 pub mod difference;
+pub mod dockerfile;
 pub mod error;
 pub mod fetch;
 pub mod finish;
