@@ -277,3 +277,65 @@ fn statements_that_are_signed_with_keys_of_openssl_are_verified_by_openssl_and_b
     assert_eq!(stale.status.code(), Some(1));
     assert!(text(&stale.stderr).contains("image-signature"), "{}", text(&stale.stderr));
 }
+
+#[test]
+fn an_image_is_built_of_what_the_project_keeps_and_of_nothing_else() {
+    let project = Project::new();
+    let kept = project.json(&["--format", "json", "vendor", "base"]);
+    let folder = PathBuf::from(kept["folder"].as_str().unwrap());
+    let files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len() as u64, kept["files"].as_u64().unwrap());
+    for file in &files {
+        let digest = Digest::of(&std::fs::read(file).unwrap());
+        assert_eq!(digest.hex(), file.file_name().unwrap().to_str().unwrap());
+    }
+    assert_eq!(project.json(&["--format", "json", "vendor", "base"])["copied"], 0);
+    let fresh = |cache: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_sandbox"))
+            .args([
+                "--engine",
+                "unix:///nowhere",
+                "--format",
+                "json",
+                "image",
+                "build",
+                "base",
+                "--offline",
+                "--project",
+            ])
+            .arg(project.0.path())
+            .env("XDG_CACHE_HOME", cache)
+            .env("CI", "true")
+            .output()
+            .unwrap()
+    };
+    let cache = tempfile::tempdir().unwrap();
+    let built = fresh(cache.path());
+    assert!(built.status.success(), "{}", text(&built.stderr));
+    let built: Value = serde_json::from_slice(&built.stdout).unwrap();
+    let lock: Value = serde_json::from_slice(&std::fs::read(project.file("image.lock")).unwrap()).unwrap();
+    assert_eq!(built["manifest"], lock["result"]["manifest"]);
+    // Another content, a shorter one, and a link to the right one.
+    let file = &files[0];
+    let bytes = std::fs::read(file).unwrap();
+    let mut other = bytes.clone();
+    other[0] ^= 1;
+    let aside = project.0.path().join("aside");
+    std::fs::write(&aside, &bytes).unwrap();
+    for change in ["other", "shorter", "link"] {
+        std::fs::remove_file(file).unwrap();
+        match change {
+            "other" => std::fs::write(file, &other).unwrap(),
+            "shorter" => std::fs::write(file, &bytes[1..]).unwrap(),
+            _ => std::os::unix::fs::symlink(&aside, file).unwrap(),
+        }
+        let cache = tempfile::tempdir().unwrap();
+        let refused = fresh(cache.path());
+        assert!(text(&refused.stderr).contains("image-vendored"), "{change}: {}", text(&refused.stderr));
+        let blob = cache.path().join("sandbox/blobs/sha256").join(file.file_name().unwrap());
+        assert!(!blob.exists(), "{change}");
+    }
+    std::fs::remove_file(file).unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    assert!(text(&fresh(cache.path()).stderr).contains("image-offline"));
+}

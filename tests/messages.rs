@@ -471,6 +471,7 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("image-mismatch", "needs a build that gives other bytes than its lock"),
     ("image-signature", "tests/image_reports.rs asks for it"),
     ("image-unavailable", "needs a mirror that fails"),
+    ("image-vendored", "tests/image_reports.rs asks for it"),
     ("credential-input", "standard input would have to fail"),
     ("init-declined", "needs a terminal"),
     ("manifest-not-written", "root may write everywhere"),

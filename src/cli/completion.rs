@@ -38,6 +38,7 @@ const KNOWN: &[(&str, &str, Words)] = &[
     ("image diff", "second", candidates::images),
     ("image outdated", "name", candidates::images),
     ("image update", "name", candidates::images),
+    ("image vendor", "name", candidates::images),
     ("image verify", "name", candidates::images),
     ("image push", "name", candidates::images),
 ];

@@ -247,6 +247,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     ("image ls", &[("image ls", "with the digests of the locks"), ("image ls --project ../payments", "of a project")]),
     (
+        "image vendor",
+        &[
+            ("image vendor agent", "keep its packages in images/vendor"),
+            ("image vendor agent --project ../payments", "of another project"),
+        ],
+    ),
+    (
         "image verify",
         &[
             ("image verify agent", "build again and compare"),

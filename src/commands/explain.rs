@@ -279,6 +279,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The image has a definition and no lock. A lock pins every package by its digest; `sandbox image lock` writes it.",
     ),
     (
+        "image-vendored",
+        "A file in images/vendor is not the one that its name and the lock say. It is not used, and nothing else is taken in its place.",
+    ),
+    (
         "image-volume",
         "The image declares a volume. The engine would make it writable, without a limit and outside of the sandbox's own volumes, so that such an image is refused.",
     ),

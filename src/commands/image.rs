@@ -93,6 +93,11 @@ enum ImageVerb {
         #[arg(long)]
         strict: bool,
     },
+    /// Keep every file that the lock names in images/vendor, from which the image is built without a network
+    Vendor {
+        /// The definition
+        name: String,
+    },
     /// List the definitions, their locks and digests
     Ls,
     /// Build again from the packages and compare with the lock, and with what somebody signed
@@ -175,6 +180,12 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
     };
     match &arguments.verb {
         ImageVerb::Lint { file, strict } => return lint::lint(context, &arguments.project, file, *strict),
+        ImageVerb::Vendor { name } => {
+            let kept = image::vendor(name, &arguments.project, &surroundings).await?;
+            let (folder, files, size, copied) = (kept.folder.display().to_string(), kept.files, kept.size, kept.copied);
+            let result = json!({"name": name, "folder": folder, "files": files, "size": size, "copied": copied});
+            context.printer.result(&result, || format!("{folder} has {files} files for {name}, {size} bytes"));
+        }
         ImageVerb::Ls => list(context, &arguments.project),
         ImageVerb::Lock { name } => lock(context, &surroundings, &arguments.project, name).await?,
         ImageVerb::Build { name, output, check: true, locked: _ } => {
@@ -346,6 +357,9 @@ impl From<ImageError> for Failure {
                 "image-unavailable",
                 "check the network; if the package has left the mirrors, run `sandbox image lock NAME`",
             ),
+            ImageError::Vendored { .. } => {
+                ("image-vendored", "take the file from the history, or remove it and run `sandbox image vendor NAME`")
+            }
             ImageError::Offline(_) => ("image-offline", "run again without --offline"),
             ImageError::Mismatch { .. } => (
                 "image-mismatch",

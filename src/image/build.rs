@@ -21,6 +21,9 @@ use super::{finish, lock, wheel};
 /// Threads that take packages apart.
 const THREADS: usize = 2;
 
+/// Where a project keeps what its images are made of, by digest.
+pub(super) const VENDOR: &str = "images/vendor";
+
 /// Builds all layers of a chain, or takes them from `layers`, and puts the image together.
 pub async fn chain(
     chain: &[Loaded],
@@ -36,7 +39,11 @@ pub async fn chain(
             built.push(layer);
             continue;
         }
-        fetch::all(context.cache, wanted(lock, context), context.progress, context.offline).await?;
+        let wanted = wanted(lock, context);
+        if let Some(root) = context.project_root {
+            fetch::adopt(&root.join(VENDOR), context.cache, &wanted)?;
+        }
+        fetch::all(context.cache, wanted, context.progress, context.offline).await?;
         let python = match lock.pypi.is_empty() {
             true => None,
             false => Some(Interpreter::of(&locks[..=index]).map_err(|problem| ImageError::Pylock { problem })?),
@@ -122,7 +129,7 @@ fn cached(note: &Path, layers: &Path) -> Option<BuiltLayer> {
     there.then_some(BuiltLayer { diff_id, size, path })
 }
 
-fn wanted(lock: &Lock, context: &ImageContext<'_>) -> Vec<Wanted> {
+pub(super) fn wanted(lock: &Lock, context: &ImageContext<'_>) -> Vec<Wanted> {
     let mirrors = Mirrors::read(context.apt_sources_root);
     let mut wanted: Vec<Wanted> = lock.packages.iter().map(|package| debian(package, lock, &mirrors)).collect();
     wanted.extend(lock.npm.iter().map(|npm| Wanted {

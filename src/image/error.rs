@@ -83,6 +83,14 @@ pub enum ImageError {
         #[source]
         source: FetchError,
     },
+    /// A file that the project keeps is another one.
+    #[error("{what} does not have the digest of the lock in `{path}`")]
+    Vendored {
+        /// Which package.
+        what: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// The network is not allowed.
     #[error("{0} is not in the cache and the network is not to be used")]
     Offline(String),

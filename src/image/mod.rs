@@ -173,6 +173,33 @@ async fn build_into(name: &str, context: &ImageContext<'_>, layers: &Path) -> Re
     Ok(built)
 }
 
+/// What a project keeps of one of its images.
+#[derive(Debug)]
+pub struct Vendored {
+    /// Where.
+    pub folder: std::path::PathBuf,
+    /// Files that the image needs.
+    pub files: usize,
+    /// Their size in bytes.
+    pub size: u64,
+    /// Bytes that were not there before.
+    pub copied: u64,
+}
+
+/// Keeps all files that an image is made of in the project's `images/vendor`, from which it is built without a network.
+///
+/// # Errors
+/// When one cannot be fetched, or the folder cannot be written.
+pub async fn vendor(name: &str, root: &Path, context: &ImageContext<'_>) -> Result<Vendored, ImageError> {
+    let chain = definition::chain(name, context.project_root)?;
+    let wanted: Vec<_> = lock::locks(&chain)?.iter().flat_map(|lock| build::wanted(lock, context)).collect();
+    let folder = root.join(build::VENDOR);
+    fetch::adopt(&folder, context.cache, &wanted)?;
+    fetch::all(context.cache, wanted.clone(), context.progress, context.offline).await?;
+    let copied = fetch::vendor(&folder, context.cache, &wanted)?;
+    Ok(Vendored { folder, files: wanted.len(), size: wanted.iter().map(|wanted| wanted.size).sum(), copied })
+}
+
 /// All definitions, sorted by name.
 pub fn list(project_root: Option<&Path>) -> Vec<(String, Result<LockedImage, ImageError>)> {
     let names = definition::names(project_root);
