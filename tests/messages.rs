@@ -131,6 +131,8 @@ fn of_the_project_and_its_manifest() {
     stage.fails("an image has a tag and no digest", &["plan"]);
     stage.write("sandbox.yaml", "version: 1\nproject: demo\nimage: missing\n");
     stage.fails("the project has no such image", &["plan"]);
+    stage.fails("there was no session", &["report"]);
+    stage.fails("there was no such session", &["report", "demo", "--session", "0123456789abcdef"]);
     stage.fails("there is no such preset", &["network", "presets", "githbu"]);
     stage.write("sandbox.yaml", &format!("{MANIFEST}profile: lax\n"));
     stage.fails("there is no such profile", &["plan"]);
@@ -477,6 +479,7 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("manifest-not-written", "root may write everywhere"),
     ("network-entry", "needs a sandbox; tests/network_policy.rs asks for it"),
     ("network-restart", "needs a sandbox; tests/network_policy.rs asks for it"),
+    ("page-not-written", "needs a sandbox; tests/session.rs asks for it"),
     ("port-refused", "root may take every port"),
     ("port-taken", "tests/ports.rs asks for it"),
     ("registry-login", "the forms of a wrong login are tested beside the code"),

@@ -142,6 +142,14 @@ fn the_session_ends_with_its_last_command_and_the_clone_stays() {
     let held = home.sandbox().args(["pull", project.name()]).output().unwrap();
     assert_eq!(held.status.code(), Some(1), "{}", text(&held.stderr));
     assert!(text(&held.stdout).contains("file: is held back by your configuration"), "{}", text(&held.stdout));
+    let review = home.sandbox().args(["review", project.name()]).output().unwrap();
+    assert!(text(&review.stdout).contains("--accept-risk"), "{}{}", text(&review.stdout), text(&review.stderr));
+    let page = home.path().join(format!("state/sandbox/reviews/{}.main.html", project.name()));
+    let shown = fs::read_to_string(&page).unwrap();
+    assert!(shown.contains("1 held back") && shown.contains("+kept"), "{shown}");
+    assert_eq!(fs::metadata(&page).unwrap().permissions().mode() & 0o777, 0o600);
+    let nowhere = home.sandbox().args(["review", project.name(), "--output", "/proc/x.html"]).output().unwrap();
+    assert!(text(&nowhere.stderr).contains("page-not-written"), "{}", text(&nowhere.stderr));
     fs::remove_file(own).unwrap();
     let pull = home.sandbox().args(["pull", project.name()]).output().unwrap();
     assert!(pull.status.success(), "{}{}", text(&pull.stdout), text(&pull.stderr));
@@ -159,6 +167,9 @@ fn the_session_ends_with_its_last_command_and_the_clone_stays() {
     let down = home.sandbox().args(["down", project.name()]).output().unwrap();
     assert!(down.status.success(), "{}", text(&down.stderr));
     assert_eq!(support::objects(project.name()), Vec::<String>::new());
+    let report = text(&home.sandbox().args(["report", project.name()]).output().unwrap().stdout);
+    let reference = format!("into refs/sandbox/{}/main", project.name());
+    assert!(text(&down.stdout).contains("sandbox report") && report.contains(&reference), "{report}");
 }
 
 #[test]
@@ -210,6 +221,14 @@ fn a_rotated_value_reaches_the_running_agent_and_is_nowhere_else() {
     ] {
         assert!(log.contains(action), "{action} is not in the audit log");
     }
+    let report = home.sandbox().args(["report", project.name(), "--format", "json"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    let token = &report["credentials"][0];
+    assert_eq!((&report["reason"], &token["rotations"]), (&"sandbox down".into(), &1.into()), "{report:#}");
+    assert!(report["probes"].as_u64() >= Some(10) && token["withdrawn"]["time"].is_string(), "{report:#}");
+    assert!(token["reads"].as_u64() >= Some(2), "{report:#}");
+    let page = home.sandbox().args(["audit", "report", "--as", "html"]).output().unwrap();
+    assert!(text(&page.stdout).contains("withdrawn from the sandbox"), "{}", text(&page.stderr));
 }
 
 /// A manifest with a credential from a command that writes down what it issues and revokes. From the second on it takes a

@@ -2,5 +2,6 @@
 
 pub mod event;
 pub mod log;
+pub mod report;
 
 pub use log::{AuditError, AuditLog};

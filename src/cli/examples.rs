@@ -115,11 +115,27 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "review",
+        &[
+            ("review", "the page's path, and what is riskiest"),
+            ("review payments --output review.html", "into a file of your own"),
+            ("review payments --format json", "for other programs"),
+        ],
+    ),
+    (
         "pull",
         &[
             ("pull", "review, then bring in"),
             ("pull --into agent-work", "and make a branch of it"),
             ("pull --accept-risk sandbox.yaml", "let in what is held back"),
+        ],
+    ),
+    (
+        "report",
+        &[
+            ("report", "what the last session of this folder's sandbox did"),
+            ("report payments --name try-2", "of another one, also when it is gone"),
+            ("report payments --format json", "for other programs"),
         ],
     ),
     (
@@ -275,7 +291,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("image pull registry.example.com/team/agent@sha256:… --quiet", "for scripts"),
         ],
     ),
-    ("audit", &[("audit log", "what happened"), ("audit verify", "is the log whole?")]),
+    (
+        "audit",
+        &[
+            ("audit log", "what happened"),
+            ("audit verify", "is the log whole?"),
+            ("audit report --as html > report.html", "for an auditor"),
+        ],
+    ),
     (
         "audit log",
         &[
@@ -287,6 +310,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "audit verify",
         &[("audit verify", "exit code 1 when it is not whole"), ("audit verify --format json", "its head")],
+    ),
+    (
+        "audit report",
+        &[
+            ("audit report --since 2026-01-01T00:00:00Z", "sessions and credentials of this year"),
+            ("audit report --project payments --as csv > payments.csv", "of one project, for a spreadsheet"),
+            ("audit report --as html > report.html", "a page to hand on"),
+        ],
     ),
     (
         "trust",

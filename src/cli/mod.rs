@@ -54,8 +54,12 @@ enum Verb {
     Logs(commands::logs::Args),
     /// Show what the agent changed since the base
     Diff(commands::diff::Args),
+    /// Write a page of what to look at before the agent's commits come in; nothing lands
+    Review(commands::review::Args),
     /// Bring the agent's commits into this repository as refs/sandbox/PROJECT/BRANCH, after review
     Pull(commands::pull::Args),
+    /// Say what a session did: credentials, hosts, denials, commits, and how it ended; also when it is gone
+    Report(commands::report::Args),
     /// Revoke credentials, stop and remove the sandbox
     Down(commands::down::Args),
     /// End and remove what a crash left behind
@@ -188,6 +192,7 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
         Verb::Audit(args) => commands::audit::run(context, args),
         Verb::Trust(args) => commands::trust::run(context, args),
         Verb::Editor(args) => commands::editor::run(context, &args),
+        Verb::Report(args) => commands::report::run(context, &args),
         Verb::Schema => commands::schema::run(context),
         Verb::Explain(args) => commands::explain::run(context, &args),
         Verb::Completions(args) => {
@@ -221,6 +226,7 @@ fn block_on(context: &Context, verb: Verb) -> Result<u8, Failure> {
             Verb::Network(args) => commands::network::run(context, args).await,
             Verb::Logs(args) => commands::logs::run(context, &args).await,
             Verb::Diff(args) => commands::sandbox_exchange::diff(context, &args).await,
+            Verb::Review(args) => commands::review::run(context, &args).await,
             Verb::Pull(args) => commands::sandbox_exchange::pull(context, &args).await,
             Verb::Down(args) => commands::down::run(context, &args).await,
             Verb::Gc(args) => commands::down::gc(context, &args).await,

@@ -6,6 +6,7 @@ use super::printer::sanitise;
 use super::{Context, Failure};
 use crate::audit::event::AuditEvent;
 use crate::audit::log::{AuditError, AuditLog, Record};
+use crate::commands::audit_report;
 use crate::commands::load::actor;
 use crate::project::ProjectName;
 
@@ -32,6 +33,8 @@ enum Verb {
     },
     /// Check that no line was changed, removed, moved or cut off
     Verify,
+    /// Report the sessions of a period and the credentials that they had, for an auditor
+    Report(audit_report::Args),
 }
 
 /// Records what a person did to a project outside of a session.
@@ -58,6 +61,7 @@ pub fn record(context: &Context, project: &ProjectName, action: &str, facts: &[(
 pub fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure> {
     let log = AuditLog::open(&context.folders.state)?;
     match arguments.verb {
+        Verb::Report(args) => return audit_report::run(context, &args),
         Verb::Verify => {
             let head = log.verify()?;
             context.printer.result(&head, || format!("{} records, unbroken; head {}", head.sequence, head.hash));

@@ -101,7 +101,11 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     if whole {
         let summary = serde_json::json!({"project": record.id.project, "name": record.id.name, "removed": true});
         context.printer.result(&summary, || {
-            format!("{} is down: credentials withdrawn, containers and volumes removed", record.id)
+            format!(
+                "{} is down: credentials withdrawn, containers and volumes removed\n{}",
+                record.id,
+                sandbox::report_hint(&record.id)
+            )
         });
     }
     Ok(u8::from(!whole))

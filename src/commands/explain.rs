@@ -372,6 +372,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The workspace's folder is not in a git repository. The agent gets a clone and gives back commits, so that one is needed: run `git init` and commit.",
     ),
     (
+        "no-session",
+        "The report of a session is made of the audit log in the launcher's state folder on this machine, and no session of that name is in it. Sessions of other people and machines are in their logs.",
+    ),
+    (
         "not-contained",
         "The probe inside the new sandbox found something that must not be: a way out, a missing limit, a reachable address. The agent was not started. The causes above name what failed; `sandbox doctor` checks the engine.",
     ),
@@ -386,6 +390,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "other-branch",
         "Uncommitted changes can only go along on top of the branch that is checked out, and another one was asked for. Switch to that branch, or leave `include_uncommitted` off.",
+    ),
+    (
+        "page-not-written",
+        "The page of `sandbox review` is written into the launcher's state folder, or to the file that --output names, as a new file that then takes the place of the old one. The system's message above says what kept it from that.",
     ),
     (
         "partial-clone",

@@ -1,6 +1,7 @@
 //! One file a verb: its arguments (their doc comments are the help) and its function, which loads, plans, acts, prints.
 
 pub mod audit;
+pub mod audit_report;
 pub mod candidates;
 pub mod connect;
 pub mod credential;
@@ -20,6 +21,7 @@ pub mod load;
 pub mod logs;
 pub mod manifest_failure;
 pub mod network;
+pub mod page;
 pub mod plan;
 pub mod port;
 pub mod printer;
@@ -27,6 +29,8 @@ pub mod progress;
 pub mod ps;
 pub mod pull;
 pub mod registry_login;
+pub mod report;
+pub mod review;
 pub mod sandbox;
 pub mod sandbox_exchange;
 pub mod schema;

@@ -5,9 +5,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::load::actor;
 use super::{Context, Failure};
+use crate::audit::AuditLog;
 use crate::project::manifest::Manifest;
 use crate::project::{ProjectName, SandboxName};
+use crate::session::journal::Record;
+use crate::session::launch::event;
 use crate::workspace::incoming::{Received, create_branch, receive};
 use crate::workspace::review::{AcceptedRisks, Remark, ReviewRules};
 
@@ -39,15 +43,16 @@ struct Answer<'a> {
 pub async fn run_with_bundle(
     context: &Context,
     manifest: &Manifest,
-    base: &str,
-    branch: &str,
+    record: &Record,
     bundle: &Path,
     rules: &ReviewRules,
     args: &Args,
 ) -> Result<u8, Failure> {
+    let base = &record.start;
     let repository = manifest.root.join(&manifest.workspace.source);
     let accepted = AcceptedRisks(args.accept_risk.iter().cloned().collect());
-    let received = receive(&repository, bundle, &manifest.project, branch, base, rules, &accepted).await?;
+    let received = receive(&repository, bundle, &manifest.project, &record.branch, base, rules, &accepted).await?;
+    note(context, record, &received, &accepted)?;
     let mut created = None;
     if let (Some(_), Some(into)) = (&received.reference, &args.into) {
         create_branch(&repository, into, &received.head)?;
@@ -55,6 +60,39 @@ pub async fn run_with_bundle(
     }
     context.printer.result(&Answer { received: &received, created }, || describe(&received, base, created, &accepted));
     Ok(if received.reference.is_some() { 0 } else { 1 })
+}
+
+/// Paths of one event.
+const NOTED_PATHS: usize = 20;
+
+/// Records what came in, or what kept it out. No path is worth more than the log: only some are named.
+fn note(context: &Context, record: &Record, received: &Received, accepted: &AcceptedRisks) -> Result<(), Failure> {
+    let review = &received.review;
+    let held_back = review.unaccepted(accepted);
+    let paths = |remarks: &[&Remark]| {
+        let names: Vec<&str> = remarks.iter().take(NOTED_PATHS).map(|remark| remark.path.as_str()).collect();
+        names.join(", ")
+    };
+    let mut facts = vec![
+        ("head", received.head.clone()),
+        ("commits", review.commits.len().to_string()),
+        ("files", review.files.len().to_string()),
+    ];
+    for (name, remarks) in [
+        ("look_first", review.shown_first.iter().collect::<Vec<_>>()),
+        ("held_back", held_back.clone()),
+        ("accepted", review.held_back.iter().filter(|remark| !held_back.contains(remark)).collect()),
+    ] {
+        if !remarks.is_empty() {
+            facts.push((name, paths(&remarks)));
+        }
+    }
+    facts.extend(received.reference.clone().map(|reference| ("reference", reference)));
+    let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let (action, outcome) =
+        if received.reference.is_some() { ("commits.pulled", "ok") } else { ("commits.held_back", "denied") };
+    AuditLog::open(&context.folders.state)?.append(&event(&actor().0, record, action, outcome, &facts))?;
+    Ok(())
 }
 
 fn describe(received: &Received, base: &str, created: Option<&str>, accepted: &AcceptedRisks) -> String {

@@ -10,7 +10,8 @@ use crate::commands::{Context, Failure};
 use crate::credential;
 use crate::engine::{ContainerStatus, Engine};
 use crate::init::frame::BundleRequest;
-use crate::session::identity::{MachineKey, Role};
+use crate::project::SandboxName;
+use crate::session::identity::{MachineKey, Role, SandboxId};
 use crate::session::journal::{Journal, ObjectKind, Phase, Record};
 use crate::session::launch::{self, ExecSession};
 use crate::session::plan::{HELPER_FOLDER, WORKSPACE, helper_volume, reader_container};
@@ -192,6 +193,12 @@ async fn ask_supervisor(journal: &Journal, record: &mut Record) -> Result<(), Fa
     // What it did not take would take the next session's credentials away.
     let _ = credential::rotation::take_requests(journal.folder());
     Ok(())
+}
+
+/// Where to read what a sandbox's last session did.
+pub fn report_hint(id: &SandboxId) -> String {
+    let name = if id.name == SandboxName::main() { String::new() } else { format!(" --name {}", id.name) };
+    format!("what it did: sandbox report {}{name}", id.project)
 }
 
 /// Prints what could not be done.

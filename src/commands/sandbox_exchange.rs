@@ -46,11 +46,14 @@ pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
         return Ok(0);
     };
     let record = &found.record;
-    pull::run_with_bundle(context, &manifest, &record.start, &record.branch, bundle.path(), &rules, args).await
+    pull::run_with_bundle(context, &manifest, record, bundle.path(), &rules, args).await
 }
 
 /// What the user's configuration adds to the review, and what `sandbox editor` wrote.
-fn rules(context: &Context, manifest: &Manifest) -> Result<ReviewRules, Failure> {
+///
+/// # Errors
+/// When a pattern of the configuration, or the memory of what was written, cannot be used.
+pub fn rules(context: &Context, manifest: &Manifest) -> Result<ReviewRules, Failure> {
     let configuration = configuration::load(&context.folders.config)?;
     let compile = |patterns: &[PathPattern]| {
         let next = "write fewer patterns under `review` in your config.yaml";
@@ -66,7 +69,8 @@ fn rules(context: &Context, manifest: &Manifest) -> Result<ReviewRules, Failure>
     })
 }
 
-fn nothing_new(context: &Context) {
+/// Says that there is nothing to look at.
+pub fn nothing_new(context: &Context) {
     context
         .printer
         .result(&serde_json::json!({"commits": [], "files": []}), || "the agent made no commit yet".to_owned());

@@ -2,7 +2,7 @@
 //! not for.
 //!
 //! It reads what the gateway can read: requests to hosts whose TLS it terminates, and plain HTTP. It finds a value as it is
-//! and in the usual encodings ([`pattern`]), in a stream of any length with a few bytes of state ([`scan`], [`body`]). It
+//! and in the usual encodings (`pattern`), in a stream of any length with a few bytes of state (`scan`, [`body`]). It
 //! is a net for accidents and simple theft: who encrypts a value gets it past.
 
 pub mod body;

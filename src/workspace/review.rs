@@ -328,7 +328,7 @@ fn held_in_passing(
 }
 
 /// A path for people: one line, nothing hidden; bytes that are no UTF-8 as `\xNN`.
-fn display(path: &[u8]) -> String {
+pub fn display(path: &[u8]) -> String {
     let mut text = String::new();
     for chunk in path.utf8_chunks() {
         text.push_str(&sanitise(chunk.valid()).replace('\n', "\\n").replace('\t', "\\t"));

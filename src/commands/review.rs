@@ -1,0 +1,202 @@
+//! `sandbox review`: what a person should look at before the agent's commits come in, as a page that stands alone and in
+//! short on the terminal. Nothing lands.
+
+mod body;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::audit::report::{Scope, SessionReport};
+use crate::commands::connect::connect;
+use crate::commands::load::{Target, manifest};
+use crate::commands::page::page;
+use crate::commands::printer::sanitise;
+use crate::commands::report::{counted, sessions};
+use crate::commands::{Context, Failure, sandbox, sandbox_exchange};
+use crate::session::identity::private_folder;
+use crate::workspace::incoming::Quarantine;
+use crate::workspace::review::{DiffStyle, Remark, Review, ReviewRules};
+use crate::workspace::{GitError, WorkspaceError};
+
+/// Remarks that the terminal shows; the page has them all.
+const SHOWN: usize = 20;
+
+/// Arguments of `review`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which sandbox.
+    #[command(flatten)]
+    pub target: Target,
+    /// Write the page to this file, in place of one in the launcher's state folder
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// What a page is made of.
+#[derive(Debug, Serialize)]
+struct Material {
+    project: String,
+    name: String,
+    branch: String,
+    base: String,
+    head: String,
+    review: Review,
+    /// The patch, sanitised; none when it is larger than anybody reads.
+    #[serde(skip)]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SessionReport>,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    page: &'a Path,
+    #[serde(flatten)]
+    material: &'a Material,
+}
+
+/// Writes the page and says in short what is in it.
+///
+/// # Errors
+/// When there is no such sandbox, its commits cannot be taken or reviewed, or the page cannot be written.
+pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+    let engine = connect(context).await?;
+    let project = args.target.project.as_deref();
+    let found = sandbox::find(context, &engine, &args.target).await?;
+    let (_, manifest) = manifest(context, project)?;
+    let rules = sandbox_exchange::rules(context, &manifest)?;
+    let taken = sandbox::take_commits(context, &engine, &found, project).await?;
+    let Some(bundle) = taken.bundle else {
+        sandbox_exchange::nothing_new(context);
+        return Ok(0);
+    };
+    let record = &found.record;
+    let repository = manifest.root.join(&manifest.workspace.source);
+    let (branch, base) = (record.branch.clone(), record.start.clone());
+    let (head, review, patch) =
+        tokio::task::spawn_blocking(move || look(&repository, bundle.path(), &branch, &base, &rules))
+            .await
+            .map_err(WorkspaceError::Cancelled)
+            .and_then(|result| result)
+            .map_err(Failure::from)?;
+    let scope = Scope {
+        project: Some(record.id.project.to_string()),
+        sandbox: Some(record.id.name.to_string()),
+        ..Scope::default()
+    };
+    let session = sessions(context, scope)?.into_iter().rev().find(|one| one.session == record.session.as_str());
+    let material = Material {
+        project: record.id.project.to_string(),
+        name: record.id.name.to_string(),
+        branch: record.branch.clone(),
+        base: record.start.clone(),
+        head,
+        review,
+        patch,
+        session,
+    };
+    let title = format!("Review of {} ({})", material.project, material.name);
+    let file = match &args.output {
+        Some(file) => file.clone(),
+        None => {
+            let folder = context.folders.state.join("reviews");
+            private_folder(&folder).map_err(|error| written(&folder, &error))?;
+            folder.join(format!("{}.{}.html", material.project, material.name))
+        }
+    };
+    write(&file, &page(&title, &body::body(&material)))?;
+    context.printer.result(&Answer { page: &file, material: &material }, || describe(&material, &file));
+    Ok(0)
+}
+
+/// Head, review and patch of a bundle.
+fn look(
+    repository: &Path,
+    bundle: &Path,
+    branch: &str,
+    base: &str,
+    rules: &ReviewRules,
+) -> Result<(String, Review, Option<String>), WorkspaceError> {
+    let quarantine = Quarantine::open(repository, bundle, branch, base)?;
+    let review = quarantine.review(rules)?;
+    let patch = match quarantine.diff(DiffStyle::Patch) {
+        Err(WorkspaceError::Git(GitError::TooMuch(..))) => None,
+        other => Some(other?),
+    };
+    Ok((quarantine.head().to_owned(), review, patch))
+}
+
+/// Writes the file in one step, readable by the user alone.
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    let folder = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let made = tempfile::NamedTempFile::new_in(folder).and_then(|mut made| {
+        made.write_all(text.as_bytes())?;
+        made.persist(file).map_err(|error| error.error)
+    });
+    made.map(drop).map_err(|error| written(file, &error))
+}
+
+fn written(path: &Path, error: &std::io::Error) -> Failure {
+    let what = format!("write {}", path.display());
+    Failure::system("page-not-written", &what, error, "name a file in a folder that you can write to, with --output")
+}
+
+fn describe(material: &Material, file: &Path) -> String {
+    let review = &material.review;
+    let mut text = format!(
+        "{} and {} of {} ({})\n",
+        counted(review.commits.len() as u64, "commit"),
+        counted(review.files.len() as u64, "changed file"),
+        material.project,
+        material.name
+    );
+    for (title, remarks) in [("Held back", &review.held_back), ("Look at these first", &review.shown_first)] {
+        if remarks.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "\n{title}:");
+        for remark in remarks.iter().take(SHOWN) {
+            let _ = writeln!(text, "  {}", told(remark));
+        }
+        if remarks.len() > SHOWN {
+            let _ = writeln!(text, "  and {} more, all of them on the page", remarks.len() - SHOWN);
+        }
+    }
+    if let Some(session) = &material.session {
+        let denied: u64 = session.denied.iter().map(|denied| denied.count).sum();
+        let _ = writeln!(
+            text,
+            "\nThe session had {}, reached {} and was denied {}.",
+            counted(session.credentials.len() as u64, "credential"),
+            counted(session.hosts.len() as u64, "host"),
+            counted(denied, "time")
+        );
+    }
+    let _ = write!(text, "\nThe whole page: {}\nnext: {}", file.display(), next(material));
+    sanitise(&text)
+}
+
+/// A remark in one line.
+fn told(remark: &Remark) -> String {
+    let line = remark.line.map(|line| format!(" in line {line}")).unwrap_or_default();
+    let passing =
+        remark.commit.as_deref().map(|id| format!(", in commit {}, not in the last one", id.get(..12).unwrap_or(id)));
+    format!("{}: {}{line}{}", remark.path, remark.reason, passing.unwrap_or_default())
+}
+
+/// The command that brings it in.
+fn next(material: &Material) -> String {
+    let name = if material.name == "main" { String::new() } else { format!(" --name {}", material.name) };
+    let command = format!("sandbox pull {}{name}", material.project);
+    if material.review.held_back.is_empty() {
+        command
+    } else {
+        format!("{command} --accept-risk PATH for each held back path that you accept")
+    }
+}

@@ -1,0 +1,236 @@
+//! The page of `sandbox review`, by risk first. Every text in it is an agent's and goes through the template's escaping.
+
+use std::collections::BTreeSet;
+
+use maud::{Markup, html};
+
+use super::{Material, next};
+use crate::audit::report::SessionReport;
+use crate::commands::page::shown;
+use crate::commands::report::{counted, usage};
+use crate::project::quantity::show_size;
+use crate::workspace::review::{Remark, display};
+
+/// Lines of one file's patch that the page has.
+const LINE_LIMIT: usize = 2_000;
+/// Bytes of one file's patch that the page has.
+const FILE_LIMIT: usize = 256 << 10;
+/// Bytes of all patches that the page has.
+const PATCH_LIMIT: usize = 12 << 20;
+/// Rows of a table.
+const ROW_LIMIT: usize = 10_000;
+/// Patches that are open when the page is: those to look at first.
+const OPEN_LIMIT: usize = 20;
+
+pub(super) fn body(material: &Material) -> Markup {
+    let review = &material.review;
+    html! {
+        h1 { "Review of " (shown(&material.project)) " (" (shown(&material.name)) ")" }
+        p class="dim" {
+            "Branch " code { (shown(&material.branch)) } ", from " code { (short(&material.base)) } " to " code { (short(&material.head)) }
+        }
+        p {
+            @if review.held_back.is_empty() { span class="tag good" { "nothing is held back" } }
+            @else { span class="tag bad" { (review.held_back.len()) " held back" } }
+            " "
+            @if !review.shown_first.is_empty() { span class="tag look" { (review.shown_first.len()) " to look at first" } " " }
+            (counted(review.commits.len() as u64, "commit")) ", " (counted(review.files.len() as u64, "changed file"))
+        }
+        p class="panel" {
+            "This finds what runs by itself and what hides. It does not find bugs or malice in code: that is yours to read. Bring it in with "
+            code { (shown(&next(material))) } "."
+        }
+        (remarks("Held back", "bad", &review.held_back))
+        (remarks("To look at first", "look", &review.shown_first))
+        h2 { "Commits" }
+        (rows(&["commit", "author", "subject"], review.commits.len(), review.commits.iter().map(|commit| {
+            [short(&commit.id).to_owned(), commit.author.clone(), commit.subject.clone()]
+        })))
+        @if let Some(session) = &material.session { (of_session(session)) }
+        h2 { "Files" }
+        (rows(&["file", "change", "added", "removed", "size", "mode"], review.files.len(), review.files.iter().map(|file| {
+            let count = |count: Option<u64>| count.map_or_else(|| "binary".to_owned(), |count| count.to_string());
+            let status = match file.status { 'A' => "added", 'D' => "deleted", 'T' => "other type", _ => "changed" };
+            [file.path.clone(), status.to_owned(), count(file.added), count(file.removed), file.size.map(show_size).unwrap_or_default(), file.mode.clone()]
+        })))
+        h2 { "Changes" }
+        (patches(material))
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// A table, cut at the limit with a word that says so.
+fn rows<const N: usize>(columns: &[&str; N], count: usize, rows: impl Iterator<Item = [String; N]>) -> Markup {
+    html! {
+        @if count == 0 { p class="dim" { "None." } }
+        @else {
+            div class="scroll" {
+                table {
+                    thead { tr { @for column in columns { th { (column) } } } }
+                    tbody { @for row in rows.take(ROW_LIMIT) { tr { @for cell in row { td { (shown(&cell)) } } } } }
+                }
+            }
+            @if count > ROW_LIMIT { p class="dim" { "And " (count - ROW_LIMIT) " more, which `sandbox diff --names` lists." } }
+        }
+    }
+}
+
+fn remarks(title: &str, class: &str, remarks: &[Remark]) -> Markup {
+    html! {
+        @if !remarks.is_empty() {
+            h2 { span class={ "tag " (class) } { (title) } }
+            (rows(&["path", "reason", "line", "commit"], remarks.len(), remarks.iter().map(|remark| {
+                let line = remark.line.map(|line| line.to_string()).unwrap_or_default();
+                let commit = remark.commit.as_deref().map(|id| format!("{}, not in the last one", short(id)));
+                [remark.path.clone(), remark.reason.to_owned(), line, commit.unwrap_or_default()]
+            })))
+        }
+    }
+}
+
+fn of_session(session: &SessionReport) -> Markup {
+    html! {
+        h2 { "Session" }
+        p { "Started by " (shown(&session.actor)) ", image " code { (shown(&session.image)) } ", " (counted(session.probes, "check")) " of the confinement passed." }
+        h3 { "Credentials" }
+        (rows(&["name", "provider", "issued", "expires", "use", "end"], session.credentials.len(), session.credentials.iter().map(|used| [
+            used.name.clone(),
+            used.provider.clone(),
+            used.issued.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            used.expires.clone(),
+            usage(used),
+            used.state(),
+        ])))
+        h3 { "Hosts reached" }
+        (rows(&["host", "connections", "requests", "sent", "received"], session.hosts.len(), session.hosts.iter().map(|used| [
+            format!("{}:{}", used.host, used.port),
+            used.connections.to_string(),
+            used.requests.to_string(),
+            show_size(used.sent),
+            show_size(used.received),
+        ])))
+        h3 { "Denied" }
+        (rows(&["host", "why", "times"], session.denied.len(), session.denied.iter().map(|denied| [
+            format!("{}:{}", denied.host, denied.port),
+            denied.reason.clone(),
+            denied.count.to_string(),
+        ])))
+    }
+}
+
+/// The patch of one file.
+struct Patch<'a> {
+    path: String,
+    lines: Vec<&'a str>,
+    /// Whether a hunk began: before it stand git's own words.
+    hunk: bool,
+    cut: bool,
+    risky: bool,
+}
+
+/// A patch of git's by file: each begins with a line `diff --git`, which no line of a hunk does, for those begin with a
+/// space, a sign or a backslash.
+fn split<'a>(patch: &'a str, risky: &BTreeSet<&str>) -> (Vec<Patch<'a>>, bool) {
+    let (mut found, mut bytes): (Vec<Patch<'a>>, usize) = (Vec::new(), 0);
+    let mut own = 0;
+    for line in patch.lines() {
+        if let Some(header) = line.strip_prefix("diff --git ") {
+            if bytes >= PATCH_LIMIT {
+                return (found, true);
+            }
+            own = 0;
+            let path = path(header).unwrap_or_else(|| header.to_owned());
+            let risky = risky.contains(path.as_str());
+            found.push(Patch { path, lines: Vec::new(), hunk: false, cut: false, risky });
+            continue;
+        }
+        let Some(current) = found.last_mut() else { continue };
+        current.hunk |= line.starts_with("@@ ");
+        if !current.hunk && ["index ", "--- ", "+++ "].iter().any(|word| line.starts_with(word)) {
+            continue;
+        }
+        own += line.len() + 1;
+        if current.lines.len() >= LINE_LIMIT || own > FILE_LIMIT {
+            current.cut = true;
+            continue;
+        }
+        bytes += line.len() + 1;
+        current.lines.push(line);
+    }
+    (found, false)
+}
+
+/// The path in `a/PATH b/PATH` or `"a/PATH" "b/PATH"`. Without renames both are the same, and a path that has ` b/` in it is
+/// not taken for another one.
+fn path(header: &str) -> Option<String> {
+    let (one, other) = (header.get(..header.len() / 2)?, header.get(header.len() / 2 + 1..)?);
+    if let (Some(one), Some(other)) = (one.strip_prefix("a/"), other.strip_prefix("b/")) {
+        return (one == other).then(|| one.to_owned());
+    }
+    let quoted =
+        |text: &str, side: &str| Some(unquoted(text.strip_prefix('"')?.strip_prefix(side)?.strip_suffix('"')?));
+    let (one, other) = (quoted(one, "a/")?, quoted(other, "b/")?);
+    (one == other).then(|| display(&one))
+}
+
+/// What git's quoting stands for (git-config(1), `core.quotePath`): escapes as in C, with three octal digits for a byte.
+fn unquoted(text: &str) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        let octal = rest.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        if let Some(byte) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            bytes.push(byte);
+            rest = &rest[3..];
+        } else if let Some((&letter, after)) = rest.split_first() {
+            let letters = [(b'a', 7), (b'b', 8), (b't', 9), (b'n', 10), (b'v', 11), (b'f', 12), (b'r', 13)];
+            bytes.push(letters.iter().find(|(known, _)| *known == letter).map_or(letter, |(_, byte)| *byte));
+            rest = after;
+        }
+    }
+    bytes
+}
+
+fn patches(material: &Material) -> Markup {
+    let review = &material.review;
+    let risky: BTreeSet<&str> =
+        review.held_back.iter().chain(&review.shown_first).map(|remark| remark.path.as_str()).collect();
+    let Some(patch) = &material.patch else {
+        return html! { p { "The changes are larger than a page can hold. Look at them with `git diff` after `sandbox pull`, or file by file." } };
+    };
+    let (mut files, cut) = split(patch, &risky);
+    files.sort_by_key(|file| !file.risky);
+    html! {
+        @for (index, file) in files.iter().enumerate() {
+            details open[file.risky && index < OPEN_LIMIT] {
+                summary {
+                    code { (shown(&file.path)) }
+                    @if file.risky { " " span class="tag look" { "look" } }
+                }
+                pre { @for line in &file.lines { (one(line, file.hunk)) } }
+                @if file.cut { p class="dim" { "Cut here: the rest is in `sandbox diff --patch`." } }
+            }
+        }
+        @if cut { p { "More files changed than the page has room for: `sandbox diff --patch` shows them all." } }
+    }
+}
+
+fn one(line: &str, hunk: bool) -> Markup {
+    let class = match line.as_bytes().first().filter(|_| hunk) {
+        Some(b'+') => "add",
+        Some(b'-') => "del",
+        Some(b'@') => "hunk",
+        _ => "same",
+    };
+    html! { span class=(class) { (shown(line)) } }
+}
+
+#[cfg(test)]
+mod tests;
