@@ -240,11 +240,8 @@ fn canonical(path: &[u8]) -> Option<String> {
 /// The paths that a RECORD names: the first field of each line, from the folder of the packages.
 fn python_files(record: &str, site: &str) -> Vec<String> {
     let mut files = Vec::new();
-    for line in record.lines() {
-        let path = match line.strip_prefix('"') {
-            Some(rest) => rest.rsplit_once("\",").map_or(rest, |(path, _)| path).replace("\"\"", "\""),
-            None => line.split(',').next().unwrap_or_default().to_owned(),
-        };
+    for row in super::wheel::rows(record).map_while(Result::ok) {
+        let path = row.get(0).unwrap_or_default();
         let mut parts: Vec<&str> = site.split('/').collect();
         for part in path.split('/') {
             match part {

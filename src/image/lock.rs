@@ -131,7 +131,18 @@ pub struct ResultDigests {
 impl Lock {
     /// Parses a lock.
     pub fn parse(name: &str, text: &str) -> Result<Self, ImageError> {
-        serde_json::from_str(text).map_err(|source| ImageError::Lock { name: name.to_owned(), source })
+        let lock = serde_json::from_str::<Self>(text).and_then(|lock| {
+            // Other files have their place on a mirror; a wheel has an address, which somebody may have edited.
+            let plain = |url: &str| reqwest::Url::parse(url).is_ok_and(|url| url.scheme() == "https");
+            match lock.pypi.iter().find(|wheel| !plain(&wheel.url)) {
+                Some(wheel) => {
+                    let said = format!("the address of {} is not one of https", wheel.package.escape_debug());
+                    Err(serde::de::Error::custom(said))
+                }
+                None => Ok(lock),
+            }
+        });
+        lock.map_err(|source| ImageError::Lock { name: name.to_owned(), source })
     }
 
     /// The text of `image.lock`.
@@ -190,6 +201,24 @@ mod tests {
             let locks = locks(&chain).unwrap();
             assert_eq!(locks.last().unwrap().text().unwrap(), chain.last().unwrap().lock.clone().unwrap());
         }
+    }
+
+    #[test]
+    fn refuses_a_wheel_that_would_come_in_the_clear() {
+        let aider = definition::chain("aider", None).unwrap().pop().unwrap().lock.unwrap();
+        assert!(Lock::parse("aider", &aider).is_ok());
+        for other in ["http://", "file:///", "ftp://", ""] {
+            let changed = aider.replacen("https://", other, 1);
+            assert!(matches!(Lock::parse("aider", &changed), Err(ImageError::Lock { .. })), "{other}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_lock_after_a_change_of_its_pylock() {
+        let mut chain = definition::chain("aider", None).unwrap();
+        let last = chain.last_mut().unwrap();
+        last.pylock = last.pylock.as_ref().map(|text| format!("{text}\n"));
+        assert!(matches!(locks(&chain), Err(ImageError::Stale { what: "pylock.toml", .. })));
     }
 
     #[test]

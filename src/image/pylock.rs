@@ -24,6 +24,9 @@ const WHEEL: u64 = 1 << 30;
 /// How long `uv` may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// How well a wheel fits: whether it is for any platform, the place of its interpreter, and how old its C library is.
+type Rank = (u64, u64, u64);
+
 /// The Python of an image, as the packages of Debian in it give it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreter {
@@ -69,7 +72,7 @@ impl Interpreter {
     }
 
     /// How well a wheel's tags (PyPA, platform compatibility tags) fit; less is better, and the order is that of pip.
-    fn rank(&self, file: &str) -> Option<(u64, u64, u64)> {
+    fn rank(&self, file: &str) -> Option<Rank> {
         let mut parts = file.strip_suffix(".whl")?.rsplit('-');
         let (platforms, abis, pythons) = (parts.next()?, parts.next()?, parts.next()?);
         let minor = self.version[1];
@@ -113,7 +116,7 @@ impl Interpreter {
                     let Some(interpreter) = interpreter(python, abi) else { continue };
                     let Some((any, age)) = platform(name) else { continue };
                     let rank = (any, interpreter, age);
-                    best = Some(best.map_or(rank, |best: (u64, u64, u64)| best.min(rank)));
+                    best = Some(best.map_or(rank, |best: Rank| best.min(rank)));
                 }
             }
         }
@@ -248,7 +251,7 @@ fn choose(package: &Package, python: &Interpreter) -> Result<PypiWheel, PylockPr
     }
     let version = package.version.as_deref().filter(|version| word(version));
     let (Some(version), true) = (version, word(&package.name)) else { return Err(PylockProblem::Entry(name())) };
-    let mut best: Option<((u64, u64, u64), &str, &str, &Wheel)> = None;
+    let mut best: Option<(Rank, &str, &str, &Wheel)> = None;
     for wheel in &package.wheels {
         let url = wheel.url.as_deref().unwrap_or_default();
         let file = wheel.name.as_deref().or(url.rsplit('/').next()).unwrap_or_default();

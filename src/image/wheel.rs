@@ -173,43 +173,25 @@ type Record = BTreeMap<String, (String, Option<u64>)>;
 
 fn parse_record(text: &str) -> Result<Record, PackageProblem> {
     let mut record = Record::new();
-    for line in text.lines().filter(|line| !line.is_empty()) {
-        let broken = || PackageProblem::Record(line.chars().take(200).collect());
-        let fields = fields(line).filter(|fields| fields.len() == 3).ok_or_else(broken)?;
-        let [path, sum, size] = <[String; 3]>::try_from(fields).map_err(|_| broken())?;
+    for fields in rows(text) {
+        let fields = fields.map_err(|error| PackageProblem::Record(error.to_string()))?;
+        let shown: String = fields.iter().next().unwrap_or_default().chars().take(200).collect();
+        let broken = || PackageProblem::Record(shown.clone());
+        let (path, sum, size) = match (fields.get(0), fields.get(1), fields.get(2), fields.len()) {
+            (Some(path), Some(sum), Some(size), 3) => (path, sum, size),
+            _ => return Err(broken()),
+        };
         let size = if size.is_empty() { None } else { Some(size.parse().map_err(|_| broken())?) };
-        if record.insert(clean(&path)?, (sum, size)).is_some() {
+        if record.insert(clean(path)?, (sum.to_owned(), size)).is_some() {
             return Err(broken());
         }
     }
     Ok(record)
 }
 
-/// The fields of a line of CSV (RFC 4180), as Python's writer writes them; a quoted line break is not among them.
-fn fields(line: &str) -> Option<Vec<String>> {
-    let mut fields = vec![String::new()];
-    let mut characters = line.chars().peekable();
-    while let Some(c) = characters.next() {
-        let field = fields.last_mut()?;
-        match c {
-            ',' => fields.push(String::new()),
-            '"' if field.is_empty() => loop {
-                match characters.next()? {
-                    '"' if characters.next_if_eq(&'"').is_some() => field.push('"'),
-                    '"' => break,
-                    other => field.push(other),
-                }
-            },
-            '"' => return None,
-            other => field.push(other),
-        }
-    }
-    Some(fields)
-}
-
-/// A path as a field of RECORD.
-fn field(path: &str) -> String {
-    if path.contains([',', '"']) { format!("\"{}\"", path.replace('"', "\"\"")) } else { path.to_owned() }
+/// The rows of a RECORD, which is CSV without a header.
+pub(super) fn rows(text: &str) -> impl Iterator<Item = Result<csv::StringRecord, csv::Error>> {
+    csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes()).into_records()
 }
 
 /// Copies a file and gives its digest in the algorithm of another one: SHA-256 or better, says the format.
@@ -381,7 +363,8 @@ impl Installed<'_> {
         let site = self.environment.site();
         self.write(format!("{site}/{metadata}/INSTALLER"), b"sandbox\n".to_vec(), 0o644);
         let path = format!("{site}/{metadata}/RECORD");
-        let mut lines = Vec::new();
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let failed = |error: csv::Error| PackageProblem::Read(std::io::Error::other(error));
         for (path, (sum, size)) in &self.record {
             // Paths are relative to site-packages: those outside go three folders up, to the environment's.
             let relative = match path.strip_prefix(&format!("{site}/")) {
@@ -390,10 +373,11 @@ impl Installed<'_> {
                     format!("../../../{}", path.strip_prefix(&format!("{}/", self.environment.prefix)).unwrap_or(path))
                 }
             };
-            lines.push(format!("{},{sum},{size}\n", field(&relative)));
+            writer.write_record([relative.as_str(), sum, &size.to_string()]).map_err(failed)?;
         }
-        lines.push(format!("{},,\n", field(&format!("{metadata}/RECORD"))));
-        self.entries.insert(path, text(lines.concat(), 0o644));
+        writer.write_record([&format!("{metadata}/RECORD"), "", ""]).map_err(failed)?;
+        let record = writer.into_inner().map_err(|error| PackageProblem::Read(error.into_error()))?;
+        self.entries.insert(path, text(record, 0o644));
         let package = self.package;
         Ok(self
             .entries
