@@ -160,15 +160,6 @@ fn up(home: &Home, project: &Project<'_>, proxy: &Proxy) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn supervisors(project: &Project<'_>) -> usize {
-    let running = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
-        let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let arguments = String::from_utf8_lossy(&arguments).into_owned();
-        arguments.contains("\0supervise\0") && arguments.contains(&project.path().display().to_string())
-    });
-    running.count()
-}
-
 #[test]
 fn whatever_fails_at_any_request_of_a_launch_the_next_command_mends() {
     let home = Home::new();
@@ -215,7 +206,7 @@ fn whatever_fails_at_any_request_of_a_launch_the_next_command_mends() {
             assert_eq!(after["condition"], "stopped", "{what}: {after}");
             down(&home, &project);
             assert_eq!(objects(project.name()), Vec::<String>::new(), "{what}");
-            assert_eq!(supervisors(&project), 0, "{what}");
+            assert_eq!(support::supervisors(project.path()).len(), 0, "{what}");
         }
     }
     assert!(tried >= 10, "{tried} faults");

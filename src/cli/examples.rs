@@ -188,7 +188,8 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "credential revoke",
         &[
             ("credential revoke github", "running sandboxes lose it at once"),
-            ("credential revoke github payments", "of a project by name"),
+            ("credential revoke --all payments", "the kill switch: everything that its sandboxes have"),
+            ("credential revoke --owner ada --stop", "of a person, who may have left; sandboxes stop"),
         ],
     ),
     (

@@ -26,6 +26,7 @@ use crate::session::journal::{Journal, Phase};
 mod advice;
 pub use advice::advice;
 mod listing;
+mod revoke_all;
 
 /// Set, list, rotate and remove the project's credentials
 #[derive(Debug, clap::Args)]
@@ -60,8 +61,8 @@ enum Verb {
     },
     /// Give a credential a new value, also in the running sandboxes
     Rotate(Named),
-    /// Withdraw a credential from the running sandboxes
-    Revoke(Named),
+    /// Withdraw a credential from the running sandboxes, or all that a project or a person has
+    Revoke(RevokeArgs),
     /// Remove a value from the store
     Rm(Named),
 }
@@ -73,6 +74,27 @@ struct Named {
     name: String,
     /// The project
     project: Option<String>,
+    /// Whatever else is there, which may be a value
+    #[arg(hide = true)]
+    surplus: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct RevokeArgs {
+    /// The credential's name; with --all, the project in its place
+    #[arg(required_unless_present_any = ["all", "owner"])]
+    name: Option<String>,
+    /// The project
+    project: Option<String>,
+    /// Every credential that sandboxes of the project have, also after a crash
+    #[arg(long, conflicts_with = "owner")]
+    all: bool,
+    /// Every credential of the sandboxes that this person started on this machine, in whatever project
+    #[arg(long, value_name = "PERSON")]
+    owner: Option<String>,
+    /// With --all or --owner: stop the sandboxes too
+    #[arg(long)]
+    stop: bool,
     /// Whatever else is there, which may be a value
     #[arg(hide = true)]
     surplus: Vec<String>,
@@ -182,7 +204,7 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure>
         Verb::Ls { project } => listing::list(context, project.as_deref(), false).await,
         Verb::Check { project } => listing::list(context, project.as_deref(), true).await,
         Verb::Rotate(named) => rotate(context, &named),
-        Verb::Revoke(named) => revoke(context, &named),
+        Verb::Revoke(args) => revoke(context, args).await,
         Verb::Rm(named) => remove(context, &named),
     }
 }
@@ -383,8 +405,26 @@ fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn revoke(context: &Context, words: &Named) -> Result<u8, Failure> {
-    let (manifest, name) = named(context, words)?;
+async fn revoke(context: &Context, args: RevokeArgs) -> Result<u8, Failure> {
+    if let Some(owner) = args.owner.clone().filter(|_| args.name.is_none()) {
+        return revoke_all::run(context, &revoke_all::Whose::Owner(owner), args.stop).await;
+    }
+    if args.all && args.project.is_none() {
+        // A project whose folder is gone still has its credentials.
+        let named = args.name.as_deref().and_then(|text| text.parse::<ProjectName>().ok());
+        let project = match named {
+            Some(project) => project,
+            None => load::manifest(context, args.name.as_deref())?.1.project,
+        };
+        return revoke_all::run(context, &revoke_all::Whose::Project(project), args.stop).await;
+    }
+    let surplus = args.all || args.owner.is_some() || args.stop;
+    let words = Named {
+        name: args.name.unwrap_or_default(),
+        project: args.project,
+        surplus: if surplus { vec![String::new()] } else { args.surplus },
+    };
+    let (manifest, name) = named(context, &words)?;
     declared(&manifest, &name)?;
     let journals = holders(context, &manifest, &name)?;
     if journals.is_empty() {

@@ -134,7 +134,9 @@ pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &
         for name in asked.revoke.iter().filter(|name| record.leases.contains_key(*name)) {
             due.remove(name);
             let withdrawn = withdraw(input, &record, name).await.map_err(|error| error.reason());
-            note_end(input, &record, &[("credential", name.as_str())], withdrawn, "asked for");
+            let fingerprint = record.leases.get(name).map(|lease| lease.fingerprint.as_str()).unwrap_or_default();
+            let facts = [("credential", name.as_str()), ("fingerprint", fingerprint)];
+            note_end(input, &record, &facts, withdrawn, "asked for");
         }
         for name in names.into_iter().filter(|name| !asked.revoke.contains(name)) {
             if *steering.ending.borrow() {
@@ -280,11 +282,18 @@ async fn withdraw(
         Delivery::Broker { .. } => Action::Unbroker(vec![name.to_string()]),
     };
     let gateway = record.id.object(Role::Gateway);
-    // Two lines that mix would be none, and the gateway would take them for a broken policy.
-    let _turn = live_policy::turn(&input.journal).await;
-    let mut control = GatewayControl::attach(input.engine, &gateway).await?;
-    control.carry_out(withdrawal).await?;
+    let taken = async {
+        // Two lines that mix would be none, and the gateway would take them for a broken policy.
+        let _turn = live_policy::turn(&input.journal).await;
+        let mut control = GatewayControl::attach(input.engine, &gateway).await?;
+        control.carry_out(withdrawal).await.map_err(RotateError::from)
+    };
+    let taken = taken.await;
+    // Whether or not the sandbox gave it back, the issuer is told. What is dead there need not be taken away here.
     let ending = credential::revoke(name, &lease.spec, lease.handle.as_deref(), &input.issue).await?;
+    if !matches!(ending, Revocation::Revoked) {
+        taken?;
+    }
     // What it replaced ends with it, at the next look.
     let now = Timestamp::now();
     input.journal.update(|record| {

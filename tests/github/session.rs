@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::server::{APP, Github, INSTALLATION};
-use crate::support::{Home, Project, assert_no_canary, eventually};
+use crate::support::{Home, Project, assert_no_canary, eventually, supervisors};
 
 fn manifest(github: &Github, network: &str, deliver: &str) -> String {
     format!(
@@ -96,17 +96,6 @@ fn a_brokered_token_ends_with_the_session() {
     assert!(github.good().is_empty());
 }
 
-/// The process that supervises the sandbox of the project in this folder.
-fn supervisor(folder: &str) -> Option<i32> {
-    std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).find(
-        |id| {
-            let words = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            let words = String::from_utf8_lossy(&words).into_owned();
-            words.contains("\0supervise\0") && words.contains(folder)
-        },
-    )
-}
-
 #[test]
 fn after_a_crash_the_token_is_read_back_or_said_to_live() {
     let github = Github::start();
@@ -114,12 +103,12 @@ fn after_a_crash_the_token_is_read_back_or_said_to_live() {
     with_key(&home, &github);
     for (prefix, gateway_lives) in [("crash", true), ("lost", false)] {
         let project = Project::new(&home, prefix, &manifest(&github, "", "{ file: github }"));
-        let (name, folder) = (project.name(), project.path().to_str().unwrap());
+        let name = project.name();
         good(&home, &["up", name, "--detach", "--", "sleep", "300"]);
         assert_eq!(github.good().len(), 1);
-        let process = rustix::process::Pid::from_raw(supervisor(folder).expect("there is a supervisor")).unwrap();
+        let process = rustix::process::Pid::from_raw(supervisors(project.path())[0]).unwrap();
         rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
-        eventually("the supervisor's end", Duration::from_secs(10), || supervisor(folder).is_none());
+        eventually("the supervisor's end", Duration::from_secs(10), || supervisors(project.path()).is_empty());
         if !gateway_lives {
             let gateway = format!("sandbox-{name}.main-gateway");
             assert!(crate::support::docker(&["kill", &gateway]).status.success());

@@ -138,6 +138,18 @@ impl Drop for Project<'_> {
     }
 }
 
+/// The processes that supervise sandboxes of the project in this folder.
+pub(crate) fn supervisors(folder: &Path) -> Vec<i32> {
+    let processes =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let supervises = |id: &i32| {
+        let words = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        words.contains("\0supervise\0") && words.contains(&folder.display().to_string())
+    };
+    processes.filter(supervises).collect()
+}
+
 /// Names of the containers and volumes that the engine has of a project.
 pub(crate) fn objects(project: &str) -> Vec<String> {
     let filter = format!("label=dev.sandbox.project={project}");
