@@ -111,7 +111,7 @@ enum ImageVerb {
         #[arg(long, value_name = "FILE", requires = "key", value_hint = clap::ValueHint::FilePath)]
         statement: Option<PathBuf>,
     },
-    /// Print provenance or a bill of materials in an envelope that is signed with a key, as `cosign` reads it
+    /// Print provenance or a bill of materials in an envelope of DSSE that is signed with a key
     Sign {
         /// The definition
         name: String,

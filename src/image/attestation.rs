@@ -1,5 +1,5 @@
-//! Signed statements about an image: in-toto statements in DSSE envelopes (secure-systems-lab/dsse, protocol v1.0), as
-//! `cosign verify-attestation --key` and `cosign verify-blob-attestation --key` read them.
+//! Signed statements about an image: in-toto statements in DSSE envelopes (secure-systems-lab/dsse, protocol v1.0), the form
+//! of the attestations of cosign 2.
 //!
 //! Keys are plain PEM files, PKCS#8 for the private one: ECDSA with P-256 and SHA-256, or Ed25519. Nothing is sent anywhere
 //! and no transparency log is written.
