@@ -49,13 +49,15 @@ fn the_engine_builds_it_on_our_own_image_without_a_network() {
     let id = built["config"].as_str().unwrap();
     let known = docker(&["image", "inspect", id]).status.success();
     assert!(docker(&["load", "--quiet", "--input", archive.to_str().unwrap()]).status.success());
-    // A name of this test's own, so that nobody's `agent` is replaced.
-    let (base, image) =
-        (format!("sandbox-test-base-{}", std::process::id()), format!("sandbox-test-agent-{}", std::process::id()));
-    assert!(docker(&["tag", id, &base]).status.success());
+    // Removing an image removes its unnamed parents, but none that a container has.
+    let holder = text(&docker(&["create", id, "true"]).stdout);
+    // By its id and without a name: whoever removes an image's last name removes the image, which others may be using.
+    let image = format!("sandbox-test-agent-{}", std::process::id());
     let file = std::fs::read_to_string(Path::new(ROOT).join("Dockerfile.agent")).unwrap();
-    let file = file.replace("\nFROM agent\n", &format!("\nFROM {base}\n"));
+    let file = file.replace("\nFROM agent\n", &format!("\nFROM {id}\n"));
+    // BuildKit takes ids of images for names of a registry's.
     let mut build = Command::new("docker")
+        .env("DOCKER_BUILDKIT", "0")
         .args(["build", "--quiet", "--network", "none", "--force-rm", "--no-cache", "--tag", &image, "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -67,7 +69,9 @@ fn the_engine_builds_it_on_our_own_image_without_a_network() {
     let script = "id -u && python --version && git config --system init.defaultBranch && test ! -w /usr/local/bin";
     let run = docker(&["run", "--rm", "--network", "none", "--read-only", &image, "bash", "-c", script]);
     docker(&["image", "rm", &image]);
-    docker(&["image", "rm", &base]);
+    let there = docker(&["image", "inspect", id]).status.success();
+    docker(&["rm", holder.trim()]);
+    assert!(there, "the base was removed with what was built on it");
     if !known {
         docker(&["image", "rm", id]);
     }
