@@ -65,13 +65,13 @@ fn wanted(image: &str, package: &str) -> String {
 #[test]
 fn the_images_of_the_presets_have_the_programs_that_the_presets_run() {
     for preset in PRESETS {
-        let Ok(chain) = sandbox::image::definition::chain(preset.image, None) else {
-            assert_eq!(preset.name, "aider", "its image does not come with the launcher");
-            continue;
-        };
+        let chain = sandbox::image::definition::chain(preset.image, None).unwrap();
         // A shell is in every image.
         if chain.last().unwrap().name != "agent" {
-            let has = chain.last().unwrap().definition.npm.iter().any(|npm| npm.bin.contains_key(preset.command[0]));
+            let definition = &chain.last().unwrap().definition;
+            let command = preset.command[0];
+            let has = definition.npm.iter().any(|npm| npm.bin.contains_key(command))
+                || definition.pypi.iter().any(|pypi| pypi.bin.iter().any(|bin| bin == command));
             assert!(has, "{}", preset.name);
         }
     }
@@ -98,6 +98,22 @@ fn gemini_cli_starts_offline_and_read_only() {
 #[ignore = "fetches 180 MB; `make test-full` runs it"]
 fn claude_code_starts_offline_and_read_only() {
     assert!(version("claude-code", "claude").contains(&wanted("claude-code", "@anthropic-ai/claude-code-linux-x64")));
+}
+
+#[test]
+#[ignore = "fetches 130 MB; `make test-full` runs it"]
+fn aider_starts_offline_and_read_only() {
+    let home = Home::new();
+    let chain = sandbox::image::definition::chain("aider", None).unwrap();
+    let version = &chain.last().unwrap().definition.pypi[0].version;
+    assert_eq!(run(&home, Path::new("/"), "aider", "exec aider --version").trim(), format!("aider {version}"));
+    // Its environment is its own: the project's Python sees nothing of it, and knows what is installed in it.
+    let script = "! python3 -c 'import aider' 2>/dev/null \
+        && /usr/local/lib/pypi/aider/bin/python3 -c 'import importlib.metadata as m, sys; \
+        files = m.files(\"aider-chat\"); assert all(f.locate().exists() for f in files); \
+        print(m.version(\"aider-chat\"), sys.prefix, len(files) > 50)'";
+    let said = run(&home, Path::new("/"), "aider", script);
+    assert_eq!(said.trim(), format!("{version} /usr/local/lib/pypi/aider True"));
 }
 
 #[test]

@@ -226,3 +226,116 @@ fn outdated_tells_an_old_version_and_update_takes_the_new_one_and_nothing_else()
     assert_eq!(std::fs::read(project.file("image.lock")).unwrap(), after);
     assert!(project.image(&["build", "base", "--check"]).status.success());
 }
+
+/// `openssl`, which must succeed.
+fn openssl(folder: &Path, arguments: &[&str]) {
+    let output = Command::new("openssl").args(arguments).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "openssl {arguments:?}: {}", text(&output.stderr));
+}
+
+#[test]
+fn statements_that_are_signed_with_keys_of_openssl_are_verified_by_openssl_and_by_a_new_build() {
+    use base64::Engine as _;
+    let decoded = |text: &Value| base64::engine::general_purpose::STANDARD.decode(text.as_str().unwrap()).unwrap();
+    let project = Project::new();
+    let folder = project.0.path();
+    let path = |name: &str| folder.join(name).display().to_string();
+    openssl(folder, &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "p256.pem"]);
+    openssl(folder, &["genpkey", "-algorithm", "ED25519", "-out", "ed25519.pem"]);
+    for key in ["p256", "ed25519"] {
+        openssl(folder, &["pkey", "-in", &format!("{key}.pem"), "-pubout", "-out", &format!("{key}.pub")]);
+    }
+    for (key, what) in [("ed25519", "spdx"), ("p256", "cyclonedx"), ("p256", "provenance")] {
+        let envelope = project.json(&["sign", "base", "--key", &path(&format!("{key}.pem")), "--as", what]);
+        std::fs::write(folder.join("envelope.json"), envelope.to_string()).unwrap();
+        // What the protocol of DSSE has signed, made here a second time, is for openssl to verify.
+        let (kind, payload) = (envelope["payloadType"].as_str().unwrap(), decoded(&envelope["payload"]));
+        let head = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len());
+        std::fs::write(folder.join("message"), [head.as_bytes(), &payload].concat()).unwrap();
+        std::fs::write(folder.join("signature"), decoded(&envelope["signatures"][0]["sig"])).unwrap();
+        let public = format!("{key}.pub");
+        let way = if key == "p256" { vec!["-digest", "sha256"] } else { Vec::new() };
+        let verify =
+            ["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", &public, "-sigfile", "signature", "-in", "message"];
+        openssl(folder, &[&verify[..], &way[..]].concat());
+        let verify = |key: &str| {
+            let (key, envelope) = (path(key), path("envelope.json"));
+            project.image(&["verify", "base", "--key", &key, "--statement", &envelope])
+        };
+        let good = verify(&public);
+        assert!(good.status.success(), "{what}: {}", text(&good.stderr));
+        let other = verify(if key == "p256" { "ed25519.pub" } else { "p256.pub" });
+        assert!(text(&other.stderr).contains("image-signature"), "{what}: {}", text(&other.stderr));
+    }
+    // A good signature of another state of the repository is not one of this state: the last one is of the provenance.
+    let definition = std::fs::read_to_string(project.file("image.yaml")).unwrap();
+    std::fs::write(project.file("image.yaml"), format!("{definition}# another one\n")).unwrap();
+    let digest = Digest::of(format!("{definition}# another one\n").as_bytes()).to_string();
+    project.lock(|lock| lock["definition"] = digest.into());
+    let envelope = path("envelope.json");
+    let stale = project.image(&["verify", "base", "--key", &path("p256.pub"), "--statement", &envelope]);
+    assert_eq!(stale.status.code(), Some(1));
+    assert!(text(&stale.stderr).contains("image-signature"), "{}", text(&stale.stderr));
+}
+
+#[test]
+fn an_image_is_built_of_what_the_project_keeps_and_of_nothing_else() {
+    let project = Project::new();
+    let kept = project.json(&["--format", "json", "vendor", "base"]);
+    let folder = PathBuf::from(kept["folder"].as_str().unwrap());
+    let files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len() as u64, kept["files"].as_u64().unwrap());
+    for file in &files {
+        let digest = Digest::of(&std::fs::read(file).unwrap());
+        assert_eq!(digest.hex(), file.file_name().unwrap().to_str().unwrap());
+    }
+    assert_eq!(project.json(&["--format", "json", "vendor", "base"])["copied"], 0);
+    let fresh = |cache: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_sandbox"))
+            .args([
+                "--engine",
+                "unix:///nowhere",
+                "--format",
+                "json",
+                "image",
+                "build",
+                "base",
+                "--offline",
+                "--project",
+            ])
+            .arg(project.0.path())
+            .env("XDG_CACHE_HOME", cache)
+            .env("CI", "true")
+            .output()
+            .unwrap()
+    };
+    let cache = tempfile::tempdir().unwrap();
+    let built = fresh(cache.path());
+    assert!(built.status.success(), "{}", text(&built.stderr));
+    let built: Value = serde_json::from_slice(&built.stdout).unwrap();
+    let lock: Value = serde_json::from_slice(&std::fs::read(project.file("image.lock")).unwrap()).unwrap();
+    assert_eq!(built["manifest"], lock["result"]["manifest"]);
+    // Another content, a shorter one, and a link to the right one.
+    let file = &files[0];
+    let bytes = std::fs::read(file).unwrap();
+    let mut other = bytes.clone();
+    other[0] ^= 1;
+    let aside = project.0.path().join("aside");
+    std::fs::write(&aside, &bytes).unwrap();
+    for change in ["other", "shorter", "link"] {
+        std::fs::remove_file(file).unwrap();
+        match change {
+            "other" => std::fs::write(file, &other).unwrap(),
+            "shorter" => std::fs::write(file, &bytes[1..]).unwrap(),
+            _ => std::os::unix::fs::symlink(&aside, file).unwrap(),
+        }
+        let cache = tempfile::tempdir().unwrap();
+        let refused = fresh(cache.path());
+        assert!(text(&refused.stderr).contains("image-vendored"), "{change}: {}", text(&refused.stderr));
+        let blob = cache.path().join("sandbox/blobs/sha256").join(file.file_name().unwrap());
+        assert!(!blob.exists(), "{change}");
+    }
+    std::fs::remove_file(file).unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    assert!(text(&fresh(cache.path()).stderr).contains("image-offline"));
+}

@@ -322,6 +322,14 @@ fn of_images() {
     stage.fails("the definition has no lock", &["image", "build", "own"]);
     stage.write("images/own/image.lock", "{}");
     stage.fails("the lock is not one", &["image", "build", "own"]);
+    stage.write("images/own/image.yaml", "version: 1\nbase: agent\npypi: [{ package: black, version: 25.1.0 }]\n");
+    stage.write("images/own/pylock.toml", "lock-version = \"1.0\"\n");
+    stage.fails("the list of wheels lacks what the definition wants", &["image", "lock", "own"]);
+    stage.write("Dockerfile.agent", "FROM agent\nPLEASE install git\n");
+    stage.fails("the Dockerfile is none", &["image", "lint"]);
+    stage.write("key.pem", "no key\n");
+    let key = stage.project.join("key.pem").display().to_string();
+    stage.fails("the key is none", &["image", "sign", "base", "--key", &key]);
     stage.fails("the reference has no digest", &["image", "pull", "registry.example/agent:latest"]);
     stage.fails("the repository's name is not one", &["image", "push", "agent", "Registry/AGENT"]);
     stage.fails(
@@ -466,9 +474,11 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("editor-memory", "root may write everywhere"),
     ("image-keyring", "the machine's own keyring would have to be damaged"),
     ("image-mismatch", "needs a build that gives other bytes than its lock"),
+    ("image-signature", "tests/image_reports.rs asks for it"),
     ("image-unavailable", "needs a mirror that fails"),
     ("copy-exists", "needs a sandbox; tests/copy.rs asks for it"),
     ("copy-failed", "needs a sandbox; tests/copy.rs asks for it"),
+    ("image-vendored", "tests/image_reports.rs asks for it"),
     ("credential-input", "standard input would have to fail"),
     ("init-declined", "needs a terminal"),
     ("manifest-not-written", "root may write everywhere"),

@@ -32,11 +32,13 @@ const KNOWN: &[(&str, &str, Words)] = &[
     ("image lock", "name", candidates::images),
     ("image build", "name", candidates::images),
     ("image sbom", "name", candidates::images),
+    ("image sign", "name", candidates::images),
     ("image provenance", "name", candidates::images),
     ("image diff", "first", candidates::images),
     ("image diff", "second", candidates::images),
     ("image outdated", "name", candidates::images),
     ("image update", "name", candidates::images),
+    ("image vendor", "name", candidates::images),
     ("image verify", "name", candidates::images),
     ("image push", "name", candidates::images),
 ];

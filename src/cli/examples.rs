@@ -245,6 +245,20 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("image build agent --output oci:out", "into a folder"),
         ],
     ),
+    (
+        "image lint",
+        &[
+            ("image lint", "of Dockerfile.agent"),
+            ("image lint tools/Dockerfile --strict", "of another one, warnings included"),
+        ],
+    ),
+    (
+        "image sign",
+        &[
+            ("image sign agent --key release.pem", "the provenance"),
+            ("image sign agent --key release.pem --as spdx", "the bill of materials"),
+        ],
+    ),
     ("image sbom", &[("image sbom agent", "SPDX 2.3"), ("image sbom agent --as cyclonedx", "CycloneDX 1.6")]),
     (
         "image provenance",
@@ -273,10 +287,18 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     ),
     ("image ls", &[("image ls", "with the digests of the locks"), ("image ls --project ../payments", "of a project")]),
     (
+        "image vendor",
+        &[
+            ("image vendor agent", "keep its packages in images/vendor"),
+            ("image vendor agent --project ../payments", "of another project"),
+        ],
+    ),
+    (
         "image verify",
         &[
             ("image verify agent", "build again and compare"),
             ("image verify agent --offline", "with what is in the cache"),
+            ("image verify agent --key release.pub --statement agent.json", "and with what was signed"),
         ],
     ),
     (

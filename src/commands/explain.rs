@@ -231,6 +231,14 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The definition images/NAME/image.yaml has a fault, or its bases form a circle. The causes above name the place.",
     ),
     (
+        "image-dockerfile",
+        "The text cannot be read as a Dockerfile, so nothing can be said about what it takes in. The cause names line and column.",
+    ),
+    (
+        "image-key",
+        "The file is not a key that can sign or verify: PEM, PKCS#8 without a password for a private one, of ECDSA with P-256 or of Ed25519.",
+    ),
+    (
         "image-keyring",
         "The keys that sign the distribution's packages are not on this machine, so that no package can be trusted. Install the package debian-archive-keyring.",
     ),
@@ -251,6 +259,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The image is not for this machine's processor and operating system. The launcher takes the entry of an index that is for Linux and this processor, and nothing else.",
     ),
     (
+        "image-python",
+        "The definition has programs of PyPI, and images/NAME/pylock.toml does not give a wheel of each for the Python of the image. `sandbox image lock` has `uv` write the file where there is none; nothing is built from source.",
+    ),
+    (
         "image-reference",
         "The text is neither a name in images/ nor a reference with a digest. A tag alone is refused, since it can point to something else tomorrow.",
     ),
@@ -261,6 +273,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "image-script",
         "A package wants to run a script that the builder does not run. Images are unpacked, not installed, so that they come out the same each time.",
+    ),
+    (
+        "image-signature",
+        "The envelope was not signed with this key, or what was signed is not what the lock gives: another image, or another state of the repository.",
     ),
     (
         "image-stale",
@@ -277,6 +293,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "image-unlocked",
         "The image has a definition and no lock. A lock pins every package by its digest; `sandbox image lock` writes it.",
+    ),
+    (
+        "image-vendored",
+        "A file in images/vendor is not the one that its name and the lock say. It is not used, and nothing else is taken in its place.",
     ),
     (
         "image-volume",

@@ -7,12 +7,16 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{Context, Failure};
+use crate::image::attestation::AttestationError;
+use crate::image::error::PylockProblem;
 use crate::image::lock::Lock;
 use crate::image::update::LockChange;
 use crate::image::{self, BuiltImage, ImageContext, ImageError, sbom};
 
 mod compare;
+mod lint;
 pub mod registry;
+mod sign;
 
 /// Arguments of `sandbox image`.
 #[derive(Debug, clap::Args)]
@@ -79,12 +83,44 @@ enum ImageVerb {
         /// The definition
         name: String,
     },
+    /// Show what a Dockerfile takes in without a digest, and what makes its builds differ; exit code 1 when it does take
+    /// something in
+    Lint {
+        /// The Dockerfile, below the project's folder
+        #[arg(default_value = "Dockerfile.agent", value_hint = clap::ValueHint::FilePath)]
+        file: PathBuf,
+        /// Exit code 1 for a warning too
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Keep every file that the lock names in images/vendor, from which the image is built without a network
+    Vendor {
+        /// The definition
+        name: String,
+    },
     /// List the definitions, their locks and digests
     Ls,
-    /// Build again from the packages and compare with the lock
+    /// Build again from the packages and compare with the lock, and with what somebody signed
     Verify {
         /// The definition
         name: String,
+        /// A public key, as PEM, of who signed the statement
+        #[arg(long, value_name = "FILE", requires = "statement", value_hint = clap::ValueHint::FilePath)]
+        key: Option<PathBuf>,
+        /// What `sandbox image sign` printed
+        #[arg(long, value_name = "FILE", requires = "key", value_hint = clap::ValueHint::FilePath)]
+        statement: Option<PathBuf>,
+    },
+    /// Print provenance or a bill of materials in an envelope of DSSE that is signed with a key
+    Sign {
+        /// The definition
+        name: String,
+        /// A private key: PKCS#8 as PEM, without a password, of ECDSA with P-256 or of Ed25519
+        #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+        key: PathBuf,
+        /// What is signed: `provenance`, `spdx` or `cyclonedx`
+        #[arg(long = "as", value_enum, default_value_t = sign::Statement::Provenance, hide_possible_values = true)]
+        what: sign::Statement,
     },
     /// Push what the lock says to a registry; manifest and digest stay what they are
     Push {
@@ -143,6 +179,13 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
         offline: arguments.offline,
     };
     match &arguments.verb {
+        ImageVerb::Lint { file, strict } => return lint::lint(context, &arguments.project, file, *strict),
+        ImageVerb::Vendor { name } => {
+            let kept = image::vendor(name, &arguments.project, &surroundings).await?;
+            let (folder, files, size, copied) = (kept.folder.display().to_string(), kept.files, kept.size, kept.copied);
+            let result = json!({"name": name, "folder": folder, "files": files, "size": size, "copied": copied});
+            context.printer.result(&result, || format!("{folder} has {files} files for {name}, {size} bytes"));
+        }
         ImageVerb::Ls => list(context, &arguments.project),
         ImageVerb::Lock { name } => lock(context, &surroundings, &arguments.project, name).await?,
         ImageVerb::Build { name, output, check: true, locked: _ } => {
@@ -169,8 +212,17 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
             }
             context.printer.result(&changes, || changes.iter().map(LockChange::text).collect());
         }
-        ImageVerb::Verify { name } => {
+        ImageVerb::Sign { name, key, what } => {
+            sign::sign(context, &surroundings, &arguments.project, (name, key, *what)).await?;
+        }
+        ImageVerb::Verify { name, key, statement } => {
             let built = image::verify(name, &surroundings).await?;
+            if let (Some(key), Some(statement)) = (key, statement) {
+                // What was just built left its layers nowhere; the cache has the same ones.
+                let kept =
+                    image::ensure_archive(&image::locked(name, Some(&arguments.project))?, &surroundings).await?;
+                sign::verify(&kept, &arguments.project, key, statement)?;
+            }
             print(context, &built);
         }
         ImageVerb::Sbom { name, form } => {
@@ -200,23 +252,32 @@ async fn lock(
     project: &Path,
     name: &str,
 ) -> Result<(), ImageError> {
+    if let Some(text) = image::locking::python(name, surroundings).await? {
+        write_file(project, name, "pylock.toml", &text)?;
+    }
     let lock = image::lock(name, surroundings).await?;
     let path = write_lock(project, name, &lock)?;
-    let result = json!({"name": name, "lock": path, "packages": lock.packages.len(), "result": lock.result});
-    context.printer.result(&result, || format!("locked {name}: {} packages, {}", lock.packages.len(), path.display()));
+    let count = lock.packages.len() + lock.npm.len() + lock.pypi.len();
+    let result = json!({"name": name, "lock": path, "packages": count, "result": lock.result});
+    context.printer.result(&result, || format!("locked {name}: {count} packages, {}", path.display()));
     Ok(())
 }
 
 /// Writes `images/NAME/image.lock` in one step.
 fn write_lock(project: &Path, name: &str, lock: &Lock) -> Result<PathBuf, ImageError> {
+    write_file(project, name, "image.lock", &lock.text()?)
+}
+
+/// Writes a file beside the definition in one step.
+fn write_file(project: &Path, name: &str, file_name: &str, text: &str) -> Result<PathBuf, ImageError> {
     let folder = project.join("images").join(name);
-    let path = folder.join("image.lock");
+    let path = folder.join(file_name);
     let io = |source| ImageError::File { path: path.clone(), source };
     if !folder.join("image.yaml").is_file() {
         return Err(ImageError::UnknownImage(name.to_owned()));
     }
     let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(io)?;
-    std::io::Write::write_all(&mut file, lock.text()?.as_bytes()).map_err(io)?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(mode).map_err(io)?;
     file.persist(&path).map_err(|error| io(error.error))?;
@@ -296,6 +357,9 @@ impl From<ImageError> for Failure {
                 "image-unavailable",
                 "check the network; if the package has left the mirrors, run `sandbox image lock NAME`",
             ),
+            ImageError::Vendored { .. } => {
+                ("image-vendored", "take the file from the history, or remove it and run `sandbox image vendor NAME`")
+            }
             ImageError::Offline(_) => ("image-offline", "run again without --offline"),
             ImageError::Mismatch { .. } => (
                 "image-mismatch",
@@ -308,6 +372,24 @@ impl From<ImageError> for Failure {
             ImageError::Digest(_) => {
                 ("image-reference", "write REGISTRY/PATH@sha256:… with the digest that the registry shows")
             }
+            ImageError::Pylock { problem: PylockProblem::NoPython } => {
+                ("image-python", "add python3 to the definition's Debian packages, or take a base that has it")
+            }
+            ImageError::Pylock { problem: PylockProblem::NoUv(_) } => {
+                ("image-python", "install `uv`, or write images/NAME/pylock.toml with another tool that does (PEP 751)")
+            }
+            ImageError::Pylock { .. } => (
+                "image-python",
+                "correct images/NAME/pylock.toml, or remove it and run `sandbox image lock NAME`, which has `uv` write it",
+            ),
+            ImageError::Attestation(AttestationError::Pem(_) | AttestationError::Key | AttestationError::Sign) => (
+                "image-key",
+                "make a key: `openssl genpkey -algorithm ED25519 -out KEY`, and `openssl pkey -in KEY -pubout`",
+            ),
+            ImageError::Attestation(_) => {
+                ("image-signature", "do not use this image before you know who made the statement, and of what")
+            }
+            ImageError::Dockerfile(_) => ("image-dockerfile", "correct the line that the cause above names"),
             ImageError::Script { .. } => ("image-script", "leave the package out of the definition"),
             ImageError::Lock { .. } => {
                 ("image", "take images/NAME/image.lock from the history, or run `sandbox image lock NAME`")

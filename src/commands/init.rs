@@ -21,7 +21,7 @@ const USUAL_AGENT: &str = "claude-code";
 pub struct Args {
     /// The repository; the one of the current folder when left out
     folder: Option<PathBuf>,
-    /// The agent: claude-code, codex, opencode, gemini-cli or shell
+    /// The agent: claude-code, codex, opencode, gemini-cli, aider or shell
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
     /// The project's name, in place of the remote's or the folder's

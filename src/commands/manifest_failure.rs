@@ -19,7 +19,8 @@ impl From<ManifestError> for Failure {
             }
             ManifestError::Invalid { path, text, problems } => {
                 let file = sanitise(&path.display().to_string());
-                let excerpt: String = problems.iter().take(SHOWN).map(|problem| show(&file, text, problem)).collect();
+                let excerpt: String =
+                    problems.iter().take(SHOWN).map(|problem| show(&file, text, problem, Level::ERROR)).collect();
                 let next = problems.first().map_or_else(String::new, |first| {
                     format!("edit line {} of {file}: {}", first.line, sanitise(&first.remedy))
                 });
@@ -42,7 +43,7 @@ impl From<ConfigurationError> for Failure {
 }
 
 /// One problem with its line, as rustc shows its errors.
-fn show(file: &str, text: &str, problem: &Problem) -> String {
+pub(super) fn show(file: &str, text: &str, problem: &Problem, level: Level<'_>) -> String {
     // Escaping would move the marks, so that a character that a terminal must not get becomes one that it may.
     let harmless = |character: char| {
         if sanitise(character.encode_utf8(&mut [0; 4])).chars().count() == 1 { character } else { '\u{fffd}' }
@@ -57,8 +58,7 @@ fn show(file: &str, text: &str, problem: &Problem) -> String {
         .path(file)
         .annotation(AnnotationKind::Primary.span(start..end));
     let remedy = sanitise(&problem.remedy);
-    let report =
-        &[Level::ERROR.primary_title(title.as_str()).element(snippet).element(Level::HELP.message(remedy.as_str()))];
+    let report = &[level.primary_title(title.as_str()).element(snippet).element(Level::HELP.message(remedy.as_str()))];
     format!("{}\n\n", Renderer::plain().render(report))
 }
 

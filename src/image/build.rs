@@ -10,15 +10,19 @@ use super::control::paragraph;
 use super::definition::Loaded;
 use super::error::{ImageError, PackageProblem, at};
 use super::fetch::{self, Wanted, blob};
-use super::lock::{Lock, Package};
+use super::lock::{Lock, Package, PypiWheel};
+use super::pylock::Interpreter;
 use super::reference::Digest;
 use super::sources::Mirrors;
 use super::tree::{Entry, Kind, Tree};
 use super::unpack::{self, Unpacked};
-use super::{finish, lock};
+use super::{finish, lock, wheel};
 
 /// Threads that take packages apart.
 const THREADS: usize = 2;
+
+/// Where a project keeps what its images are made of, by digest.
+pub(super) const VENDOR: &str = "images/vendor";
 
 /// Builds all layers of a chain, or takes them from `layers`, and puts the image together.
 pub async fn chain(
@@ -29,16 +33,24 @@ pub async fn chain(
 ) -> Result<BuiltImage, ImageError> {
     std::fs::create_dir_all(layers).map_err(at(layers))?;
     let mut built: Vec<BuiltLayer> = Vec::new();
-    for (loaded, lock) in chain.iter().zip(locks) {
+    for (index, (loaded, lock)) in chain.iter().zip(locks).enumerate() {
         let note = layers.join(format!("{}.inputs", key(lock, &built)?.hex()));
         if let Some(layer) = cached(&note, layers) {
             built.push(layer);
             continue;
         }
-        fetch::all(context.cache, wanted(lock, context), context.progress, context.offline).await?;
+        let wanted = wanted(lock, context);
+        if let Some(root) = context.project_root {
+            fetch::adopt(&root.join(VENDOR), context.cache, &wanted)?;
+        }
+        fetch::all(context.cache, wanted, context.progress, context.offline).await?;
+        let python = match lock.pypi.is_empty() {
+            true => None,
+            false => Some(Interpreter::of(&locks[..=index]).map_err(|problem| ImageError::Pylock { problem })?),
+        };
         let (loaded, lock, below) = (loaded.clone(), lock.clone(), built.clone());
         let (cache, folder) = (context.cache.to_owned(), layers.to_owned());
-        let work = tokio::task::spawn_blocking(move || layer(&loaded, &lock, &below, &cache, &folder));
+        let work = tokio::task::spawn_blocking(move || layer(&loaded, &lock, python, &below, &cache, &folder));
         let layer = work.await.map_err(|_| ImageError::Worker)??;
         std::fs::write(&note, format!("{} {}", layer.diff_id, layer.size)).map_err(at(&note))?;
         built.push(layer);
@@ -96,6 +108,7 @@ const BUILDER: &[&str] = &[
     include_str!("finish.rs"),
     include_str!("tree.rs"),
     include_str!("unpack.rs"),
+    include_str!("wheel.rs"),
     include_str!("../../Cargo.lock"),
 ];
 
@@ -116,7 +129,7 @@ fn cached(note: &Path, layers: &Path) -> Option<BuiltLayer> {
     there.then_some(BuiltLayer { diff_id, size, path })
 }
 
-fn wanted(lock: &Lock, context: &ImageContext<'_>) -> Vec<Wanted> {
+pub(super) fn wanted(lock: &Lock, context: &ImageContext<'_>) -> Vec<Wanted> {
     let mirrors = Mirrors::read(context.apt_sources_root);
     let mut wanted: Vec<Wanted> = lock.packages.iter().map(|package| debian(package, lock, &mirrors)).collect();
     wanted.extend(lock.npm.iter().map(|npm| Wanted {
@@ -125,7 +138,18 @@ fn wanted(lock: &Lock, context: &ImageContext<'_>) -> Vec<Wanted> {
         size: npm.size,
         addresses: vec![npm_address(&npm.package, &npm.version)],
     }));
+    wanted.extend(lock.pypi.iter().map(wheel_wanted));
     wanted
+}
+
+/// How a wheel is fetched.
+pub(super) fn wheel_wanted(wheel: &PypiWheel) -> Wanted {
+    Wanted {
+        what: format!("the wheel {}", wheel.file),
+        sha256: wheel.sha256.clone(),
+        size: wheel.size,
+        addresses: vec![wheel.url.clone()],
+    }
 }
 
 /// Where npm's registry has a tarball.
@@ -152,6 +176,7 @@ fn debian(package: &Package, lock: &Lock, mirrors: &Mirrors) -> Wanted {
 fn layer(
     loaded: &Loaded,
     lock: &Lock,
+    python: Option<Interpreter>,
     below: &[BuiltLayer],
     cache: &Path,
     folder: &Path,
@@ -195,6 +220,9 @@ fn layer(
             tree.put(&format!("usr/local/bin/{command}"), Entry::new(Kind::Symlink(format!("/{target}")), 0o777));
         }
     }
+    if let Some(python) = python {
+        wheels(&mut tree, loaded, lock, python, cache, folder)?;
+    }
     if below.is_empty() {
         finish::base(&mut tree, lock.epoch).map_err(at(folder))?;
     }
@@ -207,6 +235,40 @@ fn layer(
     let path = folder.join(format!("{}.tar", diff_id.hex()));
     output.persist(&path).map_err(|error| at(&path)(error.error))?;
     Ok(BuiltLayer { diff_id, size, path })
+}
+
+/// Unpacks the wheels of a lock into the environment of their image, and links the commands that the definition names.
+fn wheels(
+    tree: &mut Tree,
+    loaded: &Loaded,
+    lock: &Lock,
+    python: Interpreter,
+    cache: &Path,
+    folder: &Path,
+) -> Result<(), ImageError> {
+    let environment = wheel::Environment::new(&loaded.name, python);
+    for (path, entry) in environment.entries() {
+        tree.put(&path, entry);
+    }
+    let spill = Arc::new(tempfile::tempfile_in(folder).map_err(at(folder))?);
+    for locked in &lock.pypi {
+        let broken = |problem| ImageError::Package { package: locked.package.clone(), problem };
+        let entries = wheel::unpack(&blob(cache, &locked.sha256), locked, &environment, &spill).map_err(broken)?;
+        for (path, entry) in entries {
+            tree.merge(&path, entry, "").map_err(broken)?;
+        }
+    }
+    for pypi in &loaded.definition.pypi {
+        for command in &pypi.bin {
+            let target = format!("{}/bin/{command}", environment.prefix);
+            if tree.get(&target).is_none() {
+                let problem = PackageProblem::Path(target);
+                return Err(ImageError::Package { package: pypi.package.clone(), problem });
+            }
+            tree.put(&format!("usr/local/bin/{command}"), Entry::new(Kind::Symlink(format!("/{target}")), 0o777));
+        }
+    }
+    Ok(())
 }
 
 type Slot = Option<Result<Unpacked, PackageProblem>>;

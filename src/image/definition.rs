@@ -23,6 +23,9 @@ pub struct Definition {
     /// Tarballs of npm that hold native programs.
     #[serde(default)]
     pub npm: Vec<Npm>,
+    /// Programs of PyPI, which stand with all they need in `pylock.toml` beside the definition.
+    #[serde(default)]
+    pub pypi: Vec<Pypi>,
     /// Small text files: absolute path to content, mode 0644, owner root.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
@@ -53,6 +56,20 @@ pub struct Npm {
     pub bin: BTreeMap<String, String>,
 }
 
+/// One program of PyPI. Those of one definition share an environment, `/usr/local/lib/pypi/IMAGE`, which no other Python
+/// program sees.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pypi {
+    /// Name in the index.
+    pub package: String,
+    /// Exact version.
+    pub version: String,
+    /// Its commands that `/usr/local/bin` has.
+    #[serde(default)]
+    pub bin: Vec<String>,
+}
+
 /// A definition with its text's digest and its lock's text.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -64,24 +81,39 @@ pub struct Loaded {
     pub digest: Digest,
     /// The lock's text, if there is one.
     pub lock: Option<String>,
+    /// The text of `pylock.toml`, if the definition has programs of PyPI and there is one.
+    pub pylock: Option<String>,
     /// Whether it came with the launcher.
     pub built_in: bool,
 }
 
 /// Name, definition and lock of an image that comes with the launcher.
 macro_rules! built_in {
+    ($name:literal, $pylock:expr) => {
+        BuiltIn {
+            name: $name,
+            definition: include_str!(concat!("../../images/", $name, "/image.yaml")),
+            lock: include_str!(concat!("../../images/", $name, "/image.lock")),
+            pylock: $pylock,
+        }
+    };
     ($name:literal) => {
-        (
-            $name,
-            include_str!(concat!("../../images/", $name, "/image.yaml")),
-            include_str!(concat!("../../images/", $name, "/image.lock")),
-        )
+        built_in!($name, None)
     };
 }
 
+/// The files of one image that comes with the launcher.
+struct BuiltIn {
+    name: &'static str,
+    definition: &'static str,
+    lock: &'static str,
+    pylock: Option<&'static str>,
+}
+
 /// All images that come with the launcher.
-const BUILT_IN: &[(&str, &str, &str)] = &[
+const BUILT_IN: &[BuiltIn] = &[
     built_in!("agent"),
+    built_in!("aider", Some(include_str!("../../images/aider/pylock.toml"))),
     built_in!("base"),
     built_in!("claude-code"),
     built_in!("codex"),
@@ -95,29 +127,34 @@ pub fn load(name: &str, project_root: Option<&Path>) -> Result<Loaded, ImageErro
         return Err(ImageError::UnknownImage(name.to_owned()));
     }
     let own = project_root.map(|root| root.join("images").join(name));
-    let (text, lock, built_in) = match own.filter(|folder| folder.join("image.yaml").is_file()) {
+    let (text, lock, pylock, built_in) = match own.filter(|folder| folder.join("image.yaml").is_file()) {
         Some(folder) => {
             let path = folder.join("image.yaml");
             let text = std::fs::read_to_string(&path).map_err(at(&path))?;
-            let path = folder.join("image.lock");
-            let lock = match std::fs::read_to_string(&path) {
-                Ok(lock) => Some(lock),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                Err(error) => return Err(at(&path)(error)),
-            };
-            (text, lock, false)
+            (text, optional(&folder.join("image.lock"))?, optional(&folder.join("pylock.toml"))?, false)
         }
         None => {
-            let found = BUILT_IN.iter().find(|(known, _, _)| *known == name);
-            let (_, text, lock) = found.ok_or_else(|| ImageError::UnknownImage(name.to_owned()))?;
-            (text.to_string(), Some(lock.to_string()), true)
+            let found = BUILT_IN.iter().find(|known| known.name == name);
+            let found = found.ok_or_else(|| ImageError::UnknownImage(name.to_owned()))?;
+            let pylock = found.pylock.map(str::to_owned);
+            (found.definition.to_owned(), Some(found.lock.to_owned()), pylock, true)
         }
     };
     let lock = lock.filter(|lock| !lock.trim().is_empty());
     let definition: Definition = serde_yaml::from_str(&text)
         .map_err(|source| ImageError::Definition { name: name.to_owned(), source: source.into() })?;
     check(name, &definition)?;
-    Ok(Loaded { name: name.to_owned(), definition, digest: Digest::of(text.as_bytes()), lock, built_in })
+    let pylock = pylock.filter(|_| !definition.pypi.is_empty());
+    Ok(Loaded { name: name.to_owned(), definition, digest: Digest::of(text.as_bytes()), lock, pylock, built_in })
+}
+
+/// The text of a file that need not be there.
+fn optional(path: &Path) -> Result<Option<String>, ImageError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at(path)(error)),
+    }
 }
 
 /// The definition and all that it is based on, the base first.
@@ -135,7 +172,7 @@ pub fn chain(name: &str, project_root: Option<&Path>) -> Result<Vec<Loaded>, Ima
 
 /// Names of all definitions, the project's and the built-in ones, sorted.
 pub fn names(project_root: Option<&Path>) -> Vec<String> {
-    let mut names: std::collections::BTreeSet<String> = BUILT_IN.iter().map(|(name, ..)| name.to_string()).collect();
+    let mut names: std::collections::BTreeSet<String> = BUILT_IN.iter().map(|known| known.name.to_owned()).collect();
     let folder = project_root.map(|root| root.join("images"));
     for entry in folder.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten() {
         if let Some(name) = entry.file_name().to_str().filter(|_| entry.path().join("image.yaml").is_file()) {
@@ -186,6 +223,18 @@ fn check(name: &str, definition: &Definition) -> Result<(), ImageError> {
             }
         }
     }
+    for pypi in &definition.pypi {
+        let word = |text: &str, more: &str| plain(&text.to_ascii_lowercase(), more);
+        if !word(&pypi.package, "-._") {
+            return wrong(&pypi.package, "package of PyPI");
+        }
+        if !word(&pypi.version, "-.+!") {
+            return wrong(&pypi.version, "version");
+        }
+        if let Some(command) = pypi.bin.iter().find(|command| !word(command, "-._")) {
+            return wrong(command, "command");
+        }
+    }
     for path in definition.files.keys() {
         if !path.starts_with('/') || path[1..].split('/').any(|part| matches!(part, "" | "." | "..")) {
             return wrong(path, "absolute path");
@@ -226,6 +275,9 @@ mod tests {
             "version: 1\nnpm: [{package: '@a/../b', version: 1.0.0, bin: {a: a}}]\n",
             "version: 1\nnpm: [{package: b, version: 1/0, bin: {a: a}}]\n",
             "version: 1\nnpm: [{package: b, version: 1.0.0, bin: {a: ../a}}]\n",
+            "version: 1\npypi: [{package: a/b, version: 1.0.0}]\n",
+            "version: 1\npypi: [{package: b, version: '>=1'}]\n",
+            "version: 1\npypi: [{package: b, version: 1.0.0, bin: [../a]}]\n",
             "version: 2\n",
         ] {
             let folder = project("x", text);

@@ -83,6 +83,14 @@ pub enum ImageError {
         #[source]
         source: FetchError,
     },
+    /// A file that the project keeps is another one.
+    #[error("{what} does not have the digest of the lock in `{path}`")]
+    Vendored {
+        /// Which package.
+        what: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// The network is not allowed.
     #[error("{0} is not in the cache and the network is not to be used")]
     Offline(String),
@@ -162,6 +170,19 @@ pub enum ImageError {
         /// What should have.
         locked: Digest,
     },
+    /// A statement about an image cannot be signed or believed.
+    #[error(transparent)]
+    Attestation(super::attestation::AttestationError),
+    /// A Dockerfile cannot be judged.
+    #[error("the text is not a Dockerfile")]
+    Dockerfile(#[source] super::dockerfile::DockerfileError),
+    /// The Python packages of a definition cannot be chosen.
+    #[error("the Python packages of the image cannot be chosen")]
+    Pylock {
+        /// What is wrong.
+        #[source]
+        problem: PylockProblem,
+    },
     /// A thread of the builder ended unexpectedly.
     #[error("a worker of the builder stopped unexpectedly")]
     Worker,
@@ -191,6 +212,59 @@ pub enum PackageProblem {
     /// Larger than any package should be.
     #[error("it is larger than allowed")]
     Size,
+    /// A wheel's file has other bytes than the wheel's RECORD says, or is not in it.
+    #[error("`{}` is not what the wheel's RECORD says", .0.escape_debug())]
+    Record(String),
+    /// A wheel's command cannot be written.
+    #[error("`{}` is not an entry point of Python", .0.escape_debug())]
+    EntryPoint(String),
+}
+
+/// Why there are no Python packages to take.
+#[derive(Debug, thiserror::Error)]
+pub enum PylockProblem {
+    /// There is no file.
+    #[error("images/{0}/pylock.toml is not there")]
+    Missing(String),
+    /// The text is not TOML of that form.
+    #[error("pylock.toml is not valid")]
+    Form(#[from] toml_edit::de::Error),
+    /// A later version of the format.
+    #[error("pylock.toml has version {0}, and this launcher reads version 1")]
+    Version(String),
+    /// Not for the Python of the image.
+    #[error("pylock.toml is for Python `{0}`, and the image has Python {1}")]
+    Python(String, String),
+    /// The image has none.
+    #[error("neither the definition nor its base has Debian's python3")]
+    NoPython,
+    /// A wanted package is absent, or has another version.
+    #[error("pylock.toml does not have {0} {1}")]
+    Absent(String, String),
+    /// A package is there twice.
+    #[error("pylock.toml has {0} twice")]
+    Twice(String),
+    /// It depends on more than the platform.
+    #[error("pylock.toml has a marker for {0}, and a lock of one platform has none")]
+    Marker(String),
+    /// Nothing that can be unpacked.
+    #[error("{0} has no wheel for the Python of the image, and nothing is built from source")]
+    NoWheel(String),
+    /// Version, address or digest are missing.
+    #[error("the entry of {0} lacks a plain version, an https address or a SHA-256 digest")]
+    Entry(String),
+    /// Larger than any lock or wheel should be.
+    #[error("pylock.toml or a wheel in it is larger than allowed")]
+    Size,
+    /// There is nobody to choose.
+    #[error("`uv`, which chooses the versions, cannot be run")]
+    NoUv(#[source] std::io::Error),
+    /// No solution, or no network.
+    #[error("`uv` found no versions:\n{0}")]
+    Uv(String),
+    /// No end.
+    #[error("`uv` did not come to an end")]
+    Patience,
 }
 
 /// Why one address did not give the file.

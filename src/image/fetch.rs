@@ -83,6 +83,65 @@ pub fn keep(cache: &Path, bytes: &[u8]) -> Result<Digest, ImageError> {
     Ok(digest)
 }
 
+/// Takes files that the store lacks from a folder in which they have their digests as names.
+///
+/// # Errors
+/// When one of them is not what its name says.
+pub fn adopt(folder: &Path, cache: &Path, wanted: &[Wanted]) -> Result<(), ImageError> {
+    for wanted in wanted.iter().filter(|wanted| !blob(cache, &wanted.sha256).is_file()) {
+        let path = folder.join(wanted.sha256.hex());
+        // A link could be one to anything of the user's.
+        let Ok(metadata) = path.symlink_metadata() else { continue };
+        let other = || ImageError::Vendored { what: wanted.what.clone(), path: path.clone() };
+        if !metadata.is_file() || metadata.len() != wanted.size {
+            return Err(other());
+        }
+        let store = cache.join("blobs/sha256");
+        std::fs::create_dir_all(&store).map_err(at(&store))?;
+        let mut file = tempfile::NamedTempFile::new_in(&store).map_err(at(&store))?;
+        let mut hash = sha2::Sha256::new();
+        let (mut buffer, mut left) = (vec![0; 1 << 16], wanted.size);
+        let mut from = std::fs::File::open(&path).map_err(at(&path))?;
+        loop {
+            let count = std::io::Read::read(&mut from, &mut buffer).map_err(at(&path))?;
+            if count == 0 {
+                break;
+            }
+            left = left.checked_sub(count as u64).ok_or_else(other)?;
+            hash.update(&buffer[..count]);
+            file.write_all(&buffer[..count]).map_err(at(&store))?;
+        }
+        if Digest::from_bytes(hash.finalize().into()) != wanted.sha256 {
+            return Err(other());
+        }
+        file.persist(blob(cache, &wanted.sha256)).map_err(|error| at(&store)(error.error))?;
+    }
+    Ok(())
+}
+
+/// Copies files of the store into a folder in which they get their digests as names. Gives how many bytes were copied.
+///
+/// # Errors
+/// When one is not in the store, or the folder cannot be written.
+pub fn vendor(folder: &Path, cache: &Path, wanted: &[Wanted]) -> Result<u64, ImageError> {
+    std::fs::create_dir_all(folder).map_err(at(folder))?;
+    let mut copied = 0;
+    for wanted in wanted {
+        let path = folder.join(wanted.sha256.hex());
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == wanted.size) {
+            continue;
+        }
+        let from = blob(cache, &wanted.sha256);
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(at(folder))?;
+        let mut blob = std::fs::File::open(&from).map_err(at(&from))?;
+        copied += std::io::copy(&mut blob, &mut file).map_err(at(&path))?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        file.as_file().set_permissions(mode).map_err(at(&path))?;
+        file.persist(&path).map_err(|error| at(&path)(error.error))?;
+    }
+    Ok(copied)
+}
+
 /// Makes sure that the store has all these files.
 pub async fn all(cache: &Path, wanted: Vec<Wanted>, progress: bool, offline: bool) -> Result<(), ImageError> {
     let missing: Vec<Wanted> = wanted.into_iter().filter(|wanted| !blob(cache, &wanted.sha256).is_file()).collect();

@@ -12,6 +12,7 @@ use sha2::Digest as _;
 use super::archive::BuiltImage;
 use super::control::paragraphs;
 use super::error::{ImageError, at};
+use super::pylock::normal;
 use super::reference::Digest;
 
 /// More entries than any image has.
@@ -27,11 +28,17 @@ pub enum PackageKind {
     Deb,
     /// npm.
     Npm,
+    /// PyPI.
+    Pypi,
 }
 
 impl std::fmt::Display for PackageKind {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(if *self == Self::Deb { "deb" } else { "npm" })
+        formatter.write_str(match self {
+            Self::Deb => "deb",
+            Self::Npm => "npm",
+            Self::Pypi => "pypi",
+        })
     }
 }
 
@@ -77,8 +84,8 @@ pub struct Inventory {
     pub entries: BTreeMap<String, Entry>,
     /// Versions by kind and name.
     pub packages: BTreeMap<(PackageKind, String), String>,
-    /// The Debian package of each path that one has.
-    pub owners: BTreeMap<String, String>,
+    /// The package of each path that the databases of Debian and Python name.
+    pub owners: BTreeMap<String, (PackageKind, String)>,
     texts: BTreeMap<String, Vec<u8>>,
 }
 
@@ -182,8 +189,23 @@ impl Inventory {
             {
                 let package = stem.split(':').next().unwrap_or(stem);
                 for line in text.lines().filter_map(|line| line.strip_prefix('/')) {
-                    self.owners.insert(self.real(line), package.to_owned());
+                    self.owners.insert(self.real(line), (PackageKind::Deb, package.to_owned()));
                 }
+            } else if let Some(folder) = path.strip_suffix("/METADATA") {
+                // The head of METADATA is a message's (PyPA, core metadata); a description may follow.
+                let field = |name: &str| {
+                    let mut head = text.lines().take_while(|line| !line.is_empty());
+                    head.find_map(|line| line.strip_prefix(name)).map(|value| short(value.trim()))
+                };
+                let (Some(name), Some(version)) = (field("Name:"), field("Version:")) else { continue };
+                let name = normal(&name);
+                if let Some(record) = self.texts.get(&format!("{folder}/RECORD")) {
+                    let site = folder.rsplit_once('/').map_or("", |(site, _)| site);
+                    for file in python_files(&String::from_utf8_lossy(record), site) {
+                        self.owners.insert(file, (PackageKind::Pypi, name.clone()));
+                    }
+                }
+                self.packages.insert((PackageKind::Pypi, name), version);
             } else if let Ok(package) = serde_json::from_str::<serde_json::Value>(&text) {
                 let field = |name: &str| package.get(name).and_then(serde_json::Value::as_str).map(short);
                 if let (Some(name), Some(version)) = (field("name"), field("version")) {
@@ -215,12 +237,36 @@ fn canonical(path: &[u8]) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("/"))
 }
 
+/// The paths that a RECORD names: the first field of each line, from the folder of the packages.
+fn python_files(record: &str, site: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for row in super::wheel::rows(record).map_while(Result::ok) {
+        let path = row.get(0).unwrap_or_default();
+        let mut parts: Vec<&str> = site.split('/').collect();
+        for part in path.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => drop(parts.pop()),
+                part => parts.push(part),
+            }
+        }
+        files.push(parts.join("/"));
+    }
+    files
+}
+
 /// Whether the text of a file says which packages there are.
 fn is_database(path: &str) -> bool {
     if let Some(rest) = path.strip_prefix("var/lib/dpkg/") {
         return rest == "status"
             || (rest.starts_with("status.d/") && !rest.ends_with(".md5sums"))
             || (rest.starts_with("info/") && rest.ends_with(".list"));
+    }
+    // Debian's own packages of Python are known to dpkg, and are below /usr/lib.
+    if path.starts_with("usr/local/")
+        && [".dist-info/METADATA", ".dist-info/RECORD"].iter().any(|end| path.ends_with(end))
+    {
+        return true;
     }
     let Some(folder) = path.strip_suffix("/package.json") else { return false };
     let Some((before, name)) = folder.rsplit_once('/') else { return false };
@@ -324,10 +370,22 @@ mod tests {
             ("var/lib/dpkg/info/dash.list", "/.\n/bin\n/bin/dash\n"),
             ("usr/local/lib/node_modules/@a/b/package.json", r#"{"name":"@a/b","version":"1.2.3"}"#),
             ("usr/local/lib/node_modules/@a/b/inner/package.json", r#"{"name":"inner","version":"1"}"#),
+            (
+                "usr/local/lib/pypi/x/lib/python3.11/site-packages/a_b-1.dist-info/METADATA",
+                "Name: A_b\nVersion: 1\n\nName: c\n",
+            ),
+            (
+                "usr/local/lib/pypi/x/lib/python3.11/site-packages/a_b-1.dist-info/RECORD",
+                "a_b/x.py,sha256=x,1\n../../../bin/tool,sha256=x,1\n\"a_b/c,d\",sha256=x,1\n",
+            ),
         ]]);
         let packages: Vec<String> = found.packages.iter().map(|((k, n), v)| format!("{k} {n} {v}")).collect();
-        assert_eq!(packages, ["deb dash 0.5", "npm @a/b 1.2.3"]);
-        assert_eq!(found.owners["usr/bin/dash"], "dash");
+        assert_eq!(packages, ["deb dash 0.5", "npm @a/b 1.2.3", "pypi a-b 1"]);
+        assert_eq!(found.owners["usr/bin/dash"], (PackageKind::Deb, "dash".to_owned()));
+        for path in ["bin/tool", "lib/python3.11/site-packages/a_b/x.py", "lib/python3.11/site-packages/a_b/c,d"] {
+            let owner = &found.owners[&format!("usr/local/lib/pypi/x/{path}")];
+            assert_eq!(*owner, (PackageKind::Pypi, "a-b".to_owned()), "{path}");
+        }
         assert_eq!(found.entries["usr/bin/sh"].kind, found.entries["usr/bin/dash"].kind);
     }
 }

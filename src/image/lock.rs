@@ -37,6 +37,12 @@ pub struct Lock {
     pub packages: Vec<Package>,
     /// Tarballs of npm, in the definition's order.
     pub npm: Vec<NpmTarball>,
+    /// Digest of the `pylock.toml` from which the wheels are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pylock: Option<Digest>,
+    /// Wheels of PyPI, sorted by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pypi: Vec<PypiWheel>,
     /// What the build must give.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<ResultDigests>,
@@ -92,6 +98,24 @@ pub struct NpmTarball {
     pub size: u64,
 }
 
+/// One wheel of PyPI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PypiWheel {
+    /// Normalised name.
+    pub package: String,
+    /// Exact version.
+    pub version: String,
+    /// The wheel's own name.
+    pub file: String,
+    /// Where it is.
+    pub url: String,
+    /// Digest of the wheel.
+    pub sha256: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
 /// The digests of a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -107,7 +131,18 @@ pub struct ResultDigests {
 impl Lock {
     /// Parses a lock.
     pub fn parse(name: &str, text: &str) -> Result<Self, ImageError> {
-        serde_json::from_str(text).map_err(|source| ImageError::Lock { name: name.to_owned(), source })
+        let lock = serde_json::from_str::<Self>(text).and_then(|lock| {
+            // Other files have their place on a mirror; a wheel has an address, which somebody may have edited.
+            let plain = |url: &str| reqwest::Url::parse(url).is_ok_and(|url| url.scheme() == "https");
+            match lock.pypi.iter().find(|wheel| !plain(&wheel.url)) {
+                Some(wheel) => {
+                    let said = format!("the address of {} is not one of https", wheel.package.escape_debug());
+                    Err(serde::de::Error::custom(said))
+                }
+                None => Ok(lock),
+            }
+        });
+        lock.map_err(|source| ImageError::Lock { name: name.to_owned(), source })
     }
 
     /// The text of `image.lock`.
@@ -134,6 +169,9 @@ pub fn locks(chain: &[Loaded]) -> Result<Vec<Lock>, ImageError> {
         }
         if lock.definition != loaded.digest {
             return stale("definition");
+        }
+        if lock.pylock != loaded.pylock.as_ref().map(|text| Digest::of(text.as_bytes())) {
+            return stale("pylock.toml");
         }
         if lock.base != locks.last().map(Lock::digest).transpose()? {
             return stale("base");
@@ -163,6 +201,24 @@ mod tests {
             let locks = locks(&chain).unwrap();
             assert_eq!(locks.last().unwrap().text().unwrap(), chain.last().unwrap().lock.clone().unwrap());
         }
+    }
+
+    #[test]
+    fn refuses_a_wheel_that_would_come_in_the_clear() {
+        let aider = definition::chain("aider", None).unwrap().pop().unwrap().lock.unwrap();
+        assert!(Lock::parse("aider", &aider).is_ok());
+        for other in ["http://", "file:///", "ftp://", ""] {
+            let changed = aider.replacen("https://", other, 1);
+            assert!(matches!(Lock::parse("aider", &changed), Err(ImageError::Lock { .. })), "{other}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_lock_after_a_change_of_its_pylock() {
+        let mut chain = definition::chain("aider", None).unwrap();
+        let last = chain.last_mut().unwrap();
+        last.pylock = last.pylock.as_ref().map(|text| format!("{text}\n"));
+        assert!(matches!(locks(&chain), Err(ImageError::Stale { what: "pylock.toml", .. })));
     }
 
     #[test]

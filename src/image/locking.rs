@@ -7,8 +7,9 @@ use base64::Engine as _;
 use sha2::Digest as _;
 
 use super::definition::{self, Loaded};
-use super::error::{self, ImageError, PackageProblem, at};
+use super::error::{self, ImageError, PackageProblem, PylockProblem, at};
 use super::lock::{self, Lock, NpmTarball, RECIPE, ResultDigests, Source};
+use super::pylock::{self, Interpreter};
 use super::reference::Digest;
 use super::{ImageContext, build, fetch, release, resolve, sources};
 
@@ -41,11 +42,71 @@ pub(super) async fn resolved(own: &Loaded, below: &[Lock], context: &ImageContex
     for wanted in &own.definition.npm {
         npm.push(resolve_npm(&client, wanted, context.cache).await?);
     }
-    let below = below.last();
-    let epoch = sources.iter().map(|source| source.date).chain(below.map(|lock| lock.epoch)).max().unwrap_or_default();
-    let base = below.map(Lock::digest).transpose()?;
-    let (definition, architecture) = (own.digest.clone(), architecture.to_owned());
-    Ok(Lock { version: 1, recipe: RECIPE, definition, architecture, base, epoch, sources, packages, npm, result: None })
+    let lock = Lock {
+        version: 1,
+        recipe: RECIPE,
+        definition: own.digest.clone(),
+        architecture: architecture.to_owned(),
+        base: below.last().map(Lock::digest).transpose()?,
+        epoch: 0,
+        sources,
+        packages,
+        npm,
+        pylock: None,
+        pypi: Vec::new(),
+        result: None,
+    };
+    let lock = resolve_pypi(own, below, lock, context).await?;
+    let dates = lock.sources.iter().map(|source| source.date).chain(below.last().map(|lock| lock.epoch));
+    Ok(Lock { epoch: dates.max().unwrap_or_default(), ..lock })
+}
+
+/// A lock with the wheels of the definition's `pylock.toml`, for the Python that the lock and those below have.
+async fn resolve_pypi(
+    own: &Loaded,
+    below: &[Lock],
+    lock: Lock,
+    context: &ImageContext<'_>,
+) -> Result<Lock, ImageError> {
+    let wanted = &own.definition.pypi;
+    if wanted.is_empty() {
+        return Ok(lock);
+    }
+    let failed = |problem| ImageError::Pylock { problem };
+    let text = own.pylock.as_deref().ok_or_else(|| failed(PylockProblem::Missing(own.name.clone())))?;
+    let python = Interpreter::of(below.iter().chain([&lock])).map_err(failed)?;
+    let mut pypi = pylock::read(text, wanted, &python).map_err(failed)?;
+    let fetched = pypi.iter().map(build::wheel_wanted).collect();
+    fetch::all(context.cache, fetched, context.progress, context.offline).await?;
+    for wheel in &mut pypi {
+        // A pylock.toml need not have sizes, and what it has was a bound alone.
+        let path = fetch::blob(context.cache, &wheel.sha256);
+        wheel.size = path.metadata().map_err(at(&path))?.len();
+    }
+    Ok(Lock { pylock: Some(Digest::of(text.as_bytes())), pypi, ..lock })
+}
+
+/// A `pylock.toml` for a definition that has programs of PyPI and no such file yet; `uv` chooses the versions.
+pub async fn python(name: &str, context: &ImageContext<'_>) -> Result<Option<String>, ImageError> {
+    let chain = definition::chain(name, context.project_root)?;
+    let unknown = || ImageError::UnknownImage(name.to_owned());
+    let (own, below) = chain.split_last().ok_or_else(unknown)?;
+    if own.definition.pypi.is_empty() || own.pylock.is_some() {
+        return Ok(None);
+    }
+    if context.offline {
+        return Err(ImageError::Offline("the list of the versions of PyPI".to_owned()));
+    }
+    let mut locks = lock::locks(below)?;
+    if own.definition.debian.is_some() {
+        // The definition itself may bring Python.
+        let mut packages = own.clone();
+        packages.definition.pypi.clear();
+        packages.definition.npm.clear();
+        locks.push(resolved(&packages, &locks, context).await?);
+    }
+    let python = Interpreter::of(&locks).map_err(|problem| ImageError::Pylock { problem })?;
+    pylock::resolve(&own.definition.pypi, &python).await.map(Some)
 }
 
 /// The lock with what a build of it gives.
@@ -139,6 +200,20 @@ async fn resolve_npm(
     let sha256 = fetch::keep(cache, &bytes)?;
     let (package, version) = (wanted.package.clone(), wanted.version.clone());
     Ok(NpmTarball { package, version, integrity, sha256, size: bytes.len() as u64 })
+}
+
+/// The newest version of a package of PyPI (the index's JSON API).
+pub(super) async fn pypi_latest(package: &str) -> Result<String, ImageError> {
+    let what = format!("the newest version of {package}");
+    let address = format!("https://pypi.org/pypi/{}/json", pylock::normal(package));
+    let about = fetch::small(&fetch::client()?, &what, &[address], 64 << 20).await?;
+    let about: serde_json::Value =
+        serde_json::from_slice(&about).map_err(|source| ImageError::Lock { name: what.clone(), source })?;
+    let version = about.pointer("/info/version").and_then(serde_json::Value::as_str).filter(|version| {
+        version.len() < 100 && version.chars().all(|c| c.is_ascii_alphanumeric() || "-.+!".contains(c))
+    });
+    let problem = PackageProblem::Member("version");
+    version.map(str::to_owned).ok_or(ImageError::Package { package: package.to_owned(), problem })
 }
 
 /// The newest version of a package of npm. Platform packages have their platform behind the version, and no tag of

@@ -7,16 +7,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub mod archive;
+pub mod attestation;
 pub mod build;
 pub mod control;
 pub mod definition;
 pub mod difference;
+pub mod dockerfile;
 pub mod error;
 pub mod fetch;
 pub mod finish;
 pub mod inventory;
 pub mod lock;
 pub mod locking;
+pub mod pylock;
 pub mod reference;
 pub mod registry;
 pub mod release;
@@ -26,6 +29,7 @@ pub mod sources;
 pub mod tree;
 pub mod unpack;
 pub mod update;
+pub mod wheel;
 
 pub use archive::{BuiltImage, BuiltLayer};
 pub use error::ImageError;
@@ -167,6 +171,33 @@ async fn build_into(name: &str, context: &ImageContext<'_>, layers: &Path) -> Re
     let lock = locks.last().ok_or_else(|| ImageError::Unlocked(name.to_owned()))?;
     build::compare(name, &built, lock)?;
     Ok(built)
+}
+
+/// What a project keeps of one of its images.
+#[derive(Debug)]
+pub struct Vendored {
+    /// Where.
+    pub folder: std::path::PathBuf,
+    /// Files that the image needs.
+    pub files: usize,
+    /// Their size in bytes.
+    pub size: u64,
+    /// Bytes that were not there before.
+    pub copied: u64,
+}
+
+/// Keeps all files that an image is made of in the project's `images/vendor`, from which it is built without a network.
+///
+/// # Errors
+/// When one cannot be fetched, or the folder cannot be written.
+pub async fn vendor(name: &str, root: &Path, context: &ImageContext<'_>) -> Result<Vendored, ImageError> {
+    let chain = definition::chain(name, context.project_root)?;
+    let wanted: Vec<_> = lock::locks(&chain)?.iter().flat_map(|lock| build::wanted(lock, context)).collect();
+    let folder = root.join(build::VENDOR);
+    fetch::adopt(&folder, context.cache, &wanted)?;
+    fetch::all(context.cache, wanted.clone(), context.progress, context.offline).await?;
+    let copied = fetch::vendor(&folder, context.cache, &wanted)?;
+    Ok(Vendored { folder, files: wanted.len(), size: wanted.iter().map(|wanted| wanted.size).sum(), copied })
 }
 
 /// All definitions, sorted by name.

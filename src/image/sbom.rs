@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::archive::BuiltImage;
 use super::definition::{self, Loaded};
 use super::error::ImageError;
-use super::inventory::{EntryKind, Inventory};
+use super::inventory::{EntryKind, Inventory, PackageKind};
 use super::lock::{self, Lock};
 use super::reference::Digest;
 
@@ -21,11 +21,10 @@ mod spdx;
 /// A part of an image that its lock pins.
 #[derive(Debug)]
 struct Part<'a> {
-    /// `deb` or `npm`.
-    kind: &'static str,
+    kind: PackageKind,
     name: &'a str,
     version: &'a str,
-    /// Package URL (purl-spec, types deb and npm).
+    /// Package URL (purl-spec, types deb, npm and pypi).
     purl: String,
     /// Digest of what was fetched.
     sha256: &'a Digest,
@@ -104,22 +103,28 @@ fn materials<'a>(built: &'a BuiltImage, locks: &'a [Lock], inventory: &'a Invent
             let suite = package.suite.split('-').next().unwrap_or_default();
             let (architecture, version_text) = (&package.architecture, escaped(version));
             let purl = format!("pkg:deb/debian/{}@{version_text}?arch={architecture}&distro={suite}", escaped(name));
-            parts.push(Part { kind: "deb", name, version, purl, sha256: &package.sha256, sha512: None });
+            parts.push(Part { kind: PackageKind::Deb, name, version, purl, sha256: &package.sha256, sha512: None });
         }
         for npm in &lock.npm {
             let (name, version) = (npm.package.as_str(), npm.version.as_str());
             let purl = format!("pkg:npm/{}@{}", name.replace('@', "%40"), escaped(version));
-            parts.push(Part { kind: "npm", name, version, purl, sha256: &npm.sha256, sha512: sha512(&npm.integrity) });
+            let (sha256, sha512) = (&npm.sha256, sha512(&npm.integrity));
+            parts.push(Part { kind: PackageKind::Npm, name, version, purl, sha256, sha512 });
+        }
+        for wheel in &lock.pypi {
+            let (name, version) = (wheel.package.as_str(), wheel.version.as_str());
+            let purl = format!("pkg:pypi/{}@{}", escaped(name), escaped(version));
+            parts.push(Part { kind: PackageKind::Pypi, name, version, purl, sha256: &wheel.sha256, sha512: None });
         }
     }
-    let by_name: BTreeMap<(&str, &str), usize> =
+    let by_name: BTreeMap<(PackageKind, &str), usize> =
         parts.iter().enumerate().map(|(index, part)| ((part.kind, part.name), index)).collect();
     let mut files: BTreeMap<Option<usize>, Vec<Content<'a>>> = BTreeMap::new();
     for (path, entry) in &inventory.entries {
         let EntryKind::File { sha256, sha1, .. } = &entry.kind else { continue };
         let owner = match npm_package(path) {
-            Some(name) => by_name.get(&("npm", name)),
-            None => inventory.owners.get(path).and_then(|name| by_name.get(&("deb", name.as_str()))),
+            Some(name) => by_name.get(&(PackageKind::Npm, name)),
+            None => inventory.owners.get(path).and_then(|(kind, name)| by_name.get(&(*kind, name.as_str()))),
         };
         files.entry(owner.copied()).or_default().push(Content { path, sha256, sha1 });
     }

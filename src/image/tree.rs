@@ -46,7 +46,8 @@ impl Content {
         Ok(md5::Md5::digest(&bytes).into())
     }
 
-    fn reader(&self) -> Box<dyn Read + '_> {
+    /// The bytes, from the first.
+    pub(super) fn reader(&self) -> Box<dyn Read + '_> {
         match self {
             Self::Bytes(bytes) => Box::new(&bytes[..]),
             Self::Spilled { file, offset, length } => Box::new(Stretch { file, offset: *offset, left: *length }),

@@ -7,7 +7,7 @@ use super::definition::{self, Loaded};
 use super::error::ImageError;
 use super::inventory::PackageKind;
 use super::lock::Lock;
-use super::locking::{npm_latest, resolved, with_result};
+use super::locking::{npm_latest, pypi_latest, resolved, with_result};
 
 /// What changed in the lock of one definition.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -37,8 +37,8 @@ pub struct VersionChange {
     pub growth: i64,
 }
 
-/// What has newer versions than a definition and its bases have in their locks. Of npm, whose versions stand in the
-/// definition, it tells the newest.
+/// What has newer versions than a definition and its bases have in their locks. Of npm and PyPI, whose versions stand in
+/// the definition, it tells the newest.
 ///
 /// # Errors
 /// When a repository or registry cannot be asked.
@@ -49,14 +49,23 @@ pub async fn outdated(name: &str, context: &ImageContext<'_>) -> Result<Vec<Lock
         // What is asked of npm here is the newest version, not whether the locked one is still there.
         let mut own = loaded.clone();
         own.definition.npm.clear();
+        own.definition.pypi.clear();
         let mut new = resolved(&own, &below, context).await?;
-        new.npm = old.npm.clone();
+        (new.npm, new.pylock, new.pypi) = (old.npm.clone(), old.pylock.clone(), old.pypi.clone());
         let mut packages = compare(&old, &new);
         for npm in &old.npm {
             let latest = npm_latest(&npm.package, &npm.version).await?;
             if latest != npm.version {
                 let (name, from) = (npm.package.clone(), Some(npm.version.clone()));
                 let kind = PackageKind::Npm;
+                packages.push(VersionChange { kind, name, from, to: Some(latest), suite: None, growth: 0 });
+            }
+        }
+        for pypi in &loaded.definition.pypi {
+            let latest = pypi_latest(&pypi.package).await?;
+            if latest != pypi.version {
+                let (name, from) = (pypi.package.clone(), Some(pypi.version.clone()));
+                let kind = PackageKind::Pypi;
                 packages.push(VersionChange { kind, name, from, to: Some(latest), suite: None, growth: 0 });
             }
         }
@@ -86,8 +95,8 @@ pub async fn update(name: &str, context: &ImageContext<'_>) -> Result<Vec<(LockC
         let new = resolved(loaded, &below, context).await?;
         let packages = old.as_ref().map(|old| compare(old, &new)).unwrap_or_default();
         let stale = old.as_ref().is_none_or(|old| {
-            (old.recipe, &old.definition, &old.base, old.result.is_some())
-                != (new.recipe, &new.definition, &new.base, true)
+            (old.recipe, &old.definition, &old.base, &old.pylock, old.result.is_some())
+                != (new.recipe, &new.definition, &new.base, &new.pylock, true)
         });
         match old.filter(|_| packages.is_empty() && !stale) {
             Some(old) => below.push(old),
@@ -110,9 +119,10 @@ fn pinned(lock: &Lock) -> impl Iterator<Item = (PackageKind, &str, &str, Option<
     let debian = lock.packages.iter().map(|package| {
         (PackageKind::Deb, package.name.as_str(), package.version.as_str(), Some(package.suite.as_str()), package.size)
     });
-    debian.chain(
-        lock.npm.iter().map(|npm| (PackageKind::Npm, npm.package.as_str(), npm.version.as_str(), None, npm.size)),
-    )
+    let npm = lock.npm.iter().map(|npm| (PackageKind::Npm, npm.package.as_str(), npm.version.as_str(), None, npm.size));
+    let pypi = lock.pypi.iter();
+    let pypi = pypi.map(|wheel| (PackageKind::Pypi, wheel.package.as_str(), wheel.version.as_str(), None, wheel.size));
+    debian.chain(npm).chain(pypi)
 }
 
 fn compare(old: &Lock, new: &Lock) -> Vec<VersionChange> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Materials, sorted};
+use super::{Materials, PackageKind, sorted};
 
 pub(super) fn document(materials: &Materials<'_>) -> Value {
     let image = format!("pkg:oci/{}@sha256%3A{}", materials.name, materials.manifest.hex());
@@ -11,7 +11,7 @@ pub(super) fn document(materials: &Materials<'_>) -> Value {
         let mut hashes = vec![json!({"alg": "SHA-256", "content": part.sha256.hex()})];
         hashes.extend(part.sha512.iter().map(|sha512| json!({"alg": "SHA-512", "content": sha512})));
         components.push(json!({
-            "type": if part.kind == "npm" { "application" } else { "library" },
+            "type": if part.kind == PackageKind::Npm { "application" } else { "library" },
             "bom-ref": part.purl,
             "name": part.name,
             "version": part.version,

@@ -16,6 +16,10 @@ pub(super) fn statement(materials: &Materials<'_>, chain: &[Loaded], locks: &[Lo
             let name = format!("images/{}/image.lock", loaded.name);
             dependencies.push(json!({"name": name, "digest": {"sha256": digest.hex()}}));
         }
+        if let Some(pylock) = &lock.pylock {
+            let name = format!("images/{}/pylock.toml", loaded.name);
+            dependencies.push(json!({"name": name, "digest": {"sha256": pylock.hex()}}));
+        }
         for source in &lock.sources {
             let name = format!("InRelease of {}", source.suite);
             dependencies.push(json!({"name": name, "digest": {"sha256": source.in_release.hex()}}));

@@ -1,0 +1,388 @@
+//! What a Dockerfile pulls in without a digest, and what makes two builds of it differ.
+//!
+//! A finding is an error when bytes come in that nothing pins, and a warning when a build can give something else without
+//! any of them changing. The text is read and nothing of it is run; what an agent wrote may be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use parse_dockerfile::{Command, Flag, Instruction, Source, Span};
+use regex::Regex;
+use serde::Serialize;
+
+use super::reference::Digest;
+
+/// Bytes of a Dockerfile that anybody reads.
+pub const LIMIT: u64 = 1 << 20;
+
+/// Why a Dockerfile cannot be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum DockerfileError {
+    /// Not of the form.
+    #[error("line {line}, column {column}: {said}")]
+    Form {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+        /// What the parser says.
+        said: String,
+    },
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something comes in that no digest pins.
+    Error,
+    /// Two builds of the same bytes may differ.
+    Warning,
+}
+
+/// Something that a Dockerfile should not do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1, in characters.
+    pub column: usize,
+    /// How bad it is.
+    pub severity: Severity,
+    /// A short name that does not change.
+    pub rule: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub remedy: &'static str,
+    /// Where it is in the text.
+    #[serde(skip)]
+    pub span: Span,
+}
+
+/// A sign in a shell's commands that builds differ.
+struct Sign {
+    rule: &'static str,
+    severity: Severity,
+    pattern: &'static str,
+    message: &'static str,
+    remedy: &'static str,
+}
+
+/// Signs are looked for in the text of commands, not in a parsed shell: they are about habits, and no wall.
+const SIGNS: &[Sign] = &[
+    Sign {
+        rule: "pipe-to-shell",
+        severity: Severity::Error,
+        pattern: r"\b(curl|wget)\b[^\n;&]*\|\s*(sudo\s+)?(env\s+)?([\w/.-]*/)?(ba|da|z|k)?sh\b",
+        message: "runs what a server sends at that moment",
+        remedy: "fetch it into a file, compare it with `sha256sum --check`, and run it then",
+    },
+    Sign {
+        rule: "remote-script",
+        severity: Severity::Error,
+        pattern: r"\b(ba|da|z|k)?sh\b\s+(-c\s+)?[\x22']?(<\(|\$\()\s*(curl|wget)\b",
+        message: "runs what a server sends at that moment",
+        remedy: "fetch it into a file, compare it with `sha256sum --check`, and run it then",
+    },
+    Sign {
+        rule: "apt-snapshot",
+        severity: Severity::Warning,
+        pattern: r"\bapt(-get)?\s+([\w=:/.-]+\s+)*(install|upgrade|full-upgrade|dist-upgrade)\b",
+        message: "installs what the mirror has on that day",
+        remedy: "have the packages in `debian:` of the base's definition, or name a day of snapshot.debian.org as the source",
+    },
+    Sign {
+        rule: "time",
+        severity: Severity::Warning,
+        pattern: r"(^|[\s;&|(`])date(\s|$|\)|`)|\$EPOCHSECONDS\b",
+        message: "writes the time of the build",
+        remedy: "use SOURCE_DATE_EPOCH: `date --date=@$SOURCE_DATE_EPOCH`",
+    },
+    Sign {
+        rule: "random",
+        severity: Severity::Warning,
+        pattern: r"/dev/u?random\b|\$RANDOM\b|\bopenssl\s+(rand|genrsa|genpkey|req)\b|\bssh-keygen\b|\buuidgen\b",
+        message: "makes something that no other build makes",
+        remedy: "make it when the sandbox starts; a key in an image is everybody's key",
+    },
+    Sign {
+        rule: "clone",
+        severity: Severity::Warning,
+        pattern: r"\bgit\s+clone\b",
+        message: "takes the branch as it is on that day",
+        remedy: "fetch one commit by its full id: `git fetch --depth 1 URL ID && git checkout ID`",
+    },
+    Sign {
+        rule: "pip-hashes",
+        severity: Severity::Warning,
+        pattern: r"\bpip3?\s+([\w=:/.-]+\s+)*install\b",
+        message: "installs versions that the index chooses",
+        remedy: "use `pip install --require-hashes --requirement FILE`, or `pypi:` in a definition",
+    },
+    Sign {
+        rule: "npm-install",
+        severity: Severity::Warning,
+        pattern: r"\bnpm\s+([\w=:/.-]+\s+)*(install|i|add)\b",
+        message: "installs versions that the registry chooses",
+        remedy: "use `npm ci` with a package-lock.json, or `npm:` in a definition",
+    },
+];
+
+static PATTERNS: LazyLock<Vec<Option<Regex>>> =
+    LazyLock::new(|| SIGNS.iter().map(|sign| Regex::new(sign.pattern).ok()).collect());
+
+/// Reads a Dockerfile and gives what is wrong with it, in the order of the text. `images` are the names that stand for an
+/// image of this project, which a lock pins.
+///
+/// # Errors
+/// When the text is not a Dockerfile.
+pub fn findings(text: &str, images: &BTreeSet<String>) -> Result<Vec<Finding>, DockerfileError> {
+    let file = parse_dockerfile::parse(text).map_err(|error| DockerfileError::Form {
+        line: error.line(),
+        column: error.column(),
+        said: error.to_string().chars().take(300).collect::<String>().escape_debug().to_string(),
+    })?;
+    let mut reader =
+        Reader { text, images, arguments: BTreeMap::new(), stages: Vec::new(), user: false, findings: Vec::new() };
+    if let Some(syntax) = &file.parser_directives.syntax {
+        reader.image(syntax.value.value, syntax.value.span.clone(), "the program that reads this file");
+    }
+    for instruction in &file.instructions {
+        reader.instruction(instruction);
+    }
+    let mut findings = reader.findings;
+    findings.sort_by_key(|finding| (finding.span.start, finding.rule));
+    Ok(findings)
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    images: &'a BTreeSet<String>,
+    /// Arguments before the first stage, which alone count in FROM, with their defaults.
+    arguments: BTreeMap<String, Option<String>>,
+    /// Names of the stages so far; each also has its number.
+    stages: Vec<Option<String>>,
+    /// Whether this stage has named a user other than root.
+    user: bool,
+    findings: Vec<Finding>,
+}
+
+impl Reader<'_> {
+    fn find(&mut self, span: Span, severity: Severity, rule: &'static str, message: String, remedy: &'static str) {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        self.findings.push(Finding { line, column, severity, rule, message, remedy, span });
+    }
+
+    fn instruction(&mut self, instruction: &Instruction<'_>) {
+        match instruction {
+            Instruction::Arg(argument) if self.stages.is_empty() => {
+                // One instruction may declare several.
+                for word in argument.arguments.value.split_whitespace() {
+                    let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+                    let value = value.map(|value| value.trim_matches(['"', '\'']).to_owned());
+                    self.arguments.insert(name.to_owned(), value);
+                }
+            }
+            Instruction::From(from) => {
+                match self.substituted(&from.image.value) {
+                    Some(image) => self.image(&image, from.image.span.clone(), "the base"),
+                    None => self.find(
+                        from.image.span.clone(),
+                        Severity::Error,
+                        "unpinned",
+                        format!("the base `{}` is decided by who builds", shown(&from.image.value)),
+                        "write the image with its digest, or an ARG with such a default before the first FROM",
+                    ),
+                }
+                self.stages.push(from.as_.as_ref().map(|(_, name)| name.value.to_lowercase()));
+                self.user = false;
+            }
+            Instruction::Copy(copy) => self.source_of(&copy.options),
+            Instruction::Add(add) => {
+                self.source_of(&add.options);
+                let sum = flag(&add.options, "checksum").is_some_and(|(sum, _)| sum.parse::<Digest>().is_ok());
+                for source in &add.src {
+                    if let Source::Path(path) = source {
+                        self.addition(&path.value, path.span.clone(), sum);
+                    }
+                }
+            }
+            Instruction::Run(run) => {
+                for option in run.options.iter().filter(|option| option.name.value == "mount") {
+                    let Some(value) = &option.value else { continue };
+                    let from = value.value.split(',').find_map(|part| part.trim().strip_prefix("from="));
+                    if let Some(from) = from {
+                        let from = from.trim_matches('"').to_owned();
+                        self.image(&from, value.span.clone(), "the image of the mount");
+                    }
+                }
+                self.commands(&run.arguments);
+                for here in &run.here_docs {
+                    self.signs(&here.value, here.span.clone());
+                }
+            }
+            Instruction::User(user) => {
+                let name = user.arguments.value.split(':').next().unwrap_or_default().trim();
+                self.user = !matches!(name, "" | "0" | "root");
+            }
+            Instruction::Workdir(folder) if self.user => self.find(
+                folder.workdir.span.clone(),
+                Severity::Warning,
+                "workdir-owner",
+                "makes a folder whose owner depends on the builder: root's for one, the user's for the other"
+                    .to_owned(),
+                "put WORKDIR before USER, and make the folder with `install --directory --owner`",
+            ),
+            Instruction::Volume(volume) => self.find(
+                volume.volume.span.clone(),
+                Severity::Error,
+                "volume",
+                "declares a volume, which the launcher refuses".to_owned(),
+                "leave VOLUME out: a sandbox has volumes of its own",
+            ),
+            Instruction::Onbuild(on_build) => {
+                // What it says is done by a later FROM, with the stages of another file.
+                self.find(
+                    on_build.onbuild.span.clone(),
+                    Severity::Warning,
+                    "onbuild",
+                    "is done by whoever builds on this image, with what they have".to_owned(),
+                    "write the instruction into the Dockerfile that needs it",
+                );
+                self.instruction(&on_build.instruction);
+            }
+            _ => {}
+        }
+    }
+
+    /// The flag `--from` of COPY and ADD.
+    fn source_of(&mut self, options: &[Flag<'_>]) {
+        if let Some((from, span)) = flag(options, "from") {
+            let (from, span) = (from.to_owned(), span);
+            self.image(&from, span, "what is copied");
+        }
+    }
+
+    /// A source of ADD: a file of the context, an archive of it, a URL or a git repository.
+    fn addition(&mut self, source: &str, span: Span, sum: bool) {
+        let repository = source.starts_with("git@")
+            || source.starts_with("git://")
+            || source.contains(".git#")
+            || source.ends_with(".git");
+        if repository {
+            let commit = source.rsplit_once('#').map(|(_, reference)| reference.split(':').next().unwrap_or_default());
+            let full = |id: &str| matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if !commit.is_some_and(full) {
+                self.find(
+                    span,
+                    Severity::Error,
+                    "unpinned-add",
+                    format!("`{}` is what its branch is on that day", shown(source)),
+                    "put `#` and the full id of a commit behind it",
+                );
+            }
+        } else if (source.starts_with("http://") || source.starts_with("https://") || source.contains('$')) && !sum {
+            self.find(
+                span,
+                Severity::Error,
+                "unpinned-add",
+                format!("`{}` is whatever its server sends", shown(source)),
+                "add `--checksum=sha256:…`",
+            );
+        }
+    }
+
+    /// A reference to an image: a stage, `scratch`, an image of the project, or one with its digest.
+    fn image(&mut self, reference: &str, span: Span, role: &str) {
+        let stage = reference.to_lowercase();
+        let known = self.stages.iter().flatten().any(|name| *name == stage)
+            || reference.parse::<usize>().is_ok_and(|number| number < self.stages.len());
+        if known || reference == "scratch" || self.images.contains(reference) {
+            return;
+        }
+        let pinned = reference
+            .rsplit_once('@')
+            .is_some_and(|(name, digest)| !name.is_empty() && !name.contains('$') && digest.parse::<Digest>().is_ok());
+        if !pinned {
+            self.find(
+                span,
+                Severity::Error,
+                "unpinned",
+                format!("{role} `{}` has no digest, so it is another one tomorrow", shown(reference)),
+                "put `@sha256:…` behind it; `docker buildx imagetools inspect IMAGE` prints the digest",
+            );
+        }
+    }
+
+    /// A text with the arguments' defaults in it. `None` when one has no default, or is used in a way that only a
+    /// builder can tell.
+    fn substituted(&self, text: &str) -> Option<String> {
+        let mut result = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            result.push_str(before);
+            let word = |text: &str| text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
+            let (name, after) = match after.strip_prefix('{') {
+                Some(inner) => inner.split_once('}')?,
+                None => after.split_at(word(after)),
+            };
+            result.push_str(self.arguments.get(name)?.as_deref()?);
+            rest = after;
+        }
+        result.push_str(rest);
+        Some(result)
+    }
+
+    fn commands(&mut self, command: &Command<'_>) {
+        match command {
+            Command::Shell(text) => self.signs(text.value, text.span.clone()),
+            Command::Exec(words) => {
+                let words_text: Vec<&str> = words.value.iter().map(|word| word.value.as_ref()).collect();
+                self.signs(&words_text.join(" "), words.span.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// The signs in a text of commands; each rule once an instruction, at the line where it is if the text is as written.
+    fn signs(&mut self, commands: &str, span: Span) {
+        let written = self.text.get(span.clone()) == Some(commands);
+        let continued = commands.replace("\\\r\n", "   ").replace("\\\n", "  ");
+        for (sign, pattern) in SIGNS.iter().zip(PATTERNS.iter()) {
+            let Some(found) = pattern.as_ref().and_then(|pattern| pattern.find(&continued)) else { continue };
+            let matched = found.as_str();
+            if sign.rule == "pip-hashes" && continued.contains("--require-hashes")
+                || sign.rule == "apt-snapshot"
+                    && (continued.contains("snapshot.debian.org") || matched.contains("--dry-run"))
+                || sign.rule == "time"
+                    && continued[found.start()..]
+                        .trim_start_matches(|c: char| !c.is_ascii_alphabetic())
+                        .starts_with("date --date=@")
+            {
+                continue;
+            }
+            // Replaced line ends are as long as they were, so places in one text are places in the other.
+            let skipped = matched.len()
+                - matched.trim_start_matches(|c: char| !c.is_ascii_alphanumeric() && c != '/' && c != '$').len();
+            let start = if written { span.start + found.start() + skipped } else { span.start };
+            let end = if written { span.start + found.end() } else { span.end };
+            let (severity, rule, remedy) = (sign.severity, sign.rule, sign.remedy);
+            self.find(start..end, severity, rule, sign.message.to_owned(), remedy);
+        }
+    }
+}
+
+fn flag<'a>(options: &'a [Flag<'_>], name: &str) -> Option<(&'a str, Span)> {
+    let option = options.iter().find(|option| option.name.value == name)?;
+    option.value.as_ref().map(|value| (value.value.as_ref(), value.span.clone()))
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(120).collect::<String>().escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests;
