@@ -89,7 +89,7 @@ fn bash_completes_what_this_machine_and_the_project_know() {
     }
     assert!(!folder.join("x").exists());
     // Hidden verbs stay hidden, here those that begin with `s`.
-    assert_eq!(bash(&home, &folder, "sandbox s"), ["shell", "status", "schema"]);
+    assert_eq!(bash(&home, &folder, "sandbox s"), ["shell", "status", "scan", "schema"]);
 }
 
 #[test]
