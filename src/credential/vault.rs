@@ -21,7 +21,7 @@ mod client;
 mod error;
 
 use client::Client;
-pub use error::VaultError;
+pub use error::{CertificateFault, VaultError};
 
 /// The largest file with a token, in bytes.
 const TOKEN_LIMIT: usize = 64 << 10;

@@ -9,7 +9,7 @@ use sandbox::credential::secret::Secret;
 use sandbox::credential::spec::{
     CredentialSpec, Delivery, ProviderSpec, SecretSource, VaultAuth, VaultFields, VaultSpec,
 };
-use sandbox::credential::vault::{Environment, VaultError};
+use sandbox::credential::vault::{CertificateFault, Environment, VaultError};
 use sandbox::credential::{
     CredentialError, Delivered, IssueContext, Issued, Revocation, deliver, issue, revoke, store,
 };
@@ -360,7 +360,7 @@ async fn trusts_the_authority_that_the_environment_names_and_no_other() {
     let spec = spec("secret/payments/api", &["key"]);
     let mut side = Side::new(&bao.address, Bao::ROOT);
     let refused = side.refused(&spec).await;
-    assert!(matches!(&refused, VaultError::Unreachable { .. }), "{refused:?}");
+    assert!(matches!(&refused, VaultError::Untrusted { fault: CertificateFault::Issuer, .. }), "{refused:?}");
     let file = std::fs::read_dir(certificates.path()).unwrap().map(|entry| entry.unwrap().path());
     side.environment.ca_file = file.into_iter().find(|path| path.to_str().unwrap().ends_with("-ca.pem"));
     assert!(side.environment.ca_file.is_some());

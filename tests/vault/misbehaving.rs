@@ -71,6 +71,49 @@ async fn a_busy_server_is_asked_three_times() {
 }
 
 #[tokio::test]
+async fn a_server_with_a_fault_is_asked_once_and_its_words_are_quoted() {
+    let answer = || Some(("500 Internal Server Error".to_owned(), r#"{"errors":["storage is gone"]}"#.to_owned()));
+    let (address, seen) = serve(move |_| answer()).await;
+    let refused = Side::new(&address, "t").refused(&spec("secret/x", &["key"])).await;
+    assert!(matches!(&refused, VaultError::Failed { status: 500, .. }), "{refused:?}");
+    assert!(refused.to_string().contains("storage is gone"), "{refused}");
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+/// What a server with a stored value answers to a token of its own.
+fn stored(head: &str) -> Option<(String, String)> {
+    match head.split(' ').nth(1).unwrap() {
+        "/v1/auth/token/create" => {
+            ok(r#"{"auth":{"client_token":"s.child","accessor":"a1","policies":["default"],"lease_duration":600}}"#)
+        }
+        "/v1/sys/internal/ui/mounts/secret/x" => {
+            ok(r#"{"data":{"type":"kv","path":"secret/","options":{"version":"1"}}}"#)
+        }
+        "/v1/secret/x" => ok(r#"{"data":{"key":"of-the-active-node"}}"#),
+        "/v1/auth/token/revoke-self" => Some(("204 No Content".to_owned(), String::new())),
+        _ => ok(r#"{"data":{"ttl":0}}"#),
+    }
+}
+
+#[tokio::test]
+async fn a_standby_is_left_for_the_active_node_at_each_call() {
+    let (active, took) = serve(stored).await;
+    let (standby, seen) = serve(move |head| {
+        let path = head.split(' ').nth(1).unwrap();
+        Some((format!("307 Temporary Redirect\r\nlocation: {active}{path}"), String::new()))
+    })
+    .await;
+    let mut asked = spec("secret/x", &["key"]);
+    asked.namespace = Some("team/payments".to_owned());
+    let issued = Side::new(&standby, "s.developer").issue(&asked).await.unwrap();
+    assert_eq!(issued.value.expose(), b"of-the-active-node");
+    let took = took.lock().unwrap();
+    assert_eq!(took.len(), seen.lock().unwrap().len());
+    assert!(took.iter().all(|head| head.contains("x-vault-namespace: team/payments\r\n")), "{took:?}");
+    assert!(took.iter().any(|head| head.starts_with("POST /v1/auth/token/revoke-self ")), "{took:?}");
+}
+
+#[tokio::test]
 async fn an_endless_answer_is_not_read() {
     let (address, _) = serve(|_| ok(&format!("\"{}\"", "x".repeat(1 << 20)))).await;
     let refused = Side::new(&address, "t").refused(&spec("secret/x", &["key"])).await;

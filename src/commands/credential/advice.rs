@@ -4,7 +4,7 @@ use crate::commands::Failure;
 use crate::credential::aws::StsError;
 use crate::credential::github::GithubError;
 use crate::credential::store::StoreError;
-use crate::credential::vault::VaultError;
+use crate::credential::vault::{CertificateFault, VaultError};
 use crate::credential::{CredentialError, env_file};
 
 impl From<CredentialError> for Failure {
@@ -91,9 +91,14 @@ fn vault_advice(error: &VaultError) -> String {
         VaultError::File(_) => "keep the secret alone in a file of mode 600 that git does not track",
         VaultError::Command(_) => "run the command by hand and see what it says",
         VaultError::NotText => "look at what the file, the command or the variable gives",
-        VaultError::Unreachable { .. } => {
-            "compare the address; for a certificate of your own authority, set VAULT_CACERT or BAO_CACERT to its file"
-        }
+        VaultError::Unreachable { .. } => "compare the address with the server's, and whether a proxy stands between",
+        VaultError::Untrusted { fault, .. } => match fault {
+            CertificateFault::Issuer => "set VAULT_CACERT or BAO_CACERT to the file with your authority's certificate",
+            CertificateFault::Expired => "ask who runs the server to renew it, or look at the clock of this machine",
+            CertificateFault::Early => "look at the clock of this machine",
+            CertificateFault::Name => "use a name that the certificate has as `address`",
+            CertificateFault::Other => "ask who runs the server; nothing was sent to it",
+        },
         VaultError::Timeout { .. } | VaultError::Busy { .. } => "try again later, or ask who runs the server",
         VaultError::Sealed(_) => "ask who runs the server to unseal it",
         VaultError::Denied { path, .. } if path.starts_with("auth/token/") => {

@@ -1,14 +1,16 @@
 //! The HTTP API of Vault and OpenBao: bounded answers, bounded waiting, and no token to where it does not belong.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HeaderName;
 use reqwest::{Method, Response, Url};
+use rustls::CertificateError;
 use serde_json::Value;
 
-use super::error::VaultError;
+use super::error::{CertificateFault, VaultError};
 use crate::credential::exec::said;
 use crate::credential::secret::Secret;
 use crate::credential::web::{self, LIMIT, check, shown};
@@ -151,7 +153,38 @@ impl Client {
         if error.is_timeout() {
             return VaultError::Timeout { address, seconds: LIMIT.as_secs() };
         }
-        VaultError::Unreachable { address, source: error.without_url() }
+        let source = error.without_url();
+        match untrusted(&source) {
+            Some(fault) => VaultError::Untrusted { address, fault, source },
+            None => VaultError::Unreachable { address, source },
+        }
+    }
+}
+
+/// What is wrong with the server's certificate, when that is why there is no connection.
+fn untrusted(error: &reqwest::Error) -> Option<CertificateFault> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(rustls::Error::InvalidCertificate(problem)) = cause.downcast_ref() {
+            return Some(fault_of(problem));
+        }
+        // The source of an `io::Error` is the source of what it holds, which may be one more `io::Error`.
+        let held = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        source = match held {
+            Some(held) => Some(held),
+            None => cause.source(),
+        };
+    }
+    None
+}
+
+fn fault_of(problem: &CertificateError) -> CertificateFault {
+    match problem {
+        CertificateError::UnknownIssuer => CertificateFault::Issuer,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => CertificateFault::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => CertificateFault::Early,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => CertificateFault::Name,
+        _ => CertificateFault::Other,
     }
 }
 
@@ -226,6 +259,19 @@ mod tests {
             "https://u:p@b.example.com/v1/secret/data/x",
         ] {
             assert!(follow(&from, &url(refused)).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn tells_faults_of_a_certificate_apart() {
+        for (problem, fault) in [
+            (CertificateError::UnknownIssuer, CertificateFault::Issuer),
+            (CertificateError::Expired, CertificateFault::Expired),
+            (CertificateError::NotValidYet, CertificateFault::Early),
+            (CertificateError::NotValidForName, CertificateFault::Name),
+            (CertificateError::Revoked, CertificateFault::Other),
+        ] {
+            assert_eq!(fault_of(&problem), fault, "{problem:?}");
         }
     }
 

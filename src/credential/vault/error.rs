@@ -5,6 +5,26 @@ use std::path::PathBuf;
 
 use crate::credential::{env_file, exec};
 
+/// What is wrong with a server's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateFault {
+    /// Its authority is none of ours.
+    #[error("no authority that is trusted here signed it")]
+    Issuer,
+    /// Its time is over.
+    #[error("it has run out")]
+    Expired,
+    /// Its time has not begun.
+    #[error("it is not valid yet")]
+    Early,
+    /// It names another host.
+    #[error("it is for another name")]
+    Name,
+    /// Anything else.
+    #[error("it cannot be checked, or does not hold")]
+    Other,
+}
+
 /// Why Vault did not give or end a credential.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
@@ -57,6 +77,17 @@ pub enum VaultError {
     Unreachable {
         /// The server.
         address: String,
+        /// The cause.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The server's certificate is not taken, so nothing was sent to it.
+    #[error("trust the certificate of Vault at {address}: {fault}")]
+    Untrusted {
+        /// The server.
+        address: String,
+        /// What is wrong with it.
+        fault: CertificateFault,
         /// The cause.
         #[source]
         source: reqwest::Error,
