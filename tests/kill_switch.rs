@@ -83,6 +83,8 @@ fn all_that_a_project_has_ends_in_every_sandbox_and_past_a_failure() {
     assert_eq!(notes().matches("revoked stubborn").count(), 2, "{}", notes());
     let (code, rows) = revoke(&home, &["--all", project.name()]);
     assert_eq!((code, rows.len()), (0, 0), "{rows:?}");
+    let down = home.sandbox().args(["down", project.name(), "--name", "second"]).output().unwrap();
+    assert!(down.status.success(), "{}", text(&down.stderr));
 }
 
 #[test]
