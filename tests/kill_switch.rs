@@ -58,13 +58,13 @@ fn all_that_a_project_has_ends_in_every_sandbox_and_past_a_failure() {
     let (code, rows) = revoke(&home, &["--all", project.name()]);
     let result = |sandbox: &str, name: &str| {
         let row = rows.iter().find(|row| row["sandbox"] == sandbox && row["credential"] == name).unwrap();
-        (row["ended"].as_bool().unwrap(), row["result"].as_str().unwrap().to_owned())
+        (!row["out"].as_bool().unwrap(), row["result"].as_str().unwrap().to_owned())
     };
     assert_eq!((code, rows.len()), (1, 4), "{rows:?}");
     for sandbox in ["main", "second"] {
         assert_eq!(result(sandbox, "good"), (true, "revoked".to_owned()));
         let (ended, words) = result(sandbox, "stubborn");
-        assert!(!ended && words.starts_with("NOT ended, lives until"), "{words}");
+        assert!(!ended && words.starts_with("NOT ended: "), "{words}");
         let listed = ["exec", project.name(), "--name", sandbox, "--", "ls", "/run/secrets/"];
         let files = home.sandbox().args(listed).output().unwrap();
         assert!(
@@ -102,7 +102,7 @@ fn what_a_crash_left_ends_by_its_owner_and_the_sandbox_with_it() {
     let person = owner.split('@').next().unwrap();
     let (code, rows) = revoke(&home, &["--owner", person]);
     assert_eq!((code, rows.len()), (0, 2), "{rows:?}");
-    assert!(rows.iter().all(|row| row["ended"] == true), "{rows:?}");
+    assert!(rows.iter().all(|row| row["out"] == false && row["lives"].is_null()), "{rows:?}");
     let noted = fs::read_to_string(home.path().join("notes")).unwrap();
     assert!(noted.contains("revoked good") && noted.contains("revoked stubborn"), "{noted}");
     eventually("the end", Duration::from_secs(20), || status(&home, project.name())["condition"] == "stopped");
@@ -115,5 +115,35 @@ fn sandboxes_are_stopped_when_that_is_asked_for() {
     up(&home, project.name(), "main");
     let (code, rows) = revoke(&home, &["--all", "--stop", project.name()]);
     assert_eq!((code, rows.len()), (0, 2), "{rows:?}");
-    assert_eq!(status(&home, project.name())["condition"], "stopped");
+    eventually("the end", Duration::from_secs(20), || status(&home, project.name())["condition"] == "stopped");
+}
+
+#[test]
+fn what_the_issuer_cannot_end_is_said_to_live() {
+    let home = Home::new();
+    let project = Project::new(&home, "lives", "image: agent\ncredentials:\n  token: { provider: store }\n");
+    let set =
+        home.sandbox().args(["credential", "set", "token", project.name()]).write_stdin("a-value").output().unwrap();
+    assert!(set.status.success(), "{}", text(&set.stderr));
+    up(&home, project.name(), "main");
+    let (code, rows) = revoke(&home, &["--all", project.name()]);
+    assert_eq!((code, rows.len()), (1, 1), "{rows:?}");
+    assert_eq!((&rows[0]["out"], &rows[0]["lives"]), (&false.into(), &"until it is rotated".into()), "{rows:?}");
+}
+
+#[test]
+fn a_damaged_journal_is_named_and_keeps_no_other_sandbox_alive() {
+    let home = Home::new();
+    let project = Project::new(&home, "damaged", &manifest(home.path()));
+    up(&home, project.name(), "main");
+    let damaged = home.path().join("state/sandbox/sandboxes/other.main");
+    fs::create_dir_all(&damaged).unwrap();
+    fs::write(damaged.join("journal.json"), "{").unwrap();
+    let output =
+        home.sandbox().args(["credential", "revoke", "--all", project.name(), "--format", "json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("other.main"), "{}", text(&output.stderr));
+    let noted = fs::read_to_string(home.path().join("notes")).unwrap();
+    assert!(noted.contains("revoked good") && noted.contains("revoked stubborn"), "{noted}");
+    fs::remove_dir_all(damaged).unwrap();
 }

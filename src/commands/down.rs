@@ -111,7 +111,8 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     Ok(u8::from(!whole))
 }
 
-async fn wait_for_supervisor(journal: &Journal) {
+/// Waits until the supervisor of a session that ended has left, for as long as it may take.
+pub async fn wait_for_supervisor(journal: &Journal) {
     let begun = Instant::now();
     while begun.elapsed() < SUPERVISOR_LIMIT && crate::session::supervise::claim(journal).is_err() {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -131,6 +131,17 @@ pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &
             })
             .cloned()
             .collect();
+        // One that was replaced has no lease any more, and need not wait for the end of its grace.
+        if asked.revoke.iter().any(|name| !record.leases.contains_key(name)) {
+            let updated = input.journal.update(|record| {
+                for retiring in record.retiring.iter_mut().filter(|retiring| asked.revoke.contains(&retiring.name)) {
+                    retiring.end_at = now;
+                }
+            });
+            if let Err(error) = updated {
+                tracing::warn!(%error, "the journal was not updated");
+            }
+        }
         for name in asked.revoke.iter().filter(|name| record.leases.contains_key(*name)) {
             due.remove(name);
             let withdrawn = withdraw(input, &record, name).await.map_err(|error| error.reason());
