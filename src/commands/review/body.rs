@@ -131,36 +131,49 @@ struct Patch<'a> {
     risky: bool,
 }
 
-/// A patch of git's by file: each begins with a line `diff --git`, which no line of a hunk does, for those begin with a
-/// space, a sign or a backslash.
+/// A patch of git's by file, riskiest first, so that no number of other changes takes their room: each begins with a line
+/// `diff --git`, which no line of a hunk does, for those begin with a space, a sign or a backslash.
 fn split<'a>(patch: &'a str, risky: &BTreeSet<&str>) -> (Vec<Patch<'a>>, bool) {
-    let (mut found, mut bytes): (Vec<Patch<'a>>, usize) = (Vec::new(), 0);
-    let mut own = 0;
+    let mut sections: Vec<(Patch<'a>, Vec<&'a str>)> = Vec::new();
     for line in patch.lines() {
         if let Some(header) = line.strip_prefix("diff --git ") {
-            if bytes >= PATCH_LIMIT {
-                return (found, true);
-            }
-            own = 0;
             let path = path(header).unwrap_or_else(|| header.to_owned());
             let risky = risky.contains(path.as_str());
-            found.push(Patch { path, lines: Vec::new(), hunk: false, cut: false, risky });
-            continue;
+            sections.push((Patch { path, lines: Vec::new(), hunk: false, cut: false, risky }, Vec::new()));
+        } else if let Some((_, lines)) = sections.last_mut() {
+            lines.push(line);
         }
-        let Some(current) = found.last_mut() else { continue };
-        current.hunk |= line.starts_with("@@ ");
-        if !current.hunk && ["index ", "--- ", "+++ "].iter().any(|word| line.starts_with(word)) {
-            continue;
+    }
+    sections.sort_by_key(|(file, _)| !file.risky);
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for (mut file, lines) in sections {
+        if bytes >= PATCH_LIMIT {
+            return (found, true);
         }
-        own += line.len() + 1;
-        if current.lines.len() >= LINE_LIMIT || own > FILE_LIMIT {
-            current.cut = true;
-            continue;
-        }
-        bytes += line.len() + 1;
-        current.lines.push(line);
+        bytes += file.take(lines);
+        found.push(file);
     }
     (found, false)
+}
+
+impl<'a> Patch<'a> {
+    /// Takes as many lines as a file may have, and says how many bytes these are.
+    fn take(&mut self, lines: Vec<&'a str>) -> usize {
+        let mut own = 0;
+        for line in lines {
+            self.hunk |= line.starts_with("@@ ");
+            if !self.hunk && ["index ", "--- ", "+++ "].iter().any(|word| line.starts_with(word)) {
+                continue;
+            }
+            if self.lines.len() >= LINE_LIMIT || own + line.len() >= FILE_LIMIT {
+                self.cut = true;
+                break;
+            }
+            own += line.len() + 1;
+            self.lines.push(line);
+        }
+        own
+    }
 }
 
 /// The path in `a/PATH b/PATH` or `"a/PATH" "b/PATH"`. Without renames both are the same, and a path that has ` b/` in it is
@@ -205,8 +218,7 @@ fn patches(material: &Material) -> Markup {
     let Some(patch) = &material.patch else {
         return html! { p { "The changes are larger than a page can hold. Look at them with `git diff` after `sandbox pull`, or file by file." } };
     };
-    let (mut files, cut) = split(patch, &risky);
-    files.sort_by_key(|file| !file.risky);
+    let (files, cut) = split(patch, &risky);
     html! {
         @for (index, file) in files.iter().enumerate() {
             details open[file.risky && index < OPEN_LIMIT] {

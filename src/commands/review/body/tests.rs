@@ -111,3 +111,16 @@ fn a_header_names_its_one_path_whatever_is_in_it() {
         assert_eq!(path(header).as_deref(), expected, "{header}");
     }
 }
+
+#[test]
+fn many_large_changes_take_no_room_from_a_risky_one() {
+    let mut patch = String::new();
+    for file in 0..100 {
+        let lines =
+            "+a line of some length that stands for code that fills a page up to its limit\n".repeat(LINE_LIMIT);
+        patch.push_str(&format!("diff --git a/f{file} b/f{file}\n@@ -1 +1 @@\n{lines}"));
+    }
+    patch.push_str("diff --git a/z.sh b/z.sh\n@@ -1 +1 @@\n+the one to look at\n");
+    let text = body(&material("z.sh", "x", &patch)).into_string();
+    assert!(text.contains("+the one to look at") && text.contains("More files changed than the page has room for"));
+}
