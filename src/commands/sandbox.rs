@@ -154,6 +154,16 @@ pub async fn stop(
     record: &mut Record,
     ended: &str,
 ) -> Result<(), Failure> {
+    if record.phase == Phase::Stopping && supervise::claim(journal).is_err() {
+        // It is ending the session itself.
+        super::down::wait_for_supervisor(journal).await;
+        if let Some(now) = journal.read()? {
+            *record = now;
+        }
+        if record.phase == Phase::Stopped && !record.owes() {
+            return Ok(());
+        }
+    }
     ask_supervisor(journal, record).await?;
     let (actor, _) = actor();
     let audit = AuditLog::open(&context.folders.state)?;

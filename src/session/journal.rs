@@ -236,11 +236,25 @@ impl Journal {
             .map_err(|source| JournalError::Format { path: self.path.clone(), source })
     }
 
-    /// Replaces the record, synced to the disk before it returns.
+    /// Replaces the record, synced to the disk before it returns. For whoever alone works on the sandbox; while a
+    /// supervisor may live, [`Journal::update`] keeps what that one wrote.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, record: &Record) -> Result<(), JournalError> {
+        let _turn = self.turn()?;
+        self.replace(record)
+    }
+
+    /// Held from the reading to the writing, so that no change that comes between is lost.
+    fn turn(&self) -> Result<fs::File, JournalError> {
+        let io = |source| JournalError::Io { path: self.path.clone(), source };
+        let lock = lock_file(&self.folder, "journal.lock").map_err(io)?;
+        lock.lock().map_err(io)?;
+        Ok(lock)
+    }
+
+    fn replace(&self, record: &Record) -> Result<(), JournalError> {
         let io = |source| JournalError::Io { path: self.path.clone(), source };
         private_folder(&self.folder).map_err(io)?;
         let json = serde_json::to_vec_pretty(record)
@@ -257,13 +271,10 @@ impl Journal {
     /// # Errors
     /// When the file cannot be read or written.
     pub fn update(&self, change: impl FnOnce(&mut Record)) -> Result<Option<Record>, JournalError> {
-        let io = |source| JournalError::Io { path: self.path.clone(), source };
-        // The supervisor and a command of the user may change it at the same time.
-        let lock = lock_file(&self.folder, "journal.lock").map_err(io)?;
-        lock.lock().map_err(io)?;
+        let _turn = self.turn()?;
         let Some(mut record) = self.read()? else { return Ok(None) };
         change(&mut record);
-        self.write(&record)?;
+        self.replace(&record)?;
         Ok(Some(record))
     }
 
@@ -299,5 +310,38 @@ impl Journal {
             .collect();
         journals.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(journals)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn no_change_is_lost_to_another_at_the_same_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let id: SandboxId = serde_json::from_value(json!({ "project": "demo", "name": "main" })).unwrap();
+        let journal = Journal::of(folder.path(), &id);
+        let record: Record = serde_json::from_value(json!({
+            "version": 1, "id": id, "session": "0123456789abcdef", "phase": "running", "plan_hash": "",
+            "owner": "ada@host", "manifest": "", "repository": "", "branch": "main", "base": "", "start": "",
+            "engine": "", "image": "", "policy": { "allow": [] }, "objects": [], "leases": {}, "environment": {},
+            "secret_environment": {}, "started_at": Timestamp::UNIX_EPOCH
+        }))
+        .unwrap();
+        for _ in 0..20 {
+            journal.write(&record).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for line in 1..20 {
+                        journal.update(|now| now.audited_lines = line).unwrap();
+                    }
+                });
+                journal.write(&Record { phase: Phase::Stopped, ..record.clone() }).unwrap();
+            });
+            assert_eq!(journal.read().unwrap().unwrap().phase, Phase::Stopped);
+        }
     }
 }

@@ -173,9 +173,22 @@ async fn finish(
     };
     let ended = if died_of_memory { "the agent was killed for memory" } else { ended };
     drain_decisions(input, &mut record).await;
-    if record.phase != Phase::Running {
-        // `sandbox down` ends it itself and waits for this process to leave.
-        input.journal.update(|now| now.audited_lines = record.audited_lines)?;
+    // Only one of this process and a `sandbox down` ends it.
+    let mut ours = false;
+    let updated = input.journal.update(|now| {
+        now.audited_lines = record.audited_lines;
+        ours = now.phase == Phase::Running;
+        if ours {
+            now.phase = Phase::Stopping;
+        }
+    })?;
+    let Some(updated) = updated else { return Ok(()) };
+    record = updated;
+    if !ours {
+        // A container that this process was starting again at that moment must not outlive the session.
+        if let Err(error) = teardown::halt(input.engine, &record).await {
+            tracing::error!(%error, "the agent's container did not stop");
+        }
         return Ok(());
     }
     let context = EndContext { state: input.state, actor: input.actor, audit: input.audit, issue: input.issue.clone() };
@@ -228,9 +241,13 @@ async fn mend_containers(
     restarts: &watch::Sender<u32>,
     steering: &Steering,
 ) -> Option<&'static str> {
-    // The policy may have been changed since the launch.
-    let record = &input.journal.read().ok().flatten().unwrap_or_else(|| record.clone());
     loop {
+        // The policy may have been changed since the launch.
+        let record = &input.journal.read().ok().flatten().unwrap_or_else(|| record.clone());
+        if record.phase != Phase::Running {
+            // Whoever ends it stops the containers, which is no death.
+            return Some("the session is being ended");
+        }
         match mend::examine(input.engine, record).await {
             Ok(Health::Whole) => return None,
             Ok(Health::AgentEnded) => return Some("the agent's container ended"),

@@ -10,9 +10,10 @@ use crate::credential::{self, IssueContext, Revocation};
 use crate::engine::{Engine, EngineError};
 use crate::gateway::protocol::Action;
 use crate::network::policy::Policy;
+use crate::project::CredentialName;
 use crate::session::gateway_control::GatewayControl;
 use crate::session::identity::{MachineKey, Role};
-use crate::session::journal::{Journal, JournalObject, ObjectKind, Phase, Record, RetiringLease};
+use crate::session::journal::{Journal, JournalLease, JournalObject, ObjectKind, Phase, Record};
 use crate::session::recall::recall;
 
 /// How long the agent's processes have between SIGTERM and SIGKILL.
@@ -33,13 +34,16 @@ pub async fn stop(
     context: &EndContext<'_>,
 ) -> Vec<Complaint> {
     let mut complaints = Vec::new();
-    record.phase = Phase::Stopping;
-    keep(journal, record, &mut complaints);
+    change(journal, record, &mut complaints, |now| now.phase = Phase::Stopping);
     recall(engine, record, &context.issue).await;
-    revoke(record, context, &mut complaints).await;
-    let gateway = record.id.object(Role::Gateway);
+    let gone = revoke(record, context, &mut complaints).await;
+    // What a rotation that was under way put there meanwhile stays: its supervisor, or the next `down`, ends it.
+    change(journal, record, &mut complaints, |now| {
+        now.leases.retain(|name, lease| !gone.iter().any(|(other, revoked)| other == name && revoked == lease));
+        now.retiring.retain(|old| !gone.iter().any(|(name, revoked)| *name == old.name && *revoked == old.lease));
+    });
     // A gateway that is gone already holds nothing, so this may fail; the volume in memory ends with its last container.
-    if let Ok(mut control) = GatewayControl::attach(engine, &gateway).await {
+    if let Ok(mut control) = GatewayControl::attach(engine, &record.id.object(Role::Gateway)).await {
         let emptied = async {
             control.carry_out(Action::Policy(Policy::default())).await?;
             control.carry_out(Action::Secrets(Vec::new())).await
@@ -48,24 +52,32 @@ pub async fn stop(
             tracing::debug!(%error, "the gateway did not answer while the session ended");
         }
     }
-    let agent = record.id.object(Role::Agent);
-    let relay = record.id.object(Role::Relay);
+    if let Err(error) = halt(engine, record).await {
+        complaints.push(format!("the agent's container did not stop: {error}"));
+    }
+    change(journal, record, &mut complaints, |now| {
+        now.phase = Phase::Stopped;
+        now.ended = Some(ended.to_owned());
+    });
+    context.audit(record, "session.stopped", "ok", &[("reason", ended)]);
+    complaints
+}
+
+/// Stops the containers of a sandbox. What is gone already is as good as stopped.
+///
+/// # Errors
+/// When the agent's container did not stop; without it the others serve nobody.
+pub async fn halt(engine: &Engine, record: &Record) -> Result<(), EngineError> {
+    let [agent, gateway, relay] = [Role::Agent, Role::Gateway, Role::Relay].map(|role| record.id.object(role));
     let stops = futures_util::future::join3(
         engine.stop_container(&agent, GRACE),
         engine.kill_container(&gateway, "KILL"),
         engine.kill_container(&relay, "KILL"),
     );
-    let (agent, _, _) = stops.await;
-    if let Err(error) = agent
-        && !matches!(error, crate::engine::EngineError::NotFound { .. })
-    {
-        complaints.push(format!("the agent's container did not stop: {error}"));
+    match stops.await.0 {
+        Err(error) if !matches!(error, EngineError::NotFound { .. }) => Err(error),
+        _ => Ok(()),
     }
-    record.phase = Phase::Stopped;
-    record.ended = Some(ended.to_owned());
-    keep(journal, record, &mut complaints);
-    context.audit(record, "session.stopped", "ok", &[("reason", ended)]);
-    complaints
 }
 
 /// Removes every container and volume of the sandbox, and its journal when nothing is left.
@@ -136,11 +148,17 @@ impl EndContext<'_> {
     }
 }
 
-async fn revoke(record: &mut Record, context: &EndContext<'_>, complaints: &mut Vec<Complaint>) {
-    let retiring = std::mem::take(&mut record.retiring).into_iter().map(|old| (old.name, old.lease, false));
-    let current = std::mem::take(&mut record.leases).into_iter().map(|(name, lease)| (name, lease, true));
-    for (name, lease, current) in current.chain(retiring).collect::<Vec<_>>() {
-        let revoked = credential::revoke(&name, &lease.spec, lease.handle.as_deref(), &context.issue).await;
+/// Revokes all that is out. Gives what need not be remembered any more; the rest stays in the journal, so that `gc` or the
+/// next `down` tries again.
+async fn revoke(
+    record: &Record,
+    context: &EndContext<'_>,
+    complaints: &mut Vec<Complaint>,
+) -> Vec<(CredentialName, JournalLease)> {
+    let retiring = record.retiring.iter().map(|old| (&old.name, &old.lease));
+    let mut gone = Vec::new();
+    for (name, lease) in record.leases.iter().chain(retiring) {
+        let revoked = credential::revoke(name, &lease.spec, lease.handle.as_deref(), &context.issue).await;
         let provider = lease.spec.provider.word();
         let mut facts = vec![
             ("credential", name.as_str().to_owned()),
@@ -158,6 +176,7 @@ async fn revoke(record: &mut Record, context: &EndContext<'_>, complaints: &mut 
                     let why = "only the token itself can revoke it, and no process has it any more";
                     complaints.push(format!("the credential {name} was not revoked and lives until {time}: {why}"));
                 }
+                gone.push((name.clone(), lease.clone()));
                 "ok"
             }
             Err(error) => {
@@ -165,22 +184,24 @@ async fn revoke(record: &mut Record, context: &EndContext<'_>, complaints: &mut 
                     lease.expires_at.map_or_else(|| "until it is rotated".to_owned(), |time| format!("until {time}"));
                 complaints.push(format!("the credential {name} was not revoked and lives {until}: {error}"));
                 facts.push(("reason", error.to_string()));
-                // It stays in the journal, so that `gc` or the next `down` tries again.
-                if current {
-                    record.leases.insert(name.clone(), lease);
-                } else {
-                    record.retiring.push(RetiringLease { name: name.clone(), lease, end_at: Timestamp::now() });
-                }
                 "failed"
             }
         };
         let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (*name, value.as_str())).collect();
         context.audit(record, action, outcome, &facts);
     }
+    gone
 }
 
-fn keep(journal: &Journal, record: &Record, complaints: &mut Vec<Complaint>) {
-    if let Err(error) = journal.write(record) {
-        complaints.push(error.to_string());
+/// Changes the journal and this copy of it, which then has what others wrote. A journal that cannot be written must not
+/// keep a session from ending.
+fn change(journal: &Journal, record: &mut Record, complaints: &mut Vec<Complaint>, with: impl Fn(&mut Record)) {
+    match journal.update(&with) {
+        Ok(Some(now)) => *record = now,
+        Ok(None) => with(record),
+        Err(error) => {
+            complaints.push(error.to_string());
+            with(record);
+        }
     }
 }
