@@ -296,6 +296,11 @@ impl Building {
                     used.problem(format!("{}: could not be replaced: {}", event.time, fact("reason")));
                 }
             }
+            "credential.expired" => {
+                if let Some(used) = self.credential(fact("credential")) {
+                    used.problem(format!("{}: ran out at {} without a successor", event.time, fact("ended")));
+                }
+            }
             "credential.read" => {
                 let count = number("count").max(1);
                 if let Some(used) = self.credential(fact("file")) {

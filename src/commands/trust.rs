@@ -226,7 +226,7 @@ fn vault_source(vault: &VaultSpec, lines: &mut Vec<String>) -> String {
             None
         }
         VaultAuth::Approle { secret_id, .. } => Some(secret_id),
-        VaultAuth::Jwt { jwt, .. } => Some(jwt),
+        VaultAuth::Jwt { jwt: secret, .. } | VaultAuth::Cert { identity: secret, .. } => Some(secret),
     };
     match source {
         None => {}

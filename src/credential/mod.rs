@@ -299,6 +299,23 @@ fn claim(
     }
 }
 
+/// Makes a credential live longer without changing its value, where the issuer does that. Gives its new end; none when it
+/// has to be issued anew.
+///
+/// # Errors
+/// When the issuer does not answer.
+pub async fn renew(
+    name: &CredentialName,
+    spec: &CredentialSpec,
+    handle: &str,
+    context: &IssueContext<'_>,
+) -> Result<Option<Timestamp>, CredentialError> {
+    match &spec.provider {
+        ProviderSpec::Vault(vault) => Ok(vault::renew(name, vault, handle, context).await?),
+        _ => Ok(None),
+    }
+}
+
 /// Ends a credential at its issuer, where the issuer can.
 ///
 /// # Errors

@@ -626,7 +626,9 @@ pub fn lease(spec: crate::credential::spec::CredentialSpec, issued: &Issued) -> 
         handle: issued.handle.clone(),
         fingerprint: issued.fingerprint.to_string(),
         issued_at: issued.issued_at,
+        renewed_at: None,
         expires_at: issued.expires_at,
+        failing_since: None,
     }
 }
 

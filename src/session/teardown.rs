@@ -39,8 +39,8 @@ pub async fn stop(
     let gone = revoke(record, context, &mut complaints).await;
     // What a rotation that was under way put there meanwhile stays: its supervisor, or the next `down`, ends it.
     change(journal, record, &mut complaints, |now| {
-        now.leases.retain(|name, lease| !gone.iter().any(|(other, revoked)| other == name && revoked == lease));
-        now.retiring.retain(|old| !gone.iter().any(|(name, revoked)| *name == old.name && *revoked == old.lease));
+        now.leases.retain(|name, lease| !gone.iter().any(|(other, revoked)| other == name && revoked.is_same(lease)));
+        now.retiring.retain(|old| !gone.iter().any(|(name, revoked)| *name == old.name && revoked.is_same(&old.lease)));
     });
     // A gateway that is gone already holds nothing, so this may fail; the volume in memory ends with its last container.
     if let Ok(mut control) = GatewayControl::attach(engine, &record.id.object(Role::Gateway)).await {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sandbox::credential::held::Held;
 use sandbox::credential::secret::Secret;
 use sandbox::credential::spec::{
     CredentialSpec, Delivery, ProviderSpec, SecretSource, VaultAuth, VaultFields, VaultSpec,
@@ -16,7 +17,10 @@ use sandbox::credential::{
 use sandbox::project::{CredentialName, ProjectName, SandboxName};
 use serde_json::Value;
 
+mod certificate;
+mod long_session;
 mod misbehaving;
+mod renewal;
 mod server;
 mod session;
 #[path = "../support/mod.rs"]
@@ -30,6 +34,7 @@ struct Side {
     project: ProjectName,
     sandbox: SandboxName,
     environment: Environment,
+    held: Held,
 }
 
 impl Side {
@@ -41,7 +46,13 @@ impl Side {
             token_file: folder.path().join("absent"),
             ..Environment::default()
         };
-        Self { folder, project: "payments".parse().unwrap(), sandbox: SandboxName::main(), environment }
+        Self {
+            folder,
+            project: "payments".parse().unwrap(),
+            sandbox: SandboxName::main(),
+            environment,
+            held: Held::default(),
+        }
     }
 
     fn context(&self) -> IssueContext<'_> {
@@ -62,7 +73,7 @@ impl Side {
             home: root,
             vault: self.environment.clone(),
             aws: sandbox::credential::aws::Environment::default(),
-            held: sandbox::credential::held::Held::default(),
+            held: self.held.clone(),
             session: None,
             reason: "up",
         }
@@ -95,6 +106,7 @@ fn credential(spec: &VaultSpec) -> CredentialSpec {
         max_age: None,
         shared_with: None,
         accept_personal: None,
+        on_expiry: Default::default(),
         hosts: Vec::new(),
     }
 }
@@ -108,6 +120,7 @@ fn spec(path: &str, fields: &[&str]) -> VaultSpec {
         path: path.to_owned(),
         fields: if fields.len() == 1 { VaultFields::One(fields[0].clone()) } else { VaultFields::Several(fields) },
         ttl: Duration::from_secs(600),
+        max_ttl: Duration::ZERO,
         policies: Vec::new(),
     }
 }

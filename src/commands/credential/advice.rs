@@ -90,6 +90,9 @@ fn vault_advice(error: &VaultError) -> String {
         VaultError::Certificates { .. } => "name a file of PEM certificates with VAULT_CACERT or BAO_CACERT",
         VaultError::File(_) => "keep the secret alone in a file of mode 600 that git does not track",
         VaultError::Command(_) => "run the command by hand and see what it says",
+        VaultError::Identity => {
+            "give the certificate, those of its authorities and the private key in PEM, one after the other"
+        }
         VaultError::NotText => "look at what the file, the command or the variable gives",
         VaultError::Unreachable { .. } => "compare the address with the server's, and whether a proxy stands between",
         VaultError::Untrusted { fault, .. } => match fault {
