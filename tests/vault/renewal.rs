@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sandbox::credential::held::Held;
 use sandbox::credential::renew;
 use sandbox::credential::spec::{SecretSource, VaultAuth, VaultSpec};
 
@@ -42,7 +41,7 @@ async fn a_lease_goes_on_as_far_as_engine_and_token_allow() {
     assert_eq!(postgres.query("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'"), "1");
 
     // Another process knows no token, and what is not to be renewed is not.
-    let own = std::mem::replace(&mut side.held, Held::default());
+    let own = std::mem::take(&mut side.held);
     assert_eq!(renewed(&side, &spec, &handle).await, None);
     let strict = VaultSpec { max_ttl: Duration::ZERO, ..spec.clone() };
     let once = side.issue(&strict).await.unwrap().handle.unwrap();
