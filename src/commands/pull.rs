@@ -91,6 +91,9 @@ fn note(context: &Context, record: &Record, received: &Received, accepted: &Acce
             facts.push((name, paths(&remarks)));
         }
     }
+    if review.commits.iter().any(|commit| commit.signature.is_some()) {
+        facts.push(("unsigned", review.unsigned().len().to_string()));
+    }
     facts.extend(received.reference.clone().map(|reference| ("reference", reference)));
     let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let (action, outcome) =
@@ -105,6 +108,12 @@ fn describe(received: &Received, base: &str, created: Option<&str>, accepted: &A
     for commit in review.commits.iter().take(20) {
         let short = commit.id.get(..12).unwrap_or(&commit.id);
         let _ = writeln!(text, "  {short} {} ({})", commit.subject, commit.author);
+    }
+    let unsigned = review.unsigned();
+    if !unsigned.is_empty() {
+        let ids: Vec<&str> = unsigned.iter().take(20).map(|commit| commit.id.get(..12).unwrap_or(&commit.id)).collect();
+        let more = if unsigned.len() > ids.len() { " and more" } else { "" };
+        let _ = writeln!(text, "\nNot signed by a session of this sandbox: {}{more}", ids.join(", "));
     }
     let mut list = |title: &str, remarks: &[&Remark]| {
         if !remarks.is_empty() {

@@ -23,6 +23,7 @@ pub mod kind;
 pub mod rotation;
 pub mod scan;
 pub mod secret;
+pub mod signing_key;
 pub mod spec;
 pub mod store;
 pub mod vault;

@@ -146,6 +146,10 @@ fn workspace() -> Value {
                 "include_uncommitted",
                 json!({ "type": "boolean", "default": false, "description": "Whether uncommitted changes of tracked files go along." }),
             ),
+            (
+                "sign",
+                json!({ "type": "boolean", "default": false, "description": "Whether commits are signed with a key of the session, by which `pull` tells them from others." }),
+            ),
         ],
     )
 }

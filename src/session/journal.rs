@@ -183,6 +183,9 @@ pub struct Record {
     pub base: String,
     /// The commit that the agent's branch started at: the base, or one more with the uncommitted changes.
     pub start: String,
+    /// Public keys with which sessions signed commits of the clone, as lines of OpenSSH's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<String>,
     /// The engine's address.
     pub engine: String,
     /// Digest of the agent's image.

@@ -12,12 +12,14 @@ use jiff::Timestamp;
 
 use crate::audit::AuditLog;
 use crate::audit::event::AuditEvent;
+use crate::credential::secret::Secret;
+use crate::credential::signing_key::{self, SigningKey, SigningKeyError};
 use crate::credential::spec::Delivery;
 use crate::credential::{self, CredentialError, IssueContext, Issued};
 use crate::engine::container::{ContainerSpec, Mount, Network};
 use crate::engine::stream::{AttachedStream, Chunk};
 use crate::engine::{Engine, EngineError, ExecSpec};
-use crate::gateway::protocol::Action;
+use crate::gateway::protocol::{Action, SecretFile};
 use crate::image::{BuiltImage, ImageError};
 use crate::init::frame::{Finding, Outcome, ProbeRequest};
 use crate::network::policy::Policy;
@@ -116,6 +118,9 @@ pub enum LaunchError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no key to sign with.
+    #[error("make the key that signs the session's commits")]
+    SigningKey(#[from] SigningKeyError),
 }
 
 fn broken(findings: &[Finding]) -> String {
@@ -176,6 +181,8 @@ pub struct KeptClone {
     pub base: String,
     /// The commit that the agent's branch started at.
     pub start: String,
+    /// Public keys of the sessions that worked on it.
+    pub signers: Vec<String>,
 }
 
 /// A session that is ready for its command.
@@ -233,6 +240,7 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         branch: input.kept.as_ref().map_or(&input.source.branch, |kept| &kept.branch).clone(),
         base: input.kept.as_ref().map_or(&input.source.base, |kept| &kept.base).clone(),
         start: input.kept.as_ref().map(|kept| kept.start.clone()).unwrap_or_default(),
+        signers: input.kept.as_ref().map(|kept| kept.signers.clone()).unwrap_or_default(),
         engine: input.engine.info().endpoint.clone(),
         image: plan.image.digest.to_string(),
         limits: SessionLimits { disk: plan.disk, session: plan.session_limit.map(Duration::from_secs) },
@@ -301,7 +309,8 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
     (input.progress)("proving the confinement");
     let warnings = probe(&input, record, &mut client).await?;
 
-    let delivered = deliver(&input, record, issued, &mut gateway).await?;
+    let signing_key = signing_key(&input, record)?;
+    let delivered = deliver(&input, record, issued, signing_key, &mut gateway).await?;
     record.secret_environment = delivered.secret_environment;
     record.environment = git_environment(&delivered.git_configuration);
     record.environment.extend(delivered.environment);
@@ -667,10 +676,23 @@ async fn probe(input: &LaunchInput<'_>, record: &Record, client: &mut ExecSessio
     Ok(warnings.map(|finding| format!("{}: {}", finding.check, finding.detail)).collect())
 }
 
+/// The private key for this session's commits, when the manifest wants them signed. The public one is on record before
+/// anything is signed.
+fn signing_key(input: &LaunchInput<'_>, record: &mut Record) -> Result<Option<Secret>, LaunchError> {
+    if !input.manifest.workspace.sign {
+        return Ok(None);
+    }
+    let key = SigningKey::generate(&format!("{}-{}", record.id, record.session.as_str()))?;
+    audit(input, record, "session.signs", &[("key", &key.public), ("fingerprint", &key.fingerprint)])?;
+    record.signers.push(key.public);
+    Ok(Some(key.private))
+}
+
 async fn deliver(
     input: &LaunchInput<'_>,
     record: &Record,
     issued: BTreeMap<CredentialName, Issued>,
+    signing_key: Option<Secret>,
     gateway: &mut GatewayControl,
 ) -> Result<credential::Delivered, LaunchError> {
     for issued in issued.values() {
@@ -689,7 +711,11 @@ async fn deliver(
         .filter_map(|(name, issued)| input.manifest.credentials.get(&name).map(|spec| (spec, issued)))
         .collect();
     let mut delivered = credential::deliver(pairs).map_err(LaunchError::Deliver)?;
-    let files = std::mem::take(&mut delivered.files);
+    let mut files = std::mem::take(&mut delivered.files);
+    if let Some(content) = signing_key {
+        delivered.git_configuration.extend(SigningKey::git_configuration());
+        files.push(SecretFile { name: signing_key::FILE.to_owned(), content });
+    }
     if !files.is_empty() {
         gateway.carry_out(Action::Secrets(files)).await?;
     }
