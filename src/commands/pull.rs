@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::load::actor;
 use super::{Context, Failure};
 use crate::audit::AuditLog;
+use crate::commands::report::counted;
 use crate::project::manifest::Manifest;
 use crate::project::{ProjectName, SandboxName};
 use crate::session::journal::Record;
@@ -104,7 +105,8 @@ fn note(context: &Context, record: &Record, received: &Received, accepted: &Acce
 
 fn describe(received: &Received, base: &str, created: Option<&str>, accepted: &AcceptedRisks) -> String {
     let review = &received.review;
-    let mut text = format!("{} commits, {} files\n", review.commits.len(), review.files.len());
+    let (commits, files) = (review.commits.len() as u64, review.files.len() as u64);
+    let mut text = format!("{}, {}\n", counted(commits, "commit"), counted(files, "file"));
     for commit in review.commits.iter().take(20) {
         let short = commit.id.get(..12).unwrap_or(&commit.id);
         let _ = writeln!(text, "  {short} {} ({})", commit.subject, commit.author);
