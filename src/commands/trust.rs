@@ -11,8 +11,8 @@ use super::printer::sanitise;
 use super::{Context, Failure};
 use crate::commands::audit::record;
 use crate::credential::spec::{
-    AwsSource, AwsStsSpec, Delivery, GithubAppSpec, GithubRepositories, KeySource, ProviderSpec, SecretSource,
-    VaultAuth, VaultFields, VaultSpec,
+    AwsSource, AwsStsSpec, Delivery, GithubAppSpec, GithubRepositories, JwtSource, KeySource, ProviderSpec,
+    SecretSource, VaultAuth, VaultFields, VaultSpec,
 };
 use crate::image::reference::{Digest, ImageChoice};
 use crate::project::manifest::{self, Manifest};
@@ -226,7 +226,11 @@ fn vault_source(vault: &VaultSpec, lines: &mut Vec<String>) -> String {
             None
         }
         VaultAuth::Approle { secret_id, .. } => Some(secret_id),
-        VaultAuth::Jwt { jwt, .. } => Some(jwt),
+        VaultAuth::Jwt { jwt: JwtSource::Given(source), .. } => Some(source),
+        VaultAuth::Jwt { jwt: JwtSource::Identity(audience), .. } => {
+            lines.push(format!("SIGN IN AS A SANDBOX OF THIS PROJECT at {address}, for `{audience}`"));
+            None
+        }
     };
     match source {
         None => {}
@@ -270,6 +274,9 @@ fn aws_source(sts: &AwsStsSpec, lines: &mut Vec<String>) -> String {
     match &sts.source {
         AwsSource::Environment => lines.push(format!("USE YOUR AWS KEYS to assume a role{at}")),
         AwsSource::Profile(profile) => lines.push(format!("USE YOUR AWS PROFILE {profile} to assume a role{at}")),
+        AwsSource::Identity(audience) => {
+            lines.push(format!("SIGN IN AS A SANDBOX OF THIS PROJECT to assume a role{at}, for `{audience}`"));
+        }
         AwsSource::Command(words) => {
             lines.push(format!("RUN ON THIS MACHINE: {}", words.join(" ")));
             lines.push(format!("assume a role with its answer{at}"));

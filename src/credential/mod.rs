@@ -19,6 +19,8 @@ pub mod fingerprint;
 pub mod git_helper;
 pub mod github;
 pub mod held;
+pub mod identity;
+mod jwt;
 pub mod kind;
 pub mod rotation;
 pub mod scan;
@@ -114,6 +116,8 @@ pub struct IssueContext<'a> {
     pub vault: vault::Environment,
     /// What the developer's environment says of AWS.
     pub aws: aws::Environment,
+    /// Who signs what is said of the sandbox.
+    pub identity: identity::Authority,
     /// Tokens that only they themselves can end.
     pub held: held::Held,
     /// The session, once there is one.

@@ -168,7 +168,7 @@ pub enum VaultAuth {
         /// The role.
         role: String,
         /// Where the signed token comes from.
-        jwt: SecretSource,
+        jwt: JwtSource,
     },
 }
 
@@ -180,6 +180,17 @@ pub enum SecretSource {
     File(PathBuf),
     /// A command on the developer's machine; runs only in a trusted manifest.
     Command(Vec<String>),
+}
+
+/// Where a signed token comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JwtSource {
+    /// The launcher signs it, as the sandbox's identity for this audience.
+    Identity(String),
+    /// Somebody else signed it.
+    #[serde(untagged)]
+    Given(SecretSource),
 }
 
 /// What of an answer is delivered.
@@ -282,4 +293,6 @@ pub enum AwsSource {
     Profile(String),
     /// Those that a command prints as a `credential_process` does; runs only in a trusted manifest.
     Command(Vec<String>),
+    /// None: the sandbox's identity, signed for this audience, is what the role's trust policy names.
+    Identity(String),
 }

@@ -358,6 +358,13 @@ fn credential() -> Value {
                     "`github-app`: the command that prints the app's private key. `aws-sts`: the command that prints keys as a credential_process does.",
                 ),
             ),
+            (
+                "identity",
+                text(
+                    "`aws-sts`: the audience for which the launcher signs the sandbox's identity, with which the role is assumed in place of keys.",
+                    AUDIENCE,
+                ),
+            ),
             ("role", text("`aws-sts`: the ARN of the role.", "^arn:aws[a-z-]*:iam::[0-9]{12}:role/")),
             ("region", text("`aws-sts`: the region of STS and of the agent's programs.", "^[a-z0-9-]{2,32}$")),
             (
@@ -463,6 +470,7 @@ const PROVIDER_KEYS: &[&str] = &[
     "permissions",
     "key_file",
     "key_command",
+    "identity",
     "role",
     "region",
     "profile",
@@ -480,6 +488,7 @@ const AWS_KEYS: &[&str] = &[
     "region",
     "profile",
     "key_command",
+    "identity",
     "ttl",
     "policy",
     "policy_arns",
@@ -487,6 +496,7 @@ const AWS_KEYS: &[&str] = &[
     "external_id",
     "source_identity",
 ];
+const AUDIENCE: &str = "^[A-Za-z0-9_.:/@-]{1,256}$";
 const VAULT_WORD: &str = "^[A-Za-z0-9._-]{1,128}$";
 const VAULT_PATH: &str = "^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$";
 
@@ -514,6 +524,13 @@ fn vault_auth() -> Value {
                 json!({ "type": "string", "minLength": 1, "description": "The file, inside the project, with the secret id or the signed token." }),
             ),
             ("secret_command", command("The command that prints the secret id or the signed token.")),
+            (
+                "identity",
+                text(
+                    "`jwt`: the audience for which the launcher signs the sandbox's identity, as the token to log in with.",
+                    AUDIENCE,
+                ),
+            ),
             (
                 "wrapped",
                 json!({ "type": "boolean", "default": false, "description": "`approle`: whether the command prints a wrapping token with the secret id in it." }),

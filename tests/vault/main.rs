@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sandbox::credential::identity::Authority;
 use sandbox::credential::secret::Secret;
 use sandbox::credential::spec::{
-    CredentialSpec, Delivery, ProviderSpec, SecretSource, VaultAuth, VaultFields, VaultSpec,
+    CredentialSpec, Delivery, JwtSource, ProviderSpec, SecretSource, VaultAuth, VaultFields, VaultSpec,
 };
 use sandbox::credential::vault::{CertificateFault, Environment, VaultError};
 use sandbox::credential::{
@@ -16,6 +17,7 @@ use sandbox::credential::{
 use sandbox::project::{CredentialName, ProjectName, SandboxName};
 use serde_json::Value;
 
+mod identity;
 mod misbehaving;
 mod server;
 mod session;
@@ -44,6 +46,11 @@ impl Side {
         Self { folder, project: "payments".parse().unwrap(), sandbox: SandboxName::main(), environment }
     }
 
+    fn identity(&self) -> Authority {
+        let issuer = Some("https://identity.example.com".to_owned());
+        Authority { folder: self.folder.path().join("issuer"), issuer }
+    }
+
     fn context(&self) -> IssueContext<'_> {
         let root = self.folder.path();
         IssueContext {
@@ -62,6 +69,7 @@ impl Side {
             home: root,
             vault: self.environment.clone(),
             aws: sandbox::credential::aws::Environment::default(),
+            identity: self.identity(),
             held: sandbox::credential::held::Held::default(),
             session: None,
             reason: "up",
@@ -326,7 +334,7 @@ async fn a_signed_identity_logs_in_and_another_audience_does_not() {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     };
     let jwt = SecretSource::File(PathBuf::from("identity.jwt"));
-    let auth = VaultAuth::Jwt { mount: "jwt".to_owned(), role: "agents".to_owned(), jwt };
+    let auth = VaultAuth::Jwt { mount: "jwt".to_owned(), role: "agents".to_owned(), jwt: JwtSource::Given(jwt) };
     let spec = VaultSpec { auth, ..spec("database/creds/payments", &["username", "password"]) };
     write("sandbox");
     let issued = side.issue(&spec).await.unwrap();

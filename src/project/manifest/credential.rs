@@ -35,6 +35,7 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "permissions",
     "key_file",
     "key_command",
+    "identity",
     "role",
     "region",
     "profile",
