@@ -495,6 +495,7 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("sandbox-differs", "needs an engine that changes a container"),
     ("sandbox-foreign", "needs another person's sandbox"),
     ("session-ended", "tests/resilience.rs asks for each of its sentences"),
+    ("signing-key", "the system would have to be without random bytes"),
     ("temporary-file", "the disk would have to be full"),
     ("trust-declined", "needs a terminal"),
 ];

@@ -440,3 +440,23 @@ fn a_terminal_has_a_size_and_is_restored() {
     let status = session.get_process().wait().unwrap();
     assert!(format!("{status:?}").contains('3'), "{status:?}");
 }
+
+#[test]
+fn down_says_what_the_session_did_and_records_what_is_lost() {
+    let home = Home::new();
+    let project = Project::new(&home, "lost", PLAIN);
+    let script = "cd /workspace && git commit --quiet --allow-empty --message lost && git rev-parse HEAD";
+    let up = home.sandbox().args(["up", project.name(), "--", "sh", "-c", script]).output().unwrap();
+    let head = text(&up.stdout).trim().to_owned();
+    assert_eq!(head.len(), 40, "{}", text(&up.stderr));
+    let refused = home.sandbox().args(["down", project.name()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
+    let down = home.sandbox().args(["down", "--discard", project.name(), "--format", "json"]).output().unwrap();
+    assert!(down.status.success(), "{}", text(&down.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&down.stdout).unwrap();
+    let report = &answer["report"];
+    assert_eq!((&answer["removed"], &report["reason"]), (&true.into(), &"the last command ended".into()), "{answer:#}");
+    assert!(report["processor_ms"].as_u64().unwrap() > 0, "{answer:#}");
+    let lost = report["notices"].as_array().unwrap().iter().find(|one| one["action"] == "commits.discarded").unwrap();
+    assert_eq!(lost["facts"]["head"], head.as_str(), "{answer:#}");
+}

@@ -60,6 +60,12 @@ pub struct SessionReport {
     /// The approval of the manifest that was in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
+    /// Processor time of the agent's container, in milliseconds, as far as the engine told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processor_ms: Option<u64>,
+    /// The most memory that it had at one time, in bytes, as far as the engine told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_peak: Option<u64>,
     /// The credentials that it had.
     pub credentials: Vec<CredentialUse>,
     /// The hosts that it reached.
@@ -98,6 +104,8 @@ pub struct CredentialUse {
     pub fingerprint: String,
     /// How many times it was replaced.
     pub rotations: u64,
+    /// How often it was made to live longer, its value being the same.
+    pub renewals: u64,
     /// The last time that it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotated: Option<Timestamp>,
@@ -282,7 +290,16 @@ impl Building {
                 report.ended = Some(event.time);
                 report.reason = Some(fact("reason").to_owned());
             }
+            "session.used" => {
+                report.processor_ms = fact("processor_ms").parse().ok();
+                report.memory_peak = fact("memory_peak").parse().ok();
+            }
             "credential.issued" => self.issued(event),
+            "credential.renewed" => {
+                if let Some(used) = self.credential(fact("credential")) {
+                    used.renewals += 1;
+                }
+            }
             "credential.rotated" => {
                 if let Some(used) = self.credential(fact("credential")) {
                     used.rotations += 1;
@@ -294,6 +311,11 @@ impl Building {
             "credential.rotation_failed" => {
                 if let Some(used) = self.credential(fact("credential")) {
                     used.problem(format!("{}: could not be replaced: {}", event.time, fact("reason")));
+                }
+            }
+            "credential.expired" => {
+                if let Some(used) = self.credential(fact("credential")) {
+                    used.problem(format!("{}: ran out at {} without a successor", event.time, fact("ended")));
                 }
             }
             "credential.read" => {
@@ -373,6 +395,7 @@ impl Building {
                 expires: fact("expires_at"),
                 fingerprint: fact("fingerprint"),
                 rotations: 0,
+                renewals: 0,
                 rotated: None,
                 used: None,
                 reads: None,

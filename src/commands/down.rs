@@ -16,6 +16,8 @@ use crate::session::reconcile::{Condition, reconcile, reconcile_all};
 use crate::session::teardown;
 use crate::session::{launcher_image, launcher_versions};
 
+/// How long a look at commits that are to be lost may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
 /// How long the supervisor may take to leave after the session ended: it waits for an issuer that was being asked.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(50);
 
@@ -77,8 +79,11 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         return Ok(0);
     };
     let sandbox = sandbox::Sandbox { state, record: record.clone() };
-    if !args.discard {
-        sandbox::refuse_unpulled(context, &engine, &sandbox, args.target.project.as_deref()).await?;
+    let project = args.target.project.as_deref();
+    if args.discard {
+        note_discarded(context, &engine, &sandbox, project).await?;
+    } else {
+        sandbox::refuse_unpulled(context, &engine, &sandbox, project).await?;
     }
     if record.phase != Phase::Stopped || record.owes() {
         sandbox::stop(context, &engine, &journal, &mut record, "sandbox down").await?;
@@ -99,16 +104,45 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let whole = complaints.is_empty();
     sandbox::report(context, complaints);
     if whole {
-        let summary = serde_json::json!({"project": record.id.project, "name": record.id.name, "removed": true});
+        // What is in the log can be asked for later; a log that cannot be read must not make this a failure.
+        let report = super::report::session(context, &args.target, Some(record.session.as_str())).ok();
+        let summary = serde_json::json!({
+            "project": record.id.project, "name": record.id.name, "removed": true, "report": report,
+        });
         context.printer.result(&summary, || {
+            let page = report.as_ref().map(super::report::describe).unwrap_or_default();
             format!(
-                "{} is down: credentials withdrawn, containers and volumes removed\n{}",
+                "{page}\n{} is down: credentials withdrawn, containers and volumes removed\n{}",
                 record.id,
                 sandbox::report_hint(&record.id)
             )
         });
     }
     Ok(u8::from(!whole))
+}
+
+/// Records which commits go unseen. A sandbox that cannot be looked at any more is taken down all the same.
+async fn note_discarded(
+    context: &Context,
+    engine: &crate::engine::Engine,
+    sandbox: &sandbox::Sandbox,
+    project: Option<&str>,
+) -> Result<(), Failure> {
+    let looked = tokio::time::timeout(LOOK_LIMIT, sandbox::unpulled(context, engine, sandbox, project)).await;
+    let lost = match looked {
+        Ok(Ok(None)) => return Ok(()),
+        Ok(Ok(Some(head))) => head,
+        Ok(Err(_)) | Err(_) => "unknown".to_owned(),
+    };
+    let event = crate::session::launch::event(
+        &super::load::actor().0,
+        &sandbox.record,
+        "commits.discarded",
+        "ok",
+        &[("head", &lost), ("branch", &sandbox.record.branch)],
+    );
+    AuditLog::open(&context.folders.state)?.append(&event)?;
+    Ok(())
 }
 
 /// Waits until the supervisor of a session that ended has left, for as long as it may take.

@@ -516,6 +516,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The session ended while the command ran: a limit of `resources` was reached, the agent's container died, or another command took the sandbox down. The reason is in the message and in `sandbox status`. What the agent wrote is kept until `sandbox down`; processes and files in memory are gone.",
     ),
     (
+        "signing-key",
+        "`workspace.sign` wants a key of the session for its commits, and there was none: the system gave no random bytes.",
+    ),
+    (
         "state-folder",
         "The launcher's state folder cannot be used. It holds the journals, the audit log and the approvals, so that nothing works without it. Check its owner, its permissions and the free space.",
     ),

@@ -161,6 +161,27 @@ struct CredentialRow {
     issued_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
+    /// When it is of no use any more: then, or at the age that the manifest allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_at: Option<Timestamp>,
+    /// Since when it could not be replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing_since: Option<Timestamp>,
+}
+
+impl CredentialRow {
+    /// Until when it lasts, in words.
+    fn lasts(&self, now: Timestamp) -> String {
+        let failing = self
+            .failing_since
+            .map(|since| format!(", could not be replaced since {since}: `sandbox audit log` says why"));
+        let until = match self.ends_at {
+            None => "does not expire by itself".to_owned(),
+            Some(end) if end <= now => format!("RAN OUT at {end}"),
+            Some(end) => format!("until {end}"),
+        };
+        until + &failing.unwrap_or_default()
+    }
 }
 
 /// A port that the manifest names.
@@ -196,6 +217,8 @@ pub async fn status(context: &Context, args: &StatusArgs) -> Result<u8, Failure>
         fingerprint: lease.fingerprint.clone(),
         issued_at: lease.issued_at,
         expires_at: lease.expires_at,
+        ends_at: lease.ends_at(),
+        failing_since: lease.failing_since,
     });
     let status = Status {
         project: record.id.project.clone(),
@@ -250,15 +273,9 @@ fn describe(status: &Status) -> String {
     let containers = status.containers.iter().map(|container| format!("{} {}", container.role, container.status));
     row("containers", containers.collect::<Vec<_>>().join(", "));
     for credential in &status.credentials {
-        let expires =
-            credential.expires_at.map_or_else(|| "does not expire by itself".to_owned(), |at| format!("until {at}"));
-        row(
-            "credential",
-            format!(
-                "{} from {}, {expires}, fingerprint {}",
-                credential.name, credential.provider, credential.fingerprint
-            ),
-        );
+        let lasts = credential.lasts(Timestamp::now());
+        let CredentialRow { name, provider, fingerprint, .. } = credential;
+        row("credential", format!("{name} from {provider}, {lasts}, fingerprint {fingerprint}"));
     }
     row("network", if status.allow.is_empty() { "nothing".to_owned() } else { status.allow.join(", ") });
     for port in &status.ports {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::load::actor;
 use super::{Context, Failure};
 use crate::audit::AuditLog;
+use crate::commands::report::counted;
 use crate::project::manifest::Manifest;
 use crate::project::{ProjectName, SandboxName};
 use crate::session::journal::Record;
@@ -91,6 +92,9 @@ fn note(context: &Context, record: &Record, received: &Received, accepted: &Acce
             facts.push((name, paths(&remarks)));
         }
     }
+    if review.commits.iter().any(|commit| commit.signature.is_some()) {
+        facts.push(("unsigned", review.unsigned().len().to_string()));
+    }
     facts.extend(received.reference.clone().map(|reference| ("reference", reference)));
     let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let (action, outcome) =
@@ -101,10 +105,17 @@ fn note(context: &Context, record: &Record, received: &Received, accepted: &Acce
 
 fn describe(received: &Received, base: &str, created: Option<&str>, accepted: &AcceptedRisks) -> String {
     let review = &received.review;
-    let mut text = format!("{} commits, {} files\n", review.commits.len(), review.files.len());
+    let (commits, files) = (review.commits.len() as u64, review.files.len() as u64);
+    let mut text = format!("{}, {}\n", counted(commits, "commit"), counted(files, "file"));
     for commit in review.commits.iter().take(20) {
         let short = commit.id.get(..12).unwrap_or(&commit.id);
         let _ = writeln!(text, "  {short} {} ({})", commit.subject, commit.author);
+    }
+    let unsigned = review.unsigned();
+    if !unsigned.is_empty() {
+        let ids: Vec<&str> = unsigned.iter().take(20).map(|commit| commit.id.get(..12).unwrap_or(&commit.id)).collect();
+        let more = if unsigned.len() > ids.len() { " and more" } else { "" };
+        let _ = writeln!(text, "\nNot signed by a session of this sandbox: {}{more}", ids.join(", "));
     }
     let mut list = |title: &str, remarks: &[&Remark]| {
         if !remarks.is_empty() {

@@ -102,6 +102,9 @@ pub fn usage(used: &CredentialUse) -> String {
     if used.rotations > 0 {
         parts.push(format!("replaced {}", counted(used.rotations, "time")));
     }
+    if used.renewals > 0 {
+        parts.push(format!("renewed {}", counted(used.renewals, "time")));
+    }
     parts.join(", ")
 }
 
@@ -127,7 +130,8 @@ fn seconds(time: &jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
-fn describe(report: &SessionReport) -> String {
+/// The page for a terminal.
+pub fn describe(report: &SessionReport) -> String {
     let mut text = String::new();
     let mut line = |words: String| {
         text.push_str(&sanitise(&words.replace(['\n', '\t'], " ")));
@@ -145,6 +149,13 @@ fn describe(report: &SessionReport) -> String {
         (None, _) => line("  ended     not yet".to_owned()),
     }
     line(format!("  image     {}", report.image));
+    let processor =
+        report.processor_ms.map(|time| format!("{}.{} s of processor time", time / 1000, time % 1000 / 100));
+    let memory = report.memory_peak.map(|bytes| format!("at most {} of memory", show_size(bytes)));
+    let used: Vec<String> = processor.into_iter().chain(memory).collect();
+    if !used.is_empty() {
+        line(format!("  used      {}", used.join(", ")));
+    }
     match &report.approval {
         Some(approval) => {
             line(format!("  approved  by {} at {} ({})", approval.actor, seconds(&approval.time), approval.digest));

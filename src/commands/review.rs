@@ -67,7 +67,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let project = args.target.project.as_deref();
     let found = sandbox::find(context, &engine, &args.target).await?;
     let (_, manifest) = manifest(context, project)?;
-    let rules = sandbox_exchange::rules(context, &manifest)?;
+    let rules = sandbox_exchange::rules(context, &manifest, &found.record)?;
     let taken = sandbox::take_commits(context, &engine, &found, project).await?;
     let Some(bundle) = taken.bundle else {
         sandbox_exchange::nothing_new(context);

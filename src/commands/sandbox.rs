@@ -361,17 +361,30 @@ pub async fn refuse_unpulled(
     sandbox: &Sandbox,
     project: Option<&str>,
 ) -> Result<(), Failure> {
+    if unpulled(context, engine, sandbox, project).await?.is_none() {
+        return Ok(());
+    }
     let record = &sandbox.record;
-    if record.start.is_empty() || !sandbox.state.volumes.contains(&Role::Workspace) {
-        return Ok(());
-    }
-    let taken = take_commits(context, engine, sandbox, project).await?;
-    if taken.bundle.is_none()
-        || workspace::incoming::is_pulled(&record.repository, &record.id.project, &record.branch, &taken.head)?
-    {
-        return Ok(());
-    }
     let project = &record.id.project;
     let next = format!("take them with `sandbox pull {project}`, or lose them with `sandbox down --discard {project}`");
     Err(Failure::new("commits-not-pulled", &Refusal::Unpulled { branch: record.branch.clone() }, next))
+}
+/// The tip of the agent's branch, when it has commits that no ref of the developer's repository holds.
+///
+/// # Errors
+/// When they cannot be looked at.
+pub async fn unpulled(
+    context: &Context,
+    engine: &Engine,
+    sandbox: &Sandbox,
+    project: Option<&str>,
+) -> Result<Option<String>, Failure> {
+    let record = &sandbox.record;
+    if record.start.is_empty() || !sandbox.state.volumes.contains(&Role::Workspace) {
+        return Ok(None);
+    }
+    let taken = take_commits(context, engine, sandbox, project).await?;
+    let held = taken.bundle.is_none()
+        || workspace::incoming::is_pulled(&record.repository, &record.id.project, &record.branch, &taken.head)?;
+    Ok((!held).then_some(taken.head))
 }

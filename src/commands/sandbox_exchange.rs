@@ -30,7 +30,7 @@ pub async fn diff(context: &Context, args: &diff::Args) -> Result<u8, Failure> {
     let engine = connect(context).await?;
     let found = sandbox::find(context, &engine, &target).await?;
     let (_, manifest) = manifest(context, target.project.as_deref())?;
-    let rules = rules(context, &manifest)?;
+    let rules = rules(context, &manifest, &found.record)?;
     let taken = sandbox::take_commits(context, &engine, &found, target.project.as_deref()).await?;
     let Some(bundle) = taken.bundle else {
         nothing_new(context);
@@ -49,7 +49,7 @@ pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
     let engine = connect(context).await?;
     let found = sandbox::find(context, &engine, &target).await?;
     let (_, manifest) = manifest(context, target.project.as_deref())?;
-    let rules = rules(context, &manifest)?;
+    let rules = rules(context, &manifest, &found.record)?;
     if args.watch {
         return watch(context, &engine, &found, &manifest, &rules, args).await;
     }
@@ -139,11 +139,15 @@ fn goes_on(now: &Option<Record>, session: &SessionId) -> bool {
     now.as_ref().is_some_and(|now| now.session == *session && now.phase == Phase::Running)
 }
 
-/// What the user's configuration adds to the review, and what `sandbox editor` wrote.
+/// What the user's configuration adds to the review, what `sandbox editor` wrote, and whose signatures count.
 ///
 /// # Errors
 /// When a pattern of the configuration, or the memory of what was written, cannot be used.
-pub fn rules(context: &Context, manifest: &Manifest) -> Result<ReviewRules, Failure> {
+pub fn rules(context: &Context, manifest: &Manifest, record: &Record) -> Result<ReviewRules, Failure> {
+    rules_of(context, manifest, &record.signers)
+}
+
+fn rules_of(context: &Context, manifest: &Manifest, signers: &[String]) -> Result<ReviewRules, Failure> {
     let configuration = configuration::load(&context.folders.config)?;
     let compile = |patterns: &[PathPattern]| {
         let next = "write fewer patterns under `review` in your config.yaml";
@@ -156,6 +160,7 @@ pub fn rules(context: &Context, manifest: &Manifest) -> Result<ReviewRules, Fail
         held_back: compile(&configuration.held_back)?,
         shown_first: compile(&configuration.shown_first)?,
         written,
+        signers: signers.to_vec(),
     })
 }
 
@@ -194,7 +199,7 @@ mod tests {
         memory.save(&folders.state, &root).unwrap();
         let context = Context { printer: Printer::new(Format::Text, true), folders, engine: None };
         let (_, manifest) = manifest(&context, root.to_str()).unwrap();
-        let rules = rules(&context, &manifest).unwrap();
+        let rules = rules_of(&context, &manifest, &[]).unwrap();
         assert_eq!(rules.written.len(), 1);
         assert_eq!(rules.written[0].path, "services/payments/.vscode/tasks.json");
         // `printf '{}' | git hash-object --stdin`

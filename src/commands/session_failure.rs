@@ -46,6 +46,9 @@ impl From<LaunchError> for Failure {
                 &error,
                 "nothing was handed over; run `sandbox doctor` and use an engine that can contain it",
             ),
+            LaunchError::SigningKey(_) => {
+                Failure::new("signing-key", &error, "try again, or set workspace.sign to false")
+            }
             LaunchError::Folder { ref path, .. } => {
                 let next = format!("make {} writable for you", path.display());
                 Failure::new("state-folder", &error, next)

@@ -231,6 +231,7 @@ fn vault_source(vault: &VaultSpec, lines: &mut Vec<String>) -> String {
             lines.push(format!("SIGN IN AS A SANDBOX OF THIS PROJECT at {address}, for `{audience}`"));
             None
         }
+        VaultAuth::Cert { identity, .. } => Some(identity),
     };
     match source {
         None => {}

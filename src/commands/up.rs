@@ -403,7 +403,12 @@ async fn clear(
             record.branch, source.branch
         ));
     }
-    Ok(Some(KeptClone { branch: record.branch.clone(), base: record.base.clone(), start: record.start.clone() }))
+    Ok(Some(KeptClone {
+        branch: record.branch.clone(),
+        base: record.base.clone(),
+        start: record.start.clone(),
+        signers: record.signers.clone(),
+    }))
 }
 
 async fn agent_image(

@@ -25,6 +25,7 @@ pub mod kind;
 pub mod rotation;
 pub mod scan;
 pub mod secret;
+pub mod signing_key;
 pub mod spec;
 pub mod store;
 pub mod vault;
@@ -300,6 +301,23 @@ fn claim(
     match claimed.others.into_iter().find(|other| !allowed.contains(other)) {
         Some(other) => Err(CredentialError::Shared { other }),
         None => Ok(claimed.fingerprint),
+    }
+}
+
+/// Makes a credential live longer without changing its value, where the issuer does that. Gives its new end; none when it
+/// has to be issued anew.
+///
+/// # Errors
+/// When the issuer does not answer.
+pub async fn renew(
+    name: &CredentialName,
+    spec: &CredentialSpec,
+    handle: &str,
+    context: &IssueContext<'_>,
+) -> Result<Option<Timestamp>, CredentialError> {
+    match &spec.provider {
+        ProviderSpec::Vault(vault) => Ok(vault::renew(name, vault, handle, context).await?),
+        _ => Ok(None),
     }
 }
 

@@ -19,6 +19,9 @@ pub struct CredentialSpec {
     /// The age after which it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Duration>,
+    /// What happens when the value that the sandbox has runs out, and there was no new one in time.
+    #[serde(default, skip_serializing_if = "OnExpiry::is_warn")]
+    pub on_expiry: OnExpiry,
     /// Why the same value is used by other projects too, when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_with: Option<SharedWith>,
@@ -47,6 +50,24 @@ impl CredentialSpec {
             _ => Vec::new(),
         };
         known.iter().filter_map(|host| host.parse().ok()).collect()
+    }
+}
+
+/// What becomes of a session that has a credential which ran out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnExpiry {
+    /// It goes on; the audit log and `status` say it.
+    #[default]
+    Warn,
+    /// It ends, as by `sandbox down`; the clone stays.
+    Stop,
+}
+
+impl OnExpiry {
+    /// Whether it goes on.
+    pub fn is_warn(&self) -> bool {
+        *self == Self::Warn
     }
 }
 
@@ -139,6 +160,10 @@ pub struct VaultSpec {
     pub fields: VaultFields,
     /// How long the child token lives.
     pub ttl: Duration,
+    /// How long it can be made to live by renewing it, for a value with a lease. Not longer than `ttl`: it is read anew
+    /// each time.
+    #[serde(default)]
+    pub max_ttl: Duration,
     /// The child token's policies; the developer's own when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
@@ -160,6 +185,16 @@ pub enum VaultAuth {
         secret_id: SecretSource,
         /// Whether that is a wrapping token with the secret id in it.
         wrapped: bool,
+    },
+    /// With a client's certificate.
+    Cert {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role; whichever fits the certificate when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<String>,
+        /// Where certificate and private key come from: both as PEM, one after the other.
+        identity: SecretSource,
     },
     /// With a signed token of an identity provider.
     Jwt {

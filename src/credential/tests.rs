@@ -46,6 +46,7 @@ fn spec(provider: ProviderSpec) -> CredentialSpec {
         max_age: None,
         shared_with: None,
         accept_personal: None,
+        on_expiry: Default::default(),
         hosts: Vec::new(),
     }
 }

@@ -1,7 +1,8 @@
 //! Vault and OpenBao: one child token for each credential of a session, by which its value is read.
 //!
 //! The child's accessor, or that of the log-in it was made from, is the handle; it is no secret, and revoking it ends the
-//! token with every lease under it. No token of Vault's is ever delivered, and none is kept.
+//! token with every lease under it. No token of Vault's is ever delivered or written to a file; those of a lease that can
+//! be renewed stay in the memory of the supervisor.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,9 +20,11 @@ use crate::project::CredentialName;
 
 mod client;
 mod error;
+mod renewal;
 
 use client::Client;
 pub use error::{CertificateFault, VaultError};
+pub use renewal::renew;
 
 /// The largest file with a token, in bytes.
 const TOKEN_LIMIT: usize = 64 << 10;
@@ -79,7 +82,7 @@ pub async fn issue(name: &CredentialName, spec: &VaultSpec, context: &IssueConte
     let own = &context.vault;
     let address = spec.address.as_ref().or(own.address.as_ref()).ok_or(VaultError::NoAddress)?;
     let namespace = spec.namespace.as_ref().or(own.namespace.as_ref());
-    let client = Client::new(address, namespace.map(String::as_str), own.ca_file.as_deref())?;
+    let client = client(address, namespace.map(String::as_str), name, spec, context).await?;
     let log_in = log_in(&client, name, spec, context).await?;
     let read = read_with(&client, name, spec, context, &log_in).await;
     // What is not needed any more ends now: all of it after a failure and for a stored value.
@@ -99,7 +102,14 @@ async fn read_with(
     let child = child(client, name, spec, context, log_in).await?;
     let ends = log_in.ends.map_or(child.ends, |ends| ends.min(child.ends));
     let handle = log_in.accessor.as_deref().unwrap_or(&child.accessor);
-    let read = read(client, spec, &child.token, ends, &handle_of(handle, client)).await;
+    let handle = handle_of(handle, client);
+    let read = read(client, spec, &child.token, ends, &handle).await;
+    let read = read.map(|(read, lease)| {
+        if let Some(lease) = lease.filter(|_| spec.max_ttl > spec.ttl) {
+            renewal::keep(&context.held, &handle, &lease, &child.token, log_in);
+        }
+        read
+    });
     if read.as_ref().map_or(true, |read| read.handle.is_none())
         && let Err(error) = client.call(Method::POST, "auth/token/revoke-self", Some(&child.token), None).await
     {
@@ -120,18 +130,35 @@ pub async fn revoke(
 ) -> Result<(), VaultError> {
     // Not the address of today's environment: another server knows no such accessor, and says that all is well.
     let (accessor, namespace, address) = split_handle(handle).ok_or(VaultError::Handle)?;
-    let client = Client::new(address, namespace, context.vault.ca_file.as_deref())?;
+    let client = client(address, namespace, name, spec, context).await?;
     let log_in = log_in(&client, name, spec, context).await?;
     let body = json!({ "accessor": accessor });
     let path = "auth/token/revoke-accessor";
     let revoked = client.call(Method::POST, path, Some(&log_in.token), Some(&Wiped(body))).await;
     end(&client, &log_in).await;
     match revoked {
-        Ok(_) => Ok(()),
+        Ok(_) => {}
         // Vault's word for a token that ended already; OpenBao answers 200 with a warning.
-        Err(VaultError::Failed { status: 400 | 404, said, .. }) if said.contains("invalid accessor") => Ok(()),
-        Err(error) => Err(error),
+        Err(VaultError::Failed { status: 400 | 404, said, .. }) if said.contains("invalid accessor") => {}
+        Err(error) => return Err(error),
     }
+    context.held.forget(handle);
+    Ok(())
+}
+
+/// The server, met with the certificate by which the launcher logs in, if it does so by one.
+async fn client(
+    address: &str,
+    namespace: Option<&str>,
+    name: &CredentialName,
+    spec: &VaultSpec,
+    context: &IssueContext<'_>,
+) -> Result<Client, VaultError> {
+    let identity = match &spec.auth {
+        VaultAuth::Cert { identity, .. } => Some(secret_of(identity, name, context).await?),
+        _ => None,
+    };
+    Client::new(address, namespace, context.vault.ca_file.as_deref(), identity.as_ref())
 }
 
 /// Accessor, namespace and address in one line. The accessor alone says nothing of the server that knows it.
@@ -166,6 +193,10 @@ async fn log_in(
             let given = secret_of(secret_id, name, context).await?;
             let secret_id = if *wrapped { unwrap(client, mount, &given).await? } else { given };
             (mount, json!({ "role_id": role_id, "secret_id": text_of(&secret_id)?.as_str() }))
+        }
+        // "TLS certificates auth method (API)": the handshake has shown the certificate.
+        VaultAuth::Cert { mount, role, .. } => {
+            (mount, role.as_ref().map_or_else(|| json!({}), |role| json!({ "name": role })))
         }
         VaultAuth::Jwt { mount, role, jwt } => {
             let token = match jwt {
@@ -249,12 +280,12 @@ async fn child(
     context: &IssueContext<'_>,
     log_in: &LogIn,
 ) -> Result<Child, VaultError> {
-    let ttl = format!("{}s", spec.ttl.as_secs());
+    let seconds = |life: Duration| format!("{}s", life.as_secs());
     let mut body = json!({
         // Left out, both would be the server's defaults: 32 days.
-        "ttl": ttl,
-        "explicit_max_ttl": ttl,
-        "renewable": false,
+        "ttl": seconds(spec.ttl),
+        "explicit_max_ttl": seconds(spec.ttl.max(spec.max_ttl)),
+        "renewable": spec.max_ttl > spec.ttl,
         "display_name": format!("sandbox-{}-{}", context.project, context.sandbox),
         "meta": {
             "project": context.project.as_str(),
@@ -290,13 +321,14 @@ fn wider(spec: &VaultSpec, answer: &Wiped, seconds: u64) -> Option<&'static str>
     (!granted.iter().all(|policy| policy.as_str().is_some_and(asked))).then_some("more policies")
 }
 
+/// The value, and its lease when that can be renewed.
 async fn read(
     client: &Client,
     spec: &VaultSpec,
     token: &Secret,
     ends: Timestamp,
     handle: &str,
-) -> Result<Read, VaultError> {
+) -> Result<(Read, Option<String>), VaultError> {
     let asked = format!("sys/internal/ui/mounts/{}", spec.path);
     let mounted = client.call(Method::GET, &asked, Some(token), None).await.map_err(|error| match error {
         // Who may use nothing below a mount is not told what it is; it is the path that needs a policy.
@@ -308,15 +340,16 @@ async fn read(
     let data = if versioned { answer.0.pointer("/data/data") } else { answer.0.get("data") };
     let data = data.and_then(Value::as_object).ok_or(VaultError::Answer("an answer without data"))?;
     let value = value_of(data, &spec.fields)?;
-    let leased = answer.0.get("lease_id").and_then(Value::as_str).is_some_and(|id| !id.is_empty());
-    if leased {
+    if let Some(lease) = answer.0.get("lease_id").and_then(Value::as_str).filter(|id| !id.is_empty()) {
         let seconds = answer.0.get("lease_duration").and_then(Value::as_u64).unwrap_or(0);
         let expires_at = Some(after(seconds)?.min(ends));
-        return Ok(Read { value, written_at: None, expires_at, handle: Some(handle.to_owned()) });
+        let renewable = answer.0.get("renewable").and_then(Value::as_bool) == Some(true);
+        let read = Read { value, written_at: None, expires_at, handle: Some(handle.to_owned()) };
+        return Ok((read, renewable.then(|| lease.to_owned())));
     }
     let written = answer.0.pointer("/data/metadata/created_time").filter(|_| versioned).and_then(Value::as_str);
     let written_at = written.and_then(|time| time.parse().ok());
-    Ok(Read { value, written_at, expires_at: None, handle: None })
+    Ok((Read { value, written_at, expires_at: None, handle: None }, None))
 }
 
 /// The path of the HTTP API for a path as the command line takes it: below a versioned mount, `data/` comes between

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions,
-    RemoveContainerOptions, StartContainerOptions, StopContainerOptions, WaitContainerOptions,
+    RemoveContainerOptions, StartContainerOptions, StatsOptions, StopContainerOptions, WaitContainerOptions,
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryFutureExt, stream};
@@ -19,6 +19,16 @@ use super::image::ImageSummary;
 use super::stream::{AttachedStream, Chunk, StreamOutput};
 use super::verify::{self, Difference};
 use super::{CALL_LIMIT, Engine, check_name, label_filter, translate, transport};
+
+/// What a container has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContainerUsage {
+    /// Time of all processors together.
+    pub processor: Duration,
+    /// The most memory at one time, in bytes, with the files that were cached; engines with control groups of version 2
+    /// do not know it.
+    pub memory_peak: Option<u64>,
+}
 
 /// What a container is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -250,6 +260,23 @@ impl Engine {
             Some(Err(error)) => Err(EngineError::from_client(CALL, error).missing(Kind::Container, id)),
             None => Err(EngineError::AnswerIncomplete { call: CALL, field: "StatusCode" }),
         }
+    }
+
+    /// What a container that runs has used since it was started; none when there is none, or it does not run.
+    pub async fn container_usage(&self, id: &str) -> Result<Option<ContainerUsage>, EngineError> {
+        const CALL: &str = "ask what a container uses";
+        check_name(Kind::Container, id)?;
+        // One answer without the pause in which the engine would measure a rate.
+        let options = StatsOptions { stream: false, one_shot: true };
+        let mut answers = Box::pin(self.client().stats(id, Some(options)));
+        let answer = transport::within(CALL, CALL_LIMIT, answers.next()).await?;
+        let answer = answer.transpose().map_err(|error| EngineError::from_client(CALL, error));
+        let Some(stats) = optional(answer)?.flatten() else { return Ok(None) };
+        let processor = stats.cpu_stats.and_then(|stats| stats.cpu_usage).and_then(|usage| usage.total_usage);
+        // A container that does not run is answered with zeros.
+        let Some(processor) = processor.filter(|time| *time > 0) else { return Ok(None) };
+        let memory_peak = stats.memory_stats.and_then(|stats| stats.max_usage).filter(|bytes| *bytes > 0);
+        Ok(Some(ContainerUsage { processor: Duration::from_nanos(processor), memory_peak }))
     }
 
     /// Attaches to a container's streams from now on. Attaching before the start misses nothing.

@@ -27,7 +27,7 @@ use std::time::Duration;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
 use serde::{Deserialize, Serialize};
 
-pub use containers::{ContainerState, ContainerStatus};
+pub use containers::{ContainerState, ContainerStatus, ContainerUsage};
 pub use endpoint::{Endpoint, EngineEnvironment, discover};
 pub use error::{EndpointProblem, EngineError, Kind, Refusal};
 pub use event::EngineEvent;

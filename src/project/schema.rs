@@ -146,6 +146,10 @@ fn workspace() -> Value {
                 "include_uncommitted",
                 json!({ "type": "boolean", "default": false, "description": "Whether uncommitted changes of tracked files go along." }),
             ),
+            (
+                "sign",
+                json!({ "type": "boolean", "default": false, "description": "Whether commits are signed with a key of the session, by which `pull` tells them from others." }),
+            ),
         ],
     )
 }
@@ -308,6 +312,13 @@ fn credential() -> Value {
                     DURATION,
                 ),
             ),
+            (
+                "max_ttl",
+                text(
+                    "`vault`: how long a value with a lease is renewed before it is read anew, 2m to 30d; 24h when left out.",
+                    DURATION,
+                ),
+            ),
             ("policies", vault_words("`vault`: the policies of that token; those of the log-in when left out.")),
             (
                 "app",
@@ -416,6 +427,10 @@ fn credential() -> Value {
                 }),
             ),
             ("max_age", text("The age after which it is refused, such as 30d.", DURATION)),
+            (
+                "on_expiry",
+                json!({ "enum": ["warn", "stop"], "default": "warn", "description": "What becomes of a session whose value ran out, by its issuer or by `max_age`, when there was no new one in time." }),
+            ),
             ("shared_with", shared),
             ("accept_personal", reason("Why a person's own or an organisation-wide value is accepted.")),
             (
@@ -443,7 +458,11 @@ fn credential() -> Value {
         when("store", &[], &[]),
         when("env-file", &["path", "variable"], &["path", "variable"]),
         when("exec", &["command"], &["command", "revoke_command"]),
-        when("vault", &["path"], &["path", "address", "namespace", "auth", "field", "fields", "ttl", "policies"]),
+        when(
+            "vault",
+            &["path"],
+            &["path", "address", "namespace", "auth", "field", "fields", "ttl", "max_ttl", "policies"]
+        ),
         when("github-app", &["app", "installation", "permissions"], GITHUB_KEYS),
         when("aws-sts", &["role", "region"], AWS_KEYS),
     ]);
@@ -462,6 +481,7 @@ const PROVIDER_KEYS: &[&str] = &[
     "field",
     "fields",
     "ttl",
+    "max_ttl",
     "policies",
     "app",
     "installation",
@@ -515,15 +535,20 @@ fn vault_auth() -> Value {
         "`vault`: as whom the launcher logs in; with the developer's own token when left out.",
         &["method"],
         vec![
-            ("method", json!({ "enum": ["token", "approle", "jwt"], "description": "How it logs in." })),
+            ("method", json!({ "enum": ["token", "approle", "jwt", "cert"], "description": "How it logs in." })),
             ("mount", text("Where the method is mounted; at its own name when left out.", VAULT_PATH)),
             ("role_id", text("`approle`: the role's id.", VAULT_WORD)),
-            ("role", text("`jwt`: the role.", VAULT_WORD)),
+            ("role", text("`jwt` and `cert`: the role; `cert` takes whichever fits when left out.", VAULT_WORD)),
             (
                 "secret_file",
-                json!({ "type": "string", "minLength": 1, "description": "The file, inside the project, with the secret id or the signed token." }),
+                json!({ "type": "string", "minLength": 1, "description": "The file, inside the project, with the secret id, the signed token, or certificate and private key as PEM." }),
             ),
-            ("secret_command", command("The command that prints the secret id or the signed token.")),
+            (
+                "secret_command",
+                command(
+                    "The command that prints the secret id, the signed token, or certificate and private key as PEM.",
+                ),
+            ),
             (
                 "identity",
                 text(

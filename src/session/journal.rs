@@ -92,9 +92,36 @@ pub struct JournalLease {
     pub fingerprint: String,
     /// When it was issued.
     pub issued_at: Timestamp,
+    /// When it was last made to live longer, its value being the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed_at: Option<Timestamp>,
     /// When it runs out by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// Since when it could not be replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<Timestamp>,
+}
+
+impl JournalLease {
+    /// Whether both are of one value, however long it was made to live.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.handle, &self.fingerprint, self.issued_at) == (&other.handle, &other.fingerprint, other.issued_at)
+    }
+
+    /// When what it lives now began.
+    pub fn begun_at(&self) -> Timestamp {
+        self.renewed_at.unwrap_or(self.issued_at)
+    }
+
+    /// When it is of no use any more: at its end, or at the age that its declaration allows.
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        let oldest = self.spec.max_age.and_then(|age| self.issued_at.checked_add(age).ok());
+        match (self.expires_at, oldest) {
+            (Some(end), Some(oldest)) => Some(end.min(oldest)),
+            (end, oldest) => end.or(oldest),
+        }
+    }
 }
 
 /// A credential that is to be revoked: it was replaced, or never delivered.
@@ -156,6 +183,9 @@ pub struct Record {
     pub base: String,
     /// The commit that the agent's branch started at: the base, or one more with the uncommitted changes.
     pub start: String,
+    /// Public keys with which sessions signed commits of the clone, as lines of OpenSSH's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<String>,
     /// The engine's address.
     pub engine: String,
     /// Digest of the agent's image.

@@ -12,32 +12,35 @@ use jiff::Timestamp;
 
 use crate::audit::AuditLog;
 use crate::audit::event::AuditEvent;
+use crate::credential::signing_key::SigningKeyError;
 use crate::credential::spec::Delivery;
-use crate::credential::{self, CredentialError, IssueContext, Issued};
-use crate::engine::container::{ContainerSpec, Mount, Network};
+use crate::credential::{CredentialError, IssueContext};
 use crate::engine::stream::{AttachedStream, Chunk};
 use crate::engine::{Engine, EngineError, ExecSpec};
-use crate::gateway::protocol::Action;
 use crate::image::{BuiltImage, ImageError};
 use crate::init::frame::{Finding, Outcome, ProbeRequest};
-use crate::network::policy::Policy;
 use crate::project::CredentialName;
 use crate::project::manifest::Manifest;
-use crate::session::gateway_control::{GatewayControl, GatewayControlError, LineBuffer};
-use crate::session::identity::{
-    LABEL_OWNER, LABEL_PLAN, LABEL_PROJECT, LABEL_PROOF, LABEL_ROLE, LABEL_SANDBOX, LABEL_SESSION, MachineKey, Role,
-    SandboxId, SessionId, lock_file,
-};
+use crate::session::gateway_control::GatewayControlError;
+use crate::session::identity::{MachineKey, Role, SessionId, lock_file};
 use crate::session::journal::{
-    Journal, JournalError, JournalLease, JournalObject, JournalPort, ObjectKind, Phase, Record, SessionLimits,
+    Journal, JournalError, JournalObject, JournalPort, ObjectKind, Phase, Record, SessionLimits,
 };
 use crate::session::launcher_image::{LauncherImage, LauncherImageError};
 use crate::session::launcher_versions;
-use crate::session::plan::{AGENT, EGRESS_NETWORK, HELPER, HELPER_FOLDER, HOME, PROXY, Plan, WORKSPACE, helper_volume};
+use crate::session::plan::{AGENT, HELPER, HOME, PROXY, Plan, WORKSPACE};
 use crate::session::plan_parts;
 use crate::session::stream_client::{SessionClient, SessionError};
 use crate::workspace::WorkspaceError;
 use crate::workspace::source::{self, SourceState};
+
+mod containers;
+mod delivery;
+
+pub(super) use containers::wait_for_relay;
+use containers::{Started, start_containers};
+pub(super) use delivery::lease;
+use delivery::{deliver, git_environment, issue_all, remember_leases, signing_key};
 
 /// How long a session may take for one answer.
 const SESSION_PATIENCE: Duration = Duration::from_secs(120);
@@ -116,6 +119,9 @@ pub enum LaunchError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no key to sign with.
+    #[error("make the key that signs the session's commits")]
+    SigningKey(#[from] SigningKeyError),
 }
 
 fn broken(findings: &[Finding]) -> String {
@@ -176,6 +182,8 @@ pub struct KeptClone {
     pub base: String,
     /// The commit that the agent's branch started at.
     pub start: String,
+    /// Public keys of the sessions that worked on it.
+    pub signers: Vec<String>,
 }
 
 /// A session that is ready for its command.
@@ -233,6 +241,7 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         branch: input.kept.as_ref().map_or(&input.source.branch, |kept| &kept.branch).clone(),
         base: input.kept.as_ref().map_or(&input.source.base, |kept| &kept.base).clone(),
         start: input.kept.as_ref().map(|kept| kept.start.clone()).unwrap_or_default(),
+        signers: input.kept.as_ref().map(|kept| kept.signers.clone()).unwrap_or_default(),
         engine: input.engine.info().endpoint.clone(),
         image: plan.image.digest.to_string(),
         limits: SessionLimits { disk: plan.disk, session: plan.session_limit.map(Duration::from_secs) },
@@ -301,7 +310,8 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
     (input.progress)("proving the confinement");
     let warnings = probe(&input, record, &mut client).await?;
 
-    let delivered = deliver(&input, record, issued, &mut gateway).await?;
+    let signing_key = signing_key(&input, record)?;
+    let delivered = deliver(&input, record, issued, signing_key, &mut gateway).await?;
     record.secret_environment = delivered.secret_environment;
     record.environment = git_environment(&delivered.git_configuration);
     record.environment.extend(delivered.environment);
@@ -372,188 +382,6 @@ async fn ensure_agent_image(
     Err(LaunchError::ImageLost { expected: ids[0].clone() })
 }
 
-struct Started {
-    objects: Vec<JournalObject>,
-    gateway: GatewayControl,
-    client: ExecSession,
-}
-
-async fn start_containers(
-    input: &LaunchInput<'_>,
-    record: Record,
-    journal: &Journal,
-    launcher_id: &str,
-    agent_id: &str,
-) -> Result<Started, LaunchError> {
-    let LaunchInput { engine, plan, .. } = input;
-    (input.progress)("creating containers");
-    let mut record = record;
-    let labels = |role: Role| labels(input, &record, role);
-    engine.ensure_network(EGRESS_NETWORK, &BTreeMap::new()).await?;
-    create_volumes(input, &record, true).await?;
-    let helper = helper_volume(&input.launcher.config);
-
-    let mut relay = plan.containers.relay.clone();
-    relay.image = launcher_id.to_owned();
-    relay.labels = labels(Role::Relay);
-    let mut gateway = plan.containers.gateway.clone();
-    gateway.image = launcher_id.to_owned();
-    gateway.labels = labels(Role::Gateway);
-    let mut agent = plan.containers.agent.clone();
-    agent.image = agent_id.to_owned();
-    agent.labels = labels(Role::Agent);
-    agent.mounts.push(Mount { volume: helper.clone(), target: HELPER_FOLDER.to_owned(), read_only: true, copy: false });
-    let fill = fill_container(input, &record, launcher_id, &helper);
-
-    // The engine fills a volume when a container that mounts it is created, so the fill container never runs. The
-    // agent's comes after it: no other container may mount those volumes before they are filled.
-    let (fill_id, relay_id, gateway_id) = tokio::join!(
-        engine.create_container(&fill),
-        engine.create_container(&relay),
-        engine.create_container(&gateway)
-    );
-    let (fill_id, relay_id, gateway_id) = (fill_id?, relay_id?, gateway_id?);
-    let name_by_id = |record: &mut Record, role: Role, id: &str| {
-        let named = record.objects.iter_mut().find(|object| object.name == plan.id.object(role));
-        if let Some(object) = named {
-            object.id = Some(id.to_owned());
-        }
-    };
-    for (role, id) in [(Role::Fill, &fill_id), (Role::Relay, &relay_id), (Role::Gateway, &gateway_id)] {
-        name_by_id(&mut record, role, id);
-    }
-    journal.write(&record)?;
-
-    (input.progress)("starting containers");
-    // Three starts take most of the time, so they overlap: the agent's container needs the relay's network and nothing
-    // of the gateway, without which the relay refuses every connection. All are waited for also when one fails: what
-    // the engine was asked for must not appear after it was taken down.
-    let agent_side = async {
-        let (created, relay_started) = tokio::join!(engine.create_container(&agent), start_relay(engine, &relay_id));
-        let agent_id = created?;
-        let relay_stream = relay_started?;
-        if let Err(error) = engine.start_container(&agent_id).await {
-            // Without a relay there is no network to join, and the relay has said why.
-            wait_for_relay(relay_stream).await?;
-            return Err(error.into());
-        }
-        let (client, ready, removed) = tokio::join!(
-            open_session(engine, &agent_id),
-            wait_for_relay(relay_stream),
-            engine.remove_container(&fill_id)
-        );
-        ready?;
-        removed?;
-        Ok::<_, LaunchError>((agent_id, client?))
-    };
-    let (agent_side, gateway_side) = tokio::join!(agent_side, start_gateway(engine, &gateway_id, &plan.network));
-    let (agent_id, client) = agent_side?;
-    name_by_id(&mut record, Role::Agent, &agent_id);
-    Ok(Started { objects: record.objects, gateway: gateway_side?, client })
-}
-
-/// Starts the relay's container; gives what it prints from its first byte on.
-async fn start_relay(engine: &Engine, id: &str) -> Result<AttachedStream, EngineError> {
-    let stream = engine.attach(id).await?;
-    engine.start_container(id).await?;
-    Ok(stream)
-}
-
-/// Starts the gateway's container and gives it its policy.
-async fn start_gateway(engine: &Engine, id: &str, policy: &Policy) -> Result<GatewayControl, LaunchError> {
-    let mut control = GatewayControl::attach(engine, id).await?;
-    engine.start_container(id).await?;
-    control.ready(READY_LIMIT).await?;
-    control.carry_out(Action::Policy(policy.clone())).await?;
-    Ok(control)
-}
-
-fn labels(input: &LaunchInput<'_>, record: &Record, role: Role) -> BTreeMap<String, String> {
-    let id: &SandboxId = &input.plan.id;
-    BTreeMap::from([
-        (LABEL_PROJECT.to_owned(), id.project.to_string()),
-        (LABEL_SANDBOX.to_owned(), id.name.to_string()),
-        (LABEL_SESSION.to_owned(), record.session.as_str().to_owned()),
-        (LABEL_ROLE.to_owned(), role.as_str().to_owned()),
-        (LABEL_PLAN.to_owned(), input.plan.plan_hash.clone()),
-        (LABEL_OWNER.to_owned(), input.owner.to_owned()),
-        (LABEL_PROOF.to_owned(), input.key.proof(&id.object(role), role)),
-    ])
-}
-
-async fn create_volumes(input: &LaunchInput<'_>, record: &Record, noswap: bool) -> Result<(), LaunchError> {
-    let roles = [Role::Workspace, Role::Home, Role::Secrets, Role::Channel];
-    let creations = roles.into_iter().zip(&input.plan.volumes).map(|(role, volume)| {
-        let mut volume = volume.clone();
-        volume.labels = labels(input, record, role);
-        if let Some(memory) = &mut volume.memory {
-            memory.noswap = noswap && kernel_has_noswap();
-        }
-        async move { input.engine.create_volume(&volume).await }
-    });
-    futures_util::future::try_join_all(creations).await?;
-    Ok(())
-}
-
-/// Whether this kernel's tmpfs knows `noswap` (Linux 6.4, tmpfs(5)). A remote engine may differ; then the mount fails
-/// and says so.
-fn kernel_has_noswap() -> bool {
-    let system = rustix::system::uname();
-    let release = system.release().to_string_lossy();
-    let mut numbers =
-        release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    version >= (6, 4)
-}
-
-fn fill_container(input: &LaunchInput<'_>, record: &Record, launcher_id: &str, helper: &str) -> ContainerSpec {
-    let id = &input.plan.id;
-    let filled =
-        |volume: String, target: &str| Mount { volume, target: target.to_owned(), read_only: false, copy: true };
-    ContainerSpec {
-        name: id.object(Role::Fill),
-        image: launcher_id.to_owned(),
-        labels: labels(input, record, Role::Fill),
-        network: Network::None,
-        dns: Vec::new(),
-        mounts: vec![
-            filled(id.object(Role::Workspace), WORKSPACE),
-            filled(id.object(Role::Home), HOME),
-            filled(helper.to_owned(), "/helper"),
-        ],
-        ..input.plan.containers.relay.clone()
-    }
-}
-
-/// Waits until the relay says that it listens.
-pub(super) async fn wait_for_relay(mut stream: AttachedStream) -> Result<(), LaunchError> {
-    let mut said = String::new();
-    let wait = async {
-        let mut lines = LineBuffer::default();
-        while let Some(chunk) = stream.output.next().await? {
-            match chunk {
-                Chunk::Out(bytes) => {
-                    for line in lines.push(&bytes) {
-                        if serde_json::from_slice::<crate::gateway::protocol::Event>(&line)
-                            .is_ok_and(|event| event == crate::gateway::protocol::Event::Ready)
-                        {
-                            return Ok(true);
-                        }
-                    }
-                }
-                Chunk::Err(bytes) if said.len() < 2000 => said.push_str(&String::from_utf8_lossy(&bytes)),
-                Chunk::Err(_) => {}
-            }
-        }
-        Ok::<bool, EngineError>(false)
-    };
-    match tokio::time::timeout(READY_LIMIT, wait).await {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) | Err(_) => Err(LaunchError::Relay { said }),
-        Ok(Err(error)) => Err(error.into()),
-    }
-}
-
 /// Starts a session program in a running container of the agent's.
 ///
 /// # Errors
@@ -583,51 +411,6 @@ pub async fn open_session(engine: &Engine, container: &str) -> Result<ExecSessio
     let reader: Box<dyn tokio::io::AsyncRead + Send + Unpin> =
         Box::new(tokio_util::io::StreamReader::new(Box::pin(chunks)));
     Ok(SessionClient::new(reader, input, SESSION_PATIENCE))
-}
-
-type PartlyIssued = (BTreeMap<CredentialName, Issued>, LaunchError);
-
-async fn issue_all(
-    input: &LaunchInput<'_>,
-    issue: &IssueContext<'_>,
-) -> Result<BTreeMap<CredentialName, Issued>, PartlyIssued> {
-    let issues = input
-        .manifest
-        .credentials
-        .iter()
-        .map(|(name, spec)| async { (name.clone(), credential::issue(name, spec, issue).await) });
-    let mut issued = BTreeMap::new();
-    let mut failed = None;
-    for (name, result) in futures_util::future::join_all(issues).await {
-        match result {
-            Ok(credential) => {
-                issued.insert(name, credential);
-            }
-            Err(source) => failed = failed.or(Some(LaunchError::Credential { name, source })),
-        }
-    }
-    match failed {
-        None => Ok(issued),
-        Some(error) => Err((issued, error)),
-    }
-}
-
-fn remember_leases(record: &mut Record, input: &LaunchInput<'_>, issued: &BTreeMap<CredentialName, Issued>) {
-    for (name, credential) in issued {
-        let Some(spec) = input.manifest.credentials.get(name) else { continue };
-        record.leases.insert(name.clone(), lease(spec.clone(), credential));
-    }
-}
-
-/// What the journal keeps of an issued credential.
-pub fn lease(spec: crate::credential::spec::CredentialSpec, issued: &Issued) -> JournalLease {
-    JournalLease {
-        spec,
-        handle: issued.handle.clone(),
-        fingerprint: issued.fingerprint.to_string(),
-        issued_at: issued.issued_at,
-        expires_at: issued.expires_at,
-    }
 }
 
 /// The name that the probe asks for and that no policy lists: below `.invalid` (RFC 2606, section 2).
@@ -663,57 +446,6 @@ async fn probe(input: &LaunchInput<'_>, record: &Record, client: &mut ExecSessio
     audit(input, record, "session.probed", &[("checks", &findings.len().to_string())])?;
     let warnings = findings.into_iter().filter(|finding| finding.outcome == Outcome::Warning);
     Ok(warnings.map(|finding| format!("{}: {}", finding.check, finding.detail)).collect())
-}
-
-async fn deliver(
-    input: &LaunchInput<'_>,
-    record: &Record,
-    issued: BTreeMap<CredentialName, Issued>,
-    gateway: &mut GatewayControl,
-) -> Result<credential::Delivered, LaunchError> {
-    for issued in issued.values() {
-        let expires = issued.expires_at.map_or_else(|| "never by itself".to_owned(), |time| time.to_string());
-        let facts = [
-            ("credential", issued.name.as_str()),
-            ("provider", issued.provider),
-            ("fingerprint", &issued.fingerprint.to_string()),
-            ("expires_at", &expires),
-        ];
-        audit(input, record, "credential.issued", &facts)?;
-    }
-    let names: Vec<String> = issued.keys().map(ToString::to_string).collect();
-    let pairs: Vec<_> = issued
-        .into_iter()
-        .filter_map(|(name, issued)| input.manifest.credentials.get(&name).map(|spec| (spec, issued)))
-        .collect();
-    let mut delivered = credential::deliver(pairs).map_err(LaunchError::Deliver)?;
-    let files = std::mem::take(&mut delivered.files);
-    if !files.is_empty() {
-        gateway.carry_out(Action::Secrets(files)).await?;
-    }
-    let brokered = std::mem::take(&mut delivered.brokered);
-    if !brokered.is_empty() {
-        gateway.carry_out(Action::Broker(brokered)).await?;
-    }
-    for name in names {
-        audit(input, record, "credential.delivered", &[("credential", &name)])?;
-    }
-    Ok(delivered)
-}
-
-/// git's settings as environment variables (git-config(1), `GIT_CONFIG_COUNT`), so that they hold in every repository
-/// of the agent's container and leave no file behind.
-fn git_environment(settings: &[(String, String)]) -> BTreeMap<String, String> {
-    let mut environment = BTreeMap::new();
-    if settings.is_empty() {
-        return environment;
-    }
-    environment.insert("GIT_CONFIG_COUNT".to_owned(), settings.len().to_string());
-    for (index, (key, value)) in settings.iter().enumerate() {
-        environment.insert(format!("GIT_CONFIG_KEY_{index}"), key.clone());
-        environment.insert(format!("GIT_CONFIG_VALUE_{index}"), value.clone());
-    }
-    environment
 }
 
 async fn hand_over(input: &LaunchInput<'_>, client: &mut ExecSession) -> Result<String, LaunchError> {

@@ -3,30 +3,36 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::credential::spec::{CredentialSpec, Delivery};
+use crate::credential::spec::{CredentialSpec, Delivery, OnExpiry};
 use crate::credential::{self, CredentialError, IssueContext, Issued, Revocation};
 use crate::gateway::protocol::Action;
 use crate::project::CredentialName;
 use crate::session::gateway_control::{GatewayControl, GatewayControlError};
 use crate::session::identity::Role;
-use crate::session::journal::{Journal, JournalError, Record, RetiringLease};
+use crate::session::journal::{Journal, JournalError, JournalLease, Record, RetiringLease};
 use crate::session::launch::lease;
 use crate::session::live_policy;
 use crate::session::supervise::{SuperviseInput, note};
 
 /// How often requests for a rotation and due dates are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// The first pause after a failed rotation; it doubles up to [`RETRY_MOST`].
+/// The first pause after a failed rotation, and no more than a twentieth of the life; it doubles up to [`RETRY_MOST`].
 const RETRY_FIRST: Duration = Duration::from_secs(5);
-/// The longest pause between two tries of a rotation.
+/// The longest pause between two tries of a rotation, and no more than an eighth of the life.
 const RETRY_MOST: Duration = Duration::from_secs(300);
-/// How long a value that was replaced goes on: a fetch or a query that began with it may still need it.
+/// The shortest, whatever the life.
+const RETRY_LEAST: Duration = Duration::from_millis(250);
+/// How long a value that was replaced goes on: a fetch or a query that began with it may still need it. Three quarters of
+/// what is left of its life, when that is less: it ends while its issuer still knows it.
 const GRACE: Duration = Duration::from_secs(300);
+/// Why it ends when it was told to.
+const TOLD: &str = "rotation was told to end";
 /// The pause before a revocation that failed is tried again.
 const RETRY_RETIRED: Duration = Duration::from_secs(30);
 
@@ -84,15 +90,78 @@ impl Steering {
 }
 
 /// When a credential is to be renewed next.
+#[derive(Debug, Clone, Copy)]
 struct Due {
+    /// By the clock on the wall, which a suspended machine's goes on with.
     at: Timestamp,
-    pause: Duration,
+    /// By a clock that nobody sets: one that is put back does not keep a credential until it has run out.
+    by: Instant,
+    /// Whether the value has to be a new one, so that to renew it is not enough.
+    anew: bool,
+    pause: Pause,
 }
 
-/// Rotates what is due and what the user asked for, until it is told to end. Dropped in the middle, it could forget a
-/// credential that an issuer has just made, so it is not to be dropped.
-pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &Steering) {
+impl Due {
+    fn of(lease: &JournalLease, seed: &str) -> Option<Self> {
+        // A stored value does not become another by being read again, so its age alone makes none due.
+        let end = lease.expires_at.and(lease.ends_at())?;
+        let at = credential::next_rotation(lease.begun_at(), Some(end), seed)?;
+        let by = Instant::now() + between(Timestamp::now(), at);
+        Some(Self { at, by, anew: false, pause: Pause::of(between(lease.begun_at(), end)) })
+    }
+
+    /// For one that was asked for.
+    fn at_once() -> Self {
+        Self { at: Timestamp::now(), by: Instant::now(), anew: true, pause: Pause::of(Duration::MAX) }
+    }
+
+    fn is_now(&self) -> bool {
+        self.at <= Timestamp::now() || self.by <= Instant::now()
+    }
+
+    /// After a try that failed.
+    fn later(self) -> Self {
+        let pause = self.pause.next;
+        let at = Timestamp::now().checked_add(pause).unwrap_or(Timestamp::MAX);
+        Self { at, by: Instant::now() + pause, pause: self.pause.longer(), ..self }
+    }
+}
+
+/// How long to wait between two tries. A short life has no time for long pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Pause {
+    next: Duration,
+    most: Duration,
+}
+
+impl Pause {
+    fn of(life: Duration) -> Self {
+        let most = (life / 8).clamp(RETRY_LEAST, RETRY_MOST);
+        Self { next: (life / 20).clamp(RETRY_LEAST, RETRY_FIRST), most }
+    }
+
+    fn longer(self) -> Self {
+        Self { next: (self.next * 2).min(self.most), ..self }
+    }
+}
+
+/// From one time to another; nothing when that is earlier.
+fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+/// Until when a value goes on that is replaced now.
+fn grace(old: &JournalLease, now: Timestamp) -> Timestamp {
+    let left = old.expires_at.map_or(GRACE, |end| between(now, end) * 3 / 4);
+    now.checked_add(left.min(GRACE)).unwrap_or(now)
+}
+
+/// Rotates what is due and what the user asked for, until it is told to end, or a credential ran out of which the session
+/// must end. Gives the reason. Dropped in the middle, it could forget a credential that an issuer has just made, so it is
+/// not to be dropped.
+pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &Steering) -> String {
     let mut due: BTreeMap<CredentialName, Due> = BTreeMap::new();
+    let mut expired = BTreeSet::new();
     let mut ending = steering.ending.subscribe();
     loop {
         // What was issued too late to be delivered is due at once, and this process may be the only one to have it.
@@ -102,15 +171,16 @@ pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &
         };
         let Ok(Some(record)) = input.journal.read() else {
             if last {
-                return;
+                return TOLD.to_owned();
             }
             continue;
         };
         let now = Timestamp::now();
         for (name, lease) in &record.leases {
-            let entry = credential::next_rotation(lease.issued_at, lease.expires_at, record.session.as_str());
-            if let Some(at) = entry {
-                due.entry(name.clone()).or_insert(Due { at, pause: RETRY_FIRST });
+            if !due.contains_key(name)
+                && let Some(entry) = Due::of(lease, record.session.as_str())
+            {
+                due.insert(name.clone(), entry);
             }
         }
         end_retired(&input.journal, &input.issue, now, |retired, ended| {
@@ -119,7 +189,10 @@ pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &
         })
         .await;
         if last {
-            return;
+            return TOLD.to_owned();
+        }
+        if let Some(reason) = note_expired(input, &record, now, &mut expired) {
+            return reason;
         }
         let asked = credential::rotation::take_requests(input.journal.folder()).unwrap_or_default();
         let again = steering.again.take();
@@ -127,7 +200,7 @@ pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &
             .leases
             .keys()
             .filter(|name| {
-                asked.rotate.contains(*name) || again.contains(*name) || due.get(*name).is_some_and(|due| due.at <= now)
+                asked.rotate.contains(*name) || again.contains(*name) || due.get(*name).is_some_and(Due::is_now)
             })
             .cloned()
             .collect();
@@ -149,26 +222,107 @@ pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &
             let facts = [("credential", name.as_str()), ("fingerprint", fingerprint)];
             note_end(input, &record, &facts, withdrawn, "asked for");
         }
-        for name in names.into_iter().filter(|name| !asked.revoke.contains(name)) {
-            if *steering.ending.borrow() {
-                break;
+        // One issuer that hangs must not keep the others' credentials from being replaced in time.
+        let turns = names.into_iter().filter(|name| !asked.revoke.contains(name)).map(|name| {
+            let asked = asked.rotate.contains(&name) || again.contains(&name);
+            let entry = due.remove(&name).unwrap_or_else(Due::at_once);
+            let entry = Due { anew: entry.anew || asked, ..entry };
+            let record = &record;
+            async move {
+                let turn = take_turn(input, record, &name, entry.anew, steering).await;
+                (name, entry, turn)
             }
-            match rotate(input, &record, &name, steering).await {
-                Ok(()) => {
-                    due.remove(&name);
-                }
-                Err(error) => {
-                    let reason = error.reason();
-                    let until = record.leases.get(&name).and_then(|lease| lease.expires_at);
-                    let until = until.map_or_else(|| "unlimited".to_owned(), |time| time.to_string());
-                    let facts = [("credential", name.as_str()), ("reason", &reason), ("valid_until", &until)];
-                    note(input, &record, "credential.rotation_failed", "failed", &facts);
-                    let pause = due.get(&name).map_or(RETRY_FIRST, |due| due.pause);
-                    due.insert(name, Due { at: now + pause, pause: (pause * 2).min(RETRY_MOST) });
-                }
+        });
+        for (name, entry, turn) in join_all(turns.collect::<Vec<_>>()).await {
+            if let Err(error) = turn
+                && !*steering.ending.borrow()
+            {
+                note_failure(input, &record, &name, &error);
+                due.insert(name, entry.later());
             }
         }
     }
+}
+
+/// Records that a credential was not replaced, for the audit log and for `status`.
+fn note_failure(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName, error: &RotateError) {
+    let reason = error.reason();
+    let until = record.leases.get(name).and_then(|lease| lease.expires_at);
+    let until = until.map_or_else(|| "unlimited".to_owned(), |time| time.to_string());
+    let facts = [("credential", name.as_str()), ("reason", &reason), ("valid_until", &until)];
+    note(input, record, "credential.rotation_failed", "failed", &facts);
+    let now = Timestamp::now();
+    let updated = input.journal.update(|record| {
+        if let Some(lease) = record.leases.get_mut(name) {
+            lease.failing_since.get_or_insert(now);
+        }
+    });
+    if let Err(error) = updated {
+        tracing::warn!(%error, "the journal was not updated");
+    }
+}
+
+/// Records what has run out without a successor, once each. Gives the reason for which the session has to end, if that is
+/// what the manifest says of one of them.
+fn note_expired(
+    input: &SuperviseInput<'_>,
+    record: &Record,
+    now: Timestamp,
+    known: &mut BTreeSet<String>,
+) -> Option<String> {
+    let mut reason = None;
+    for (name, lease) in &record.leases {
+        let Some(end) = lease.ends_at().filter(|end| *end <= now) else { continue };
+        if !known.insert(lease.fingerprint.clone()) {
+            continue;
+        }
+        let facts = [("credential", name.as_str()), ("fingerprint", &lease.fingerprint), ("ended", &end.to_string())];
+        note(input, record, "credential.expired", "failed", &facts);
+        if lease.spec.on_expiry == OnExpiry::Stop {
+            reason.get_or_insert(format!("the credential {name} ran out, and there was no new one"));
+        }
+    }
+    reason
+}
+
+/// Makes a credential last: renewed where its issuer does that, and issued anew otherwise, or when `anew` is asked for.
+async fn take_turn(
+    input: &SuperviseInput<'_>,
+    record: &Record,
+    name: &CredentialName,
+    anew: bool,
+    steering: &Steering,
+) -> Result<(), RotateError> {
+    if *steering.ending.borrow() {
+        return Err(RotateError::Ending);
+    }
+    if !anew && renew(input, record, name).await? {
+        return Ok(());
+    }
+    rotate(input, record, name, steering).await
+}
+
+/// Has a credential live longer. Whether that was enough: what is near the end of all renewals is issued anew while there
+/// is time.
+async fn renew(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) -> Result<bool, RotateError> {
+    let lease = record.leases.get(name).ok_or(RotateError::NotOut)?;
+    let (Some(handle), Some(end)) = (&lease.handle, lease.expires_at) else { return Ok(false) };
+    let Some(until) = credential::renew(name, &lease.spec, handle, &input.issue).await? else { return Ok(false) };
+    let now = Timestamp::now();
+    let renewed = JournalLease { renewed_at: Some(now), expires_at: Some(until), failing_since: None, ..lease.clone() };
+    let enough = between(lease.begun_at(), end) * 3 / 4;
+    if between(now, until) < enough || renewed.ends_at() != Some(until) {
+        return Ok(false);
+    }
+    input.journal.update(|record| {
+        if let Some(now) = record.leases.get_mut(name).filter(|now| now.is_same(lease)) {
+            *now = renewed;
+        }
+    })?;
+    let until = until.to_string();
+    let facts = [("credential", name.as_str()), ("fingerprint", &lease.fingerprint), ("valid_until", &until)];
+    note(input, record, "credential.renewed", "ok", &facts);
+    Ok(true)
 }
 
 /// Records how a credential ended, or that it did not.
@@ -191,7 +345,7 @@ fn note_end(
     }
 }
 
-/// Issues a credential anew and delivers it. The old value goes on for [`GRACE`], so that what was begun with it ends well.
+/// Issues a credential anew and delivers it. The old value goes on for a [`grace`], so that what was begun with it ends well.
 ///
 /// The new one is in the journal before it is delivered: whatever fails afterwards, and whoever dies, it is revoked.
 async fn rotate(
@@ -223,12 +377,13 @@ async fn rotate(
         })?;
         return Err(error);
     }
-    let end_at = Timestamp::now() + GRACE;
+    let now = Timestamp::now();
     input.journal.update(|record| {
         record.retiring.retain(|retiring| *retiring != undelivered);
         // What is replaced is what the journal has now: another rotation may have been quicker than this one's record.
         let replaced = record.leases.insert(name.clone(), renewed);
         if let Some(lease) = replaced.filter(|lease| lease.handle.is_some()) {
+            let end_at = grace(&lease, now);
             record.retiring.push(RetiringLease { name: name.clone(), lease, end_at });
         }
     })?;

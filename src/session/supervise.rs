@@ -134,9 +134,9 @@ pub async fn supervise(input: SuperviseInput<'_>, restarts: &watch::Sender<u32>)
         },
         reason = watch_containers(&input, &record, restarts, &out_of_memory, &steering) => (reason.to_owned(), None),
         reason = watchdog::watch(input.engine, &record, |notice| tell(&input, &record, notice)) => (reason, None),
-        () = &mut rotating => {
+        reason = &mut rotating => {
             rotates = false;
-            ("rotation ended".to_owned(), None)
+            (reason, None)
         }
         never = record_decisions(&input, &record, &audited) => match never {},
         () = terminated() => ("the supervisor was asked to end".to_owned(), None),

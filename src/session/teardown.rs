@@ -34,13 +34,15 @@ pub async fn stop(
     context: &EndContext<'_>,
 ) -> Vec<Complaint> {
     let mut complaints = Vec::new();
+    // A launch that failed has used nothing worth a word.
+    let ran = !record.start.is_empty();
     change(journal, record, &mut complaints, |now| now.phase = Phase::Stopping);
     recall(engine, record, &context.issue).await;
     let gone = revoke(record, context, &mut complaints).await;
     // What a rotation that was under way put there meanwhile stays: its supervisor, or the next `down`, ends it.
     change(journal, record, &mut complaints, |now| {
-        now.leases.retain(|name, lease| !gone.iter().any(|(other, revoked)| other == name && revoked == lease));
-        now.retiring.retain(|old| !gone.iter().any(|(name, revoked)| *name == old.name && *revoked == old.lease));
+        now.leases.retain(|name, lease| !gone.iter().any(|(other, revoked)| other == name && revoked.is_same(lease)));
+        now.retiring.retain(|old| !gone.iter().any(|(name, revoked)| *name == old.name && revoked.is_same(&old.lease)));
     });
     // A gateway that is gone already holds nothing, so this may fail; the volume in memory ends with its last container.
     if let Ok(mut control) = GatewayControl::attach(engine, &record.id.object(Role::Gateway)).await {
@@ -52,6 +54,9 @@ pub async fn stop(
             tracing::debug!(%error, "the gateway did not answer while the session ended");
         }
     }
+    if ran {
+        note_usage(engine, record, context).await;
+    }
     if let Err(error) = halt(engine, record).await {
         complaints.push(format!("the agent's container did not stop: {error}"));
     }
@@ -61,6 +66,17 @@ pub async fn stop(
     });
     context.audit(record, "session.stopped", "ok", &[("reason", ended)]);
     complaints
+}
+
+/// Records what the agent's container has used, as far as the engine says.
+async fn note_usage(engine: &Engine, record: &Record, context: &EndContext<'_>) {
+    let agent = record.id.object(Role::Agent);
+    let Ok(Ok(Some(usage))) = tokio::time::timeout(GRACE, engine.container_usage(&agent)).await else { return };
+    let milliseconds = usage.processor.as_millis().to_string();
+    let peak = usage.memory_peak.map(|bytes| bytes.to_string());
+    let mut facts = vec![("processor_ms", milliseconds.as_str())];
+    facts.extend(peak.as_deref().map(|bytes| ("memory_peak", bytes)));
+    context.audit(record, "session.used", "ok", &facts);
 }
 
 /// Stops the containers of a sandbox. What is gone already is as good as stopped.

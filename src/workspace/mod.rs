@@ -17,6 +17,7 @@ pub mod hazard;
 mod passing;
 
 pub mod secret_scan;
+pub mod signature;
 
 pub mod tracked_secrets;
 

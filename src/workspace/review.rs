@@ -10,6 +10,7 @@ use super::git::Git;
 use super::hazard;
 use super::passing::{self, PassingChange};
 use super::secret_scan::{self, Finding};
+use super::signature::{self, Signature};
 use crate::commands::printer::sanitise;
 use crate::project::path_patterns::PathPatterns;
 
@@ -27,6 +28,8 @@ const LISTING: usize = 64 << 20;
 const EMBEDDED: &str = "is a git repository inside the tree";
 /// The most commits that are listed.
 const COMMIT_LIMIT: usize = 1000;
+/// The largest commit object whose signature is looked at, in bytes.
+const COMMIT_SIZE: u64 = 256 << 10;
 
 /// Paths whose hazard the user accepts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub struct ReviewRules {
     pub shown_first: PathPatterns,
     /// Files that the launcher wrote for an editor.
     pub written: Vec<WrittenFile>,
+    /// Public keys of the sandbox's sessions, each as a line of OpenSSH's. With none, no signature is looked at.
+    pub signers: Vec<String>,
 }
 
 /// A file that the launcher wrote and an editor obeys, so that only the launcher is to change it.
@@ -74,6 +79,9 @@ pub struct CommitSummary {
     pub author: String,
     /// The first line of the message, sanitised.
     pub subject: String,
+    /// By whom it is signed, when the sandbox's sessions sign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
 }
 
 /// One changed path.
@@ -109,6 +117,13 @@ pub struct Remark {
 }
 
 impl Review {
+    /// The commits that no session of the sandbox signed, when its sessions sign: taken over from elsewhere, or not made
+    /// in it.
+    pub fn unsigned(&self) -> Vec<&CommitSummary> {
+        let foreign = |commit: &&CommitSummary| commit.signature.is_some_and(|by| by != Signature::Session);
+        self.commits.iter().filter(foreign).collect()
+    }
+
     /// What is held back and not accepted.
     pub fn unaccepted(&self, accepted: &AcceptedRisks) -> Vec<&Remark> {
         self.held_back.iter().filter(|remark| !accepted.0.contains(&remark.path)).collect()
@@ -177,7 +192,7 @@ pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRu
     let sizes = sizes(repository, changes.iter().filter(regular).map(|change| change.new_id.as_str()))?;
     let contents = contents(repository, &changes, &sizes)?;
 
-    let mut review = Review { commits: commits(repository, base, head)?, ..Review::default() };
+    let mut review = Review { commits: commits(repository, base, head, &rules.signers)?, ..Review::default() };
     let mut held = BTreeSet::new();
     let mut first = BTreeSet::new();
     for change in &changes {
@@ -339,7 +354,12 @@ pub fn display(path: &[u8]) -> String {
     if text.is_empty() { ".".to_owned() } else { text }
 }
 
-fn commits(repository: &Path, base: &str, head: &str) -> Result<Vec<CommitSummary>, WorkspaceError> {
+fn commits(
+    repository: &Path,
+    base: &str,
+    head: &str,
+    signers: &[String],
+) -> Result<Vec<CommitSummary>, WorkspaceError> {
     let output = Git::at(repository, "log")
         .args(["-z", "--no-decorate", "--no-notes", "--no-mailmap", "--encoding=UTF-8"])
         .arg("--format=%H%x01%an%x01%s")
@@ -347,15 +367,28 @@ fn commits(repository: &Path, base: &str, head: &str) -> Result<Vec<CommitSummar
         .arg(format!("{base}..{head}"))
         .output()?;
     let text = String::from_utf8_lossy(&output);
-    Ok(text
+    let mut commits: Vec<CommitSummary> = text
         .split('\0')
         .filter_map(|entry| {
             let mut fields = entry.splitn(3, '\u{1}');
             let id = fields.next().filter(|id| !id.is_empty())?.to_owned();
             let mut field = || sanitise(fields.next().unwrap_or_default()).replace('\n', " ");
-            Some(CommitSummary { id, author: field(), subject: field() })
+            Some(CommitSummary { id, author: field(), subject: field(), signature: None })
         })
-        .collect())
+        .collect();
+    if !signers.is_empty() {
+        let signers: Vec<_> = signers.iter().filter_map(|line| ssh_key::PublicKey::from_openssh(line).ok()).collect();
+        let mut sizes = sizes(repository, commits.iter().map(|commit| commit.id.as_str()))?;
+        // One with a message that long is nobody's work; it counts as signed by somebody else.
+        sizes.retain(|_, size| *size <= COMMIT_SIZE);
+        let objects = objects(repository, sizes.keys().map(String::as_str))?;
+        for commit in &mut commits {
+            let object = objects.get(&commit.id);
+            let by = object.map_or(Signature::Other, |object| signature::of(object, &commit.id, &signers));
+            commit.signature = Some(by);
+        }
+    }
+    Ok(commits)
 }
 
 type Counts = HashMap<Vec<u8>, (Option<u64>, Option<u64>)>;
@@ -417,10 +450,19 @@ fn contents(
             total += size;
         }
     }
-    if chosen.is_empty() {
+    objects(repository, chosen.into_iter())
+}
+
+/// Whole objects. Who asks has looked at their sizes.
+fn objects<'a>(
+    repository: &Path,
+    ids: impl Iterator<Item = &'a str>,
+) -> Result<HashMap<String, Vec<u8>>, WorkspaceError> {
+    let wanted = lines(ids);
+    if wanted.is_empty() {
         return Ok(HashMap::new());
     }
-    let output = Git::at(repository, "cat-file").arg("--batch").input(lines(chosen.into_iter())).output()?;
+    let output = Git::at(repository, "cat-file").arg("--batch").input(wanted).output()?;
     let wrong = || WorkspaceError::Output("cat-file --batch");
     let mut contents = HashMap::new();
     let mut rest = output.as_slice();

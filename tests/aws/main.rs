@@ -177,6 +177,7 @@ fn credential(spec: &AwsStsSpec) -> CredentialSpec {
         max_age: None,
         shared_with: None,
         accept_personal: None,
+        on_expiry: Default::default(),
         hosts: Vec::new(),
     }
 }

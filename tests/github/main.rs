@@ -106,6 +106,7 @@ fn credential(spec: &GithubAppSpec) -> CredentialSpec {
         max_age: None,
         shared_with: None,
         accept_personal: None,
+        on_expiry: Default::default(),
         hosts: Vec::new(),
     }
 }

@@ -18,8 +18,14 @@ pub(crate) struct Neighbour {
 impl Neighbour {
     /// Makes the network; the container has these host names, and a certificate for the first.
     pub(crate) fn network(home: &Home, hosts: &[&str]) -> Self {
+        Self::certified(home, hosts, &hosts[..1])
+    }
+
+    /// The same with a certificate for some of its names.
+    pub(crate) fn certified(home: &Home, hosts: &[&str], certified: &[&str]) -> Self {
         let unique = home.path().file_name().unwrap().to_string_lossy().replace('.', "");
-        let signed = rcgen::generate_simple_self_signed(vec![hosts[0].to_owned()]).unwrap();
+        let certified: Vec<String> = certified.iter().map(|host| (*host).to_owned()).collect();
+        let signed = rcgen::generate_simple_self_signed(certified).unwrap();
 
         let name = format!("test-{unique}");
         assert!(docker(&["network", "create", &name]).status.success());

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sandbox::credential::held::Held;
 use sandbox::credential::identity::Authority;
 use sandbox::credential::secret::Secret;
 use sandbox::credential::spec::{
@@ -17,8 +18,11 @@ use sandbox::credential::{
 use sandbox::project::{CredentialName, ProjectName, SandboxName};
 use serde_json::Value;
 
+mod certificate;
 mod identity;
+mod long_session;
 mod misbehaving;
+mod renewal;
 mod server;
 mod session;
 #[path = "../support/mod.rs"]
@@ -32,6 +36,7 @@ struct Side {
     project: ProjectName,
     sandbox: SandboxName,
     environment: Environment,
+    held: Held,
 }
 
 impl Side {
@@ -43,7 +48,13 @@ impl Side {
             token_file: folder.path().join("absent"),
             ..Environment::default()
         };
-        Self { folder, project: "payments".parse().unwrap(), sandbox: SandboxName::main(), environment }
+        Self {
+            folder,
+            project: "payments".parse().unwrap(),
+            sandbox: SandboxName::main(),
+            environment,
+            held: Held::default(),
+        }
     }
 
     fn identity(&self) -> Authority {
@@ -70,7 +81,7 @@ impl Side {
             vault: self.environment.clone(),
             aws: sandbox::credential::aws::Environment::default(),
             identity: self.identity(),
-            held: sandbox::credential::held::Held::default(),
+            held: self.held.clone(),
             session: None,
             reason: "up",
         }
@@ -103,6 +114,7 @@ fn credential(spec: &VaultSpec) -> CredentialSpec {
         max_age: None,
         shared_with: None,
         accept_personal: None,
+        on_expiry: Default::default(),
         hosts: Vec::new(),
     }
 }
@@ -116,6 +128,7 @@ fn spec(path: &str, fields: &[&str]) -> VaultSpec {
         path: path.to_owned(),
         fields: if fields.len() == 1 { VaultFields::One(fields[0].clone()) } else { VaultFields::Several(fields) },
         ttl: Duration::from_secs(600),
+        max_ttl: Duration::ZERO,
         policies: Vec::new(),
     }
 }

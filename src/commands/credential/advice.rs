@@ -86,12 +86,15 @@ fn vault_advice(error: &VaultError) -> String {
     let next = match error {
         VaultError::NoAddress => "write `address: https://HOST:8200` in sandbox.yaml, or set VAULT_ADDR or BAO_ADDR",
         VaultError::Address { .. } => "write https://HOST:PORT; http:// is for loopback alone",
-        VaultError::Identity(error) => return identity_advice(error),
+        VaultError::Signing(error) => return identity_advice(error),
         VaultError::NoToken => "run `vault login` or `bao login`, or set VAULT_TOKEN or BAO_TOKEN",
         VaultError::TokenFile { .. } => "make the file readable for you alone, or log in again",
         VaultError::Certificates { .. } => "name a file of PEM certificates with VAULT_CACERT or BAO_CACERT",
         VaultError::File(_) => "keep the secret alone in a file of mode 600 that git does not track",
         VaultError::Command(_) => "run the command by hand and see what it says",
+        VaultError::Identity => {
+            "give the certificate, those of its authorities and the private key in PEM, one after the other"
+        }
         VaultError::NotText => "look at what the file, the command or the variable gives",
         VaultError::Unreachable { .. } => "compare the address with the server's, and whether a proxy stands between",
         VaultError::Untrusted { fault, .. } => match fault {

@@ -11,6 +11,8 @@ fn moment(second: i64) -> Timestamp {
 pub(in crate::commands) fn eventful() -> SessionReport {
     let hostile = "evil\u{1b}[2J<script>\u{202e}.example";
     SessionReport {
+        processor_ms: Some(61_250),
+        memory_peak: Some(3 << 29),
         project: "demo".to_owned(),
         sandbox: "main".to_owned(),
         session: "0123456789abcdef".to_owned(),
@@ -31,6 +33,7 @@ pub(in crate::commands) fn eventful() -> SessionReport {
             issued: moment(1),
             expires: "2027-01-15T09:00:00Z".to_owned(),
             fingerprint: "=f2".to_owned(),
+            renewals: 0,
             rotations: 2,
             rotated: Some(moment(50)),
             used: Some(moment(60)),

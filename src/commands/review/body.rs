@@ -9,7 +9,7 @@ use crate::audit::report::SessionReport;
 use crate::commands::page::shown;
 use crate::commands::report::{counted, usage};
 use crate::project::quantity::show_size;
-use crate::workspace::review::{Remark, display};
+use crate::workspace::review::{Remark, Review, display};
 
 /// Lines of one file's patch that the page has.
 const LINE_LIMIT: usize = 2_000;
@@ -43,6 +43,7 @@ pub(super) fn body(material: &Material) -> Markup {
         (remarks("Held back", "bad", &review.held_back))
         (remarks("To look at first", "look", &review.shown_first))
         h2 { "Commits" }
+        (signatures(review))
         (rows(&["commit", "author", "subject"], review.commits.len(), review.commits.iter().map(|commit| {
             [short(&commit.id).to_owned(), commit.author.clone(), commit.subject.clone()]
         })))
@@ -74,6 +75,21 @@ fn rows<const N: usize>(columns: &[&str; N], count: usize, rows: impl Iterator<I
                 }
             }
             @if count > ROW_LIMIT { p class="dim" { "And " (count - ROW_LIMIT) " more, which `sandbox diff --names` lists." } }
+        }
+    }
+}
+
+/// Which commits no session of the sandbox signed, when its sessions sign.
+fn signatures(review: &Review) -> Markup {
+    let unsigned = review.unsigned();
+    html! {
+        @if !unsigned.is_empty() {
+            p class="panel" {
+                span class="tag look" { (unsigned.len()) " not signed by this sandbox" } " "
+                (unsigned.iter().map(|commit| short(&commit.id)).collect::<Vec<_>>().join(", "))
+            }
+        } @else if review.commits.iter().any(|commit| commit.signature.is_some()) {
+            p { span class="tag good" { "all are signed by this sandbox" } }
         }
     }
 }

@@ -32,7 +32,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(address: &str, namespace: Option<&str>, ca_file: Option<&Path>) -> Result<Self, VaultError> {
+    /// `identity` is a client's certificate with its private key, as PEM.
+    pub(super) fn new(
+        address: &str,
+        namespace: Option<&str>,
+        ca_file: Option<&Path>,
+        identity: Option<&Secret>,
+    ) -> Result<Self, VaultError> {
         let refused = |problem| VaultError::Address { address: shown(address), problem };
         let url = Url::parse(address).map_err(|_| refused("it is not a URL"))?;
         check(&url).map_err(refused)?;
@@ -51,6 +57,11 @@ impl Client {
             }
             // As Vault's own command line has it: with a file, that file alone.
             builder = builder.tls_certs_only(found);
+        }
+        if let Some(identity) = identity {
+            // What is wrong with it is not quoted: it holds a private key.
+            let identity = reqwest::Identity::from_pem(identity.expose()).map_err(|_| VaultError::Identity)?;
+            builder = builder.identity(identity);
         }
         let http = builder.build().map_err(VaultError::Client)?;
         Ok(Self { http, address: url, namespace: namespace.map(str::to_owned) })
@@ -244,7 +255,7 @@ mod tests {
             "https://vault.example.com/?x=1",
         ] {
             assert!(check(&url(refused)).is_err(), "{refused}");
-            let error = Client::new(refused, None, None).err().unwrap();
+            let error = Client::new(refused, None, None, None).err().unwrap();
             assert!(!error.to_string().contains("canary"), "{error}");
         }
     }

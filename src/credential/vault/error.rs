@@ -41,7 +41,7 @@ pub enum VaultError {
     },
     /// The sandbox's identity was not signed.
     #[error("log in as the sandbox")]
-    Identity(#[from] identity::IdentityError),
+    Signing(#[from] identity::IdentityError),
     /// There is no token.
     #[error("find a token for Vault")]
     NoToken,
@@ -75,6 +75,9 @@ pub enum VaultError {
     /// What to log in with, or a token, is not text.
     #[error("log in with something that is not plain text")]
     NotText,
+    /// The certificate to log in with cannot be used. What is wrong is not told: it lies beside a private key.
+    #[error("read a certificate and its private key, both as PEM")]
+    Identity,
     /// No connection.
     #[error("reach Vault at {address}")]
     Unreachable {

@@ -21,11 +21,11 @@ fn data_comes_between_only_below_a_versioned_store() {
 
 #[test]
 fn a_handle_says_which_server_knows_it() {
-    let client = Client::new("https://vault.example.com:8200/", Some("team/a"), None).unwrap();
+    let client = Client::new("https://vault.example.com:8200/", Some("team/a"), None, None).unwrap();
     let handle = handle_of("acc.essor", &client);
     assert_eq!(handle, "acc.essor|team/a|https://vault.example.com:8200");
     assert_eq!(split_handle(&handle), Some(("acc.essor", Some("team/a"), "https://vault.example.com:8200")));
-    let client = Client::new("https://vault.example.com", None, None).unwrap();
+    let client = Client::new("https://vault.example.com", None, None, None).unwrap();
     assert_eq!(split_handle(&handle_of("a", &client)), Some(("a", None, "https://vault.example.com")));
     assert_eq!(split_handle("a"), None);
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::resolve::{deliverable, variable_name};
 use super::{aws, github, vault};
-use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec, SharedWith};
+use crate::credential::spec::{CredentialSpec, Delivery, OnExpiry, ProviderSpec, SharedWith};
 use crate::network::name::HostPattern;
 use crate::network::placement::Placement;
 use crate::network::policy::{AllowRule, CredentialPlace, Policy};
@@ -27,6 +27,7 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "field",
     "fields",
     "ttl",
+    "max_ttl",
     "policies",
     "app",
     "installation",
@@ -46,12 +47,13 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "source_identity",
     "deliver",
     "max_age",
+    "on_expiry",
     "shared_with",
     "accept_personal",
     "hosts",
 ];
 /// Those that are not of one provider.
-const COMMON: &[&str] = &["provider", "deliver", "max_age", "shared_with", "accept_personal", "hosts"];
+const COMMON: &[&str] = &["provider", "deliver", "max_age", "on_expiry", "shared_with", "accept_personal", "hosts"];
 /// Keys of `deliver`.
 pub(in crate::project) const DELIVER: &[&str] = &["file", "git", "environment"];
 /// Keys of `deliver` with `broker`; at most one of the middle four.
@@ -99,6 +101,14 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
         None => None,
         Some(node) => Some(reader.parsed(node, "`max_age`", "a duration such as 30d or 12h", quantity::duration)?),
     };
+    let on_expiry = match fields.get("on_expiry") {
+        None => OnExpiry::default(),
+        Some(node) => reader.parsed(node, "`on_expiry`", "warn or stop", |text| match text {
+            "warn" => Some(OnExpiry::Warn),
+            "stop" => Some(OnExpiry::Stop),
+            _ => None,
+        })?,
+    };
     let shared_with = fields.get("shared_with").and_then(|node| shared(reader, node));
     let accept_personal = fields.get("accept_personal").and_then(|node| reason(reader, node, "`accept_personal`"));
     let hosts = fields.get("hosts").map(|node| hosts(reader, node)).unwrap_or_default();
@@ -106,7 +116,15 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
         let message = format!("a credential that is brokered for `{host}` goes to that host alone");
         reader.report(node.place, message, "take `hosts` out");
     }
-    Some(CredentialSpec { provider: provider?, deliver: deliver?, max_age, shared_with, accept_personal, hosts })
+    Some(CredentialSpec {
+        provider: provider?,
+        deliver: deliver?,
+        max_age,
+        on_expiry,
+        shared_with,
+        accept_personal,
+        hosts,
+    })
 }
 
 /// The hosts that a credential may be sent to.
@@ -133,7 +151,7 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
         "store" => &[],
         "env-file" => &["path", "variable"],
         "exec" => &["command", "revoke_command"],
-        "vault" => &["path", "address", "namespace", "auth", "field", "fields", "ttl", "policies"],
+        "vault" => &["path", "address", "namespace", "auth", "field", "fields", "ttl", "max_ttl", "policies"],
         "github-app" => github::KEYS,
         "aws-sts" => aws::KEYS,
         other => {

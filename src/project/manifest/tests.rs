@@ -213,6 +213,9 @@ fn tells_what_is_wrong_with_a_credential_of_vault() {
   k: { provider: vault, path: secret/x, field: key, auth: { method: jwt, role: x } }
   l: { provider: vault, path: secret/x, field: key, policies: [] }
   m: { provider: store, namespace: x }
+  n: { provider: vault, path: secret/x, field: key, auth: { method: cert, role: x } }
+  o: { provider: vault, path: secret/x, field: key, max_ttl: 1m, on_expiry: never }
+  p: { provider: store, max_ttl: 1h }
 "#
     ));
 }
@@ -334,12 +337,20 @@ fn reads_a_credential_of_vault() {
     path: database/creds/payments
     fields: [username, password]
     ttl: 30m
+    max_ttl: 12h
     policies: [payments-read]
+    on_expiry: stop
+  cert: { provider: vault, path: secret/x, field: key, auth: { method: cert, secret_file: agent.pem } }
 "#,
     )
     .unwrap();
     let specs: Vec<_> = read.credentials.values().map(|spec| serde_json::to_value(&spec.provider).unwrap()).collect();
-    let (full, plain) = (&specs[0], &specs[1]);
+    let (cert, full, plain) = (&specs[0], &specs[1], &specs[2]);
+    assert_eq!(cert["auth"]["cert"]["identity"]["file"], "agent.pem");
+    assert_eq!((&full["max_ttl"]["secs"], &plain["max_ttl"]["secs"]), (&43_200.into(), &86_400.into()));
+    let stops =
+        |name: &str| read.credentials[&name.parse().unwrap()].on_expiry == crate::credential::spec::OnExpiry::Stop;
+    assert!(stops("full") && !stops("plain"));
     assert_eq!(full["auth"]["approle"]["secret_id"]["command"][0], "secret-id");
     assert_eq!(full["auth"]["approle"]["wrapped"], true);
     assert_eq!(full["fields"]["several"], serde_json::json!(["username", "password"]));

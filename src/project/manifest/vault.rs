@@ -13,6 +13,8 @@ pub(in crate::project) const AUTH: &[&str] =
     &["method", "mount", "role_id", "role", "secret_file", "secret_command", "identity", "wrapped"];
 /// How long a child token lives when the manifest does not say.
 const LIFE: Duration = Duration::from_secs(3600);
+/// How long it is renewed when the manifest does not say.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 
 const PATH: &str = "a path such as secret/payments/api or database/creds/payments, without `/` at its ends";
 const WORD: &str = "1 to 128 of a-z, A-Z, 0-9, `-`, `_` and `.`";
@@ -37,6 +39,12 @@ pub(super) fn spec(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Opt
             quantity::duration(text).filter(|life| (120..=86_400).contains(&life.as_secs()))
         }),
     };
+    let max_ttl = match fields.get("max_ttl") {
+        None => Some(LONGEST_LIFE),
+        Some(node) => reader.parsed(node, "`max_ttl`", "a duration of 2m to 30d", |text| {
+            quantity::duration(text).filter(|life| (120..=30 * 86_400).contains(&life.as_secs()))
+        }),
+    };
     let policies = match fields.get("policies") {
         None => Some(Vec::new()),
         Some(node) => words(reader, node, "`policies`"),
@@ -48,6 +56,7 @@ pub(super) fn spec(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Opt
         path: path?,
         fields: chosen?,
         ttl: ttl?,
+        max_ttl: max_ttl?,
         policies: policies?,
     })
 }
@@ -80,16 +89,17 @@ fn chosen(reader: &mut Reader, fields: &Fields<'_>) -> Option<VaultFields> {
 
 fn auth(reader: &mut Reader, node: &Node, root: &Path) -> Option<VaultAuth> {
     let fields = reader.fields(node, "`auth`", AUTH)?;
-    let example = "token, approle or jwt";
+    let example = "token, approle, jwt or cert";
     let Some(method) = fields.get("method") else {
         reader.report(fields.place, "`auth` has no `method`", format!("write `method:` and {example}"));
         return None;
     };
-    let known = |text: &str| ["token", "approle", "jwt"].contains(&text).then(|| text.to_owned());
+    let known = |text: &str| ["token", "approle", "jwt", "cert"].contains(&text).then(|| text.to_owned());
     let method = reader.parsed(method, "`auth.method`", example, known)?;
     let (role_key, allowed): (&str, &[&str]) = match method.as_str() {
         "approle" => ("role_id", &["method", "mount", "role_id", "secret_file", "secret_command", "wrapped"]),
         "jwt" => ("role", &["method", "mount", "role", "secret_file", "secret_command", "identity"]),
+        "cert" => ("role", &["method", "mount", "role", "secret_file", "secret_command"]),
         _ => ("", &["method"]),
     };
     for key in AUTH.iter().filter(|key| !allowed.contains(key)) {
@@ -106,6 +116,13 @@ fn auth(reader: &mut Reader, node: &Node, root: &Path) -> Option<VaultAuth> {
         None => method.clone(),
         Some(node) => reader.parsed(node, "`auth.mount`", "where the method is mounted, such as approle", path)?,
     };
+    if method == "cert" {
+        let role = match fields.get(role_key) {
+            None => None,
+            Some(node) => Some(reader.parsed(node, "`auth.role`", WORD, word)?),
+        };
+        return Some(VaultAuth::Cert { mount, role, identity: source(reader, &fields, root)? });
+    }
     let Some(role) = fields.get(role_key) else {
         let message = format!("the method `{method}` needs `{role_key}`");
         reader.report(fields.place, message, format!("write `{role_key}: ROLE`"));

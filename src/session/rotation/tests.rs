@@ -124,3 +124,56 @@ async fn a_revocation_that_fails_is_tried_again_after_a_pause() {
     end_retired(&journal, &scene.issue(), now + RETRY_RETIRED, |_, _| {}).await;
     assert_eq!(scene.ended(), "old\n");
 }
+
+/// One that was issued at a time and ends at another.
+fn lease(issued_at: Timestamp, expires_at: Option<Timestamp>) -> JournalLease {
+    serde_json::from_value(json!({
+        "spec": { "provider": { "provider": "store" }, "deliver": { "file": { "name": "token" } } },
+        "handle": "h", "fingerprint": "f", "issued_at": issued_at, "expires_at": expires_at
+    }))
+    .unwrap()
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+#[test]
+fn a_clock_that_is_moved_makes_nothing_due_too_late() {
+    let now = Timestamp::now();
+    let fresh = Due::of(&lease(now, Some(now + seconds(3600))), "").unwrap();
+    assert!(!fresh.is_now());
+    // The machine slept: the clock on the wall went on.
+    assert!(Due { at: now, ..fresh }.is_now());
+    // The clock was put back after it was issued: by it, the half of the life is hours away.
+    let put_back = Due { at: now + seconds(7200), by: Instant::now(), ..fresh };
+    assert!(put_back.is_now());
+}
+
+#[test]
+fn what_does_not_run_out_is_never_due_and_what_must_not_grow_old_is_earlier() {
+    let now = Timestamp::now();
+    assert!(Due::of(&lease(now, None), "").is_none());
+    let mut aged = lease(now, Some(now + seconds(12 * 3600)));
+    aged.spec.max_age = Some(seconds(3600));
+    assert!(Due::of(&aged, "").unwrap().at <= now + seconds(1800));
+    assert_eq!(aged.ends_at(), Some(now + seconds(3600)));
+    // Renewed, it is due by what it lives now.
+    let renewed = JournalLease { renewed_at: Some(now + seconds(3600)), ..lease(now, Some(now + seconds(7200))) };
+    assert!(Due::of(&renewed, "").unwrap().at > now + seconds(3600));
+}
+
+#[test]
+fn pauses_and_grace_are_in_proportion_to_a_life() {
+    let (day, short) = (Pause::of(seconds(86_400)), Pause::of(seconds(6)));
+    assert_eq!((day.next, day.longer().next), (RETRY_FIRST, RETRY_FIRST * 2));
+    assert!((0..20).fold(day, |pause, _| pause.longer()).next == RETRY_MOST);
+    assert!(
+        short.next == Duration::from_millis(300) && (0..9).fold(short, |pause, _| pause.longer()).next < seconds(1)
+    );
+    let now = Timestamp::now();
+    assert_eq!(grace(&lease(now, Some(now + seconds(3600))), now), now + GRACE);
+    assert_eq!(grace(&lease(now, Some(now + seconds(4))), now), now + seconds(3));
+    assert_eq!(grace(&lease(now, Some(now)), now + seconds(9)), now + seconds(9));
+    assert_eq!(grace(&lease(now, None), now), now + GRACE);
+}

@@ -26,6 +26,7 @@ fn material(path: &str, subject: &str, patch: &str) -> Material {
         head: "b".repeat(40),
         review: Review {
             commits: vec![CommitSummary {
+                signature: None,
                 id: "c".repeat(40),
                 author: subject.to_owned(),
                 subject: subject.to_owned(),
