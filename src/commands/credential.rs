@@ -400,7 +400,10 @@ fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
         | ProviderSpec::Exec { .. }
         | ProviderSpec::Vault(_)
         | ProviderSpec::GithubApp(_)
-        | ProviderSpec::AwsSts(_) => false,
+        | ProviderSpec::AwsSts(_)
+        | ProviderSpec::Gcp(_)
+        | ProviderSpec::Azure(_)
+        | ProviderSpec::AnthropicWif(_) => false,
     };
     let journals = holders(context, &manifest, &name)?;
     for journal in journals.values() {

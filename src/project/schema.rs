@@ -280,8 +280,8 @@ fn credential() -> Value {
             (
                 "provider",
                 json!({
-                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts"],
-                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, or a role at AWS."
+                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts", "gcp", "azure", "anthropic-wif"],
+                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, a role at AWS, or an account at Google Cloud, Entra or Anthropic that takes the sandbox's own identity."
                 }),
             ),
             (
@@ -297,7 +297,7 @@ fn credential() -> Value {
             (
                 "address",
                 text(
-                    "`vault`: the server; VAULT_ADDR or BAO_ADDR of the environment when left out. `github-app`: the API; https://api.github.com when left out. `aws-sts`: STS; the endpoint of the region when left out.",
+                    "`vault`: the server; VAULT_ADDR or BAO_ADDR of the environment when left out. `github-app`: the API; https://api.github.com when left out. `aws-sts`: STS; the endpoint of the region when left out. `gcp`, `azure`, `anthropic-wif`: where tokens are asked for; the issuer's own when left out.",
                     "^https?://",
                 ),
             ),
@@ -308,7 +308,7 @@ fn credential() -> Value {
             (
                 "ttl",
                 text(
-                    "`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out. `aws-sts`: how long a session lives, 15m to 12h; 15m when left out.",
+                    "`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out. `aws-sts`: how long a session lives, 15m to 12h; 15m when left out. `gcp`: how long a token lives, 5m to 1h; 15m when left out.",
                     DURATION,
                 ),
             ),
@@ -378,6 +378,45 @@ fn credential() -> Value {
             ),
             ("role", text("`aws-sts`: the ARN of the role.", "^arn:aws[a-z-]*:iam::[0-9]{12}:role/")),
             ("region", text("`aws-sts`: the region of STS and of the agent's programs.", "^[a-z0-9-]{2,32}$")),
+            (
+                "audience",
+                text(
+                    "`gcp`: the provider of the workload identity pool, //iam.googleapis.com/projects/…. `azure`: the identity's audience; api://AzureADTokenExchange when left out. `anthropic-wif`: the same; https://api.anthropic.com when left out.",
+                    AUDIENCE,
+                ),
+            ),
+            (
+                "service_account",
+                text(
+                    "`gcp`: the service account's address. `anthropic-wif`: the service account, svac_….",
+                    "^[A-Za-z0-9@._-]{1,128}$",
+                ),
+            ),
+            (
+                "scopes",
+                json!({
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 20,
+                    "items": { "type": "string", "pattern": "^https://[A-Za-z0-9:/._-]+$" },
+                    "description": "`gcp`: what the token is good for; the scope cloud-platform when left out."
+                }),
+            ),
+            ("tenant", text("`azure`: the tenant.", "^[A-Za-z0-9.-]{1,128}$")),
+            ("client", text("`azure`: the application's (client) id.", "^[A-Za-z0-9-]{1,64}$")),
+            (
+                "scope",
+                text(
+                    "`azure`: what the token is good for, such as https://management.azure.com/.default.",
+                    "^https://[A-Za-z0-9:/._-]+$",
+                ),
+            ),
+            ("rule", text("`anthropic-wif`: the federation rule.", "^fdrl_[A-Za-z0-9_]+$")),
+            ("organization", text("`anthropic-wif`: the organisation's UUID.", "^[A-Za-z0-9-]{1,64}$")),
+            (
+                "workspace",
+                text("`anthropic-wif`: the workspace; the rule's own when left out.", "^[A-Za-z0-9_]{1,64}$"),
+            ),
             (
                 "profile",
                 text(
@@ -465,6 +504,13 @@ fn credential() -> Value {
         ),
         when("github-app", &["app", "installation", "permissions"], GITHUB_KEYS),
         when("aws-sts", &["role", "region"], AWS_KEYS),
+        when("gcp", &["audience", "service_account"], &["address", "audience", "service_account", "scopes", "ttl"]),
+        when("azure", &["tenant", "client", "scope"], &["address", "audience", "tenant", "client", "scope"]),
+        when(
+            "anthropic-wif",
+            &["rule", "organization", "service_account"],
+            &["address", "audience", "rule", "organization", "service_account", "workspace"],
+        ),
     ]);
     schema
 }
@@ -499,6 +545,15 @@ const PROVIDER_KEYS: &[&str] = &[
     "tags",
     "external_id",
     "source_identity",
+    "audience",
+    "service_account",
+    "scopes",
+    "tenant",
+    "client",
+    "scope",
+    "rule",
+    "organization",
+    "workspace",
 ];
 const GITHUB_KEYS: &[&str] =
     &["address", "app", "installation", "repositories", "repository_ids", "permissions", "key_file", "key_command"];

@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+mod exchange;
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 mod token;

@@ -2,6 +2,7 @@
 
 use crate::commands::Failure;
 use crate::credential::aws::StsError;
+use crate::credential::federation::FederationError;
 use crate::credential::github::GithubError;
 use crate::credential::identity::IdentityError;
 use crate::credential::store::StoreError;
@@ -68,6 +69,7 @@ pub fn advice(error: &CredentialError) -> String {
         CredentialError::Vault(error) => vault_advice(error),
         CredentialError::Github(error) => github_advice(error),
         CredentialError::Aws(error) => aws_advice(error),
+        CredentialError::Federation(error) => federation_advice(error),
         CredentialError::Fingerprint(_) => "make the launcher's state folder writable for you".to_owned(),
         CredentialError::Shared { .. } => {
             "issue another one for this project; or declare `shared_with: { projects: […], reason: … }`".to_owned()
@@ -149,6 +151,24 @@ pub(super) fn identity_advice(error: &IdentityError) -> String {
         }
         IdentityError::Key(_) => "look why the kernel gives no random bytes".to_owned(),
     }
+}
+
+fn federation_advice(error: &FederationError) -> String {
+    let next = match error {
+        FederationError::Signing(error) => return identity_advice(error),
+        FederationError::Address { .. } => "write https://HOST; http:// is for loopback alone",
+        FederationError::Client(_) => "look whether this machine has certificate authorities",
+        FederationError::TooLong => "write shorter values in sandbox.yaml",
+        FederationError::Unreachable { .. } => "compare `address`, and whether a proxy stands between",
+        FederationError::Timeout { .. } | FederationError::Busy { .. } => "try again later",
+        FederationError::Refused { .. } => {
+            "compare what `sandbox credential identity` prints with what the issuer was told, whether the published \
+             document has this launcher's key, and this machine's clock"
+        }
+        FederationError::Answer { .. } | FederationError::Wider { .. } => "look whether it is the issuer that answers",
+        FederationError::Handle => "run `sandbox down` with the version of sandbox that made it",
+    };
+    next.to_owned()
 }
 
 fn github_advice(error: &GithubError) -> String {

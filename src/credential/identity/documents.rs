@@ -120,7 +120,7 @@ fn aws(issuer: &str, project: &str) -> Vec<Step> {
 fn gcp(issuer: &str, project: &str) -> Vec<Step> {
     let pool = "projects/NUMBER/locations/global/workloadIdentityPools/POOL";
     let audience = format!("//iam.googleapis.com/{pool}/providers/sandbox");
-    let manifest = json!({ "provider": "gcp", "audience": audience });
+    let manifest = json!({ "provider": "gcp", "audience": audience, "service_account": "ACCOUNT" });
     let provider = json!({
         "attributeMapping": {
             "google.subject": "assertion.sub",
@@ -156,6 +156,6 @@ fn azure(issuer: &str, project: &str) -> Vec<Step> {
         issuer: "azure",
         call: "az ad app federated-credential create --id CLIENT --parameters @…".to_owned(),
         document,
-        manifest: json!({ "provider": "azure" }),
+        manifest: json!({ "provider": "azure", "tenant": "TENANT", "client": "CLIENT", "scope": "SCOPE" }),
     }]
 }
