@@ -130,7 +130,13 @@ async fn row(
             Err(StoreError::Absent(_)) => return Ok(row.with(State::NotSet, "not set")),
             Err(error) => return Ok(row.with(State::Refused, refusal(error.into()))),
         },
-        ProviderSpec::Exec { .. } | ProviderSpec::Vault(_) | ProviderSpec::GithubApp(_) | ProviderSpec::AwsSts(_)
+        ProviderSpec::Exec { .. }
+        | ProviderSpec::Vault(_)
+        | ProviderSpec::GithubApp(_)
+        | ProviderSpec::AwsSts(_)
+        | ProviderSpec::Gcp(_)
+        | ProviderSpec::Azure(_)
+        | ProviderSpec::AnthropicWif(_)
             if !check =>
         {
             return Ok(row.with(State::OnDemand, "issued at `up`"));
@@ -139,7 +145,10 @@ async fn row(
         | ProviderSpec::Exec { .. }
         | ProviderSpec::Vault(_)
         | ProviderSpec::GithubApp(_)
-        | ProviderSpec::AwsSts(_) => {}
+        | ProviderSpec::AwsSts(_)
+        | ProviderSpec::Gcp(_)
+        | ProviderSpec::Azure(_)
+        | ProviderSpec::AnthropicWif(_) => {}
     }
     let row = filled(row, name, spec, &issue).await;
     let age = row.issued_at.map(|time| credential::age(time, Timestamp::now()).as_secs());

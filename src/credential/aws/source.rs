@@ -61,6 +61,8 @@ pub(super) async fn keys(
             )
         }
         AwsSource::Profile(profile) => of_file(&own.credentials_file, profile),
+        // Whose role is assumed as the sandbox has no keys of the developer's.
+        AwsSource::Identity(_) => Err(StsError::KeyId),
         AwsSource::Environment => match (&own.access_key_id, &own.secret_access_key) {
             (Some(id), Some(secret)) => checked(id, secret.clone(), own.session_token.clone()),
             _ => of_file(&own.credentials_file, own.profile.as_deref().unwrap_or("default")),
