@@ -180,6 +180,10 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
             ProviderSpec::Vault(vault) => vault_source(vault, &mut lines),
             ProviderSpec::GithubApp(app) => github_source(app, &mut lines),
             ProviderSpec::AwsSts(sts) => aws_source(sts, &mut lines),
+            ProviderSpec::Oauth(oauth) => {
+                lines.push(format!("USE YOUR LOG-IN as the client {} at {}", oauth.client_id, oauth.token_url));
+                "from that log-in".to_owned()
+            }
         };
         let way = match &credential.deliver {
             Delivery::File { name } => format!("as the file /run/secrets/{name}"),

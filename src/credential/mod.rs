@@ -20,6 +20,7 @@ pub mod git_helper;
 pub mod github;
 pub mod held;
 pub mod kind;
+pub mod oauth;
 pub mod rotation;
 pub mod scan;
 pub mod secret;
@@ -60,6 +61,9 @@ pub enum CredentialError {
     /// AWS failed.
     #[error("get it from AWS")]
     Aws(#[from] aws::StsError),
+    /// The log-in failed.
+    #[error("get it from a log-in")]
+    Oauth(#[from] oauth::OauthError),
     /// The fingerprints failed.
     #[error("compare it with the credentials of other projects")]
     Fingerprint(#[from] FingerprintError),
@@ -214,6 +218,11 @@ pub async fn issue(
             let assumed = aws::issue(name, sts, context).await?;
             (assumed.value, Some(assumed.expires_at), Some(assumed.handle), Some(assumed.scope))
         }
+        ProviderSpec::Oauth(oauth) => {
+            let lent = oauth::issue(name, oauth, context).await?;
+            issued_at = lent.issued_at;
+            (lent.token, Some(lent.expires_at), Some(lent.expires_at.to_string()), Some(lent.scope))
+        }
     };
     match accept(name, spec, context, &value, issued_at, expires_at) {
         Ok((fingerprint, warnings)) => {
@@ -348,6 +357,10 @@ pub async fn revoke(
             Some(handle) => Ok(aws::revoke(handle)?),
             None => Ok(Revocation::StaticRemains),
         },
+        ProviderSpec::Oauth(_) => match handle {
+            Some(handle) => Ok(oauth::revoke(handle)?),
+            None => Ok(Revocation::StaticRemains),
+        },
         ProviderSpec::Store | ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } => Ok(Revocation::StaticRemains),
     }
 }
@@ -439,6 +452,7 @@ impl ProviderSpec {
             Self::Vault(_) => "vault",
             Self::GithubApp(_) => "github-app",
             Self::AwsSts(_) => "aws-sts",
+            Self::Oauth(_) => "oauth",
         }
     }
 
@@ -453,7 +467,7 @@ impl ProviderSpec {
             Self::Vault(vault) => Some(vault.ttl),
             Self::GithubApp(_) => Some(github::LIFE),
             Self::AwsSts(sts) => Some(sts.ttl),
-            Self::Store | Self::EnvFile { .. } | Self::Exec { .. } => None,
+            Self::Store | Self::EnvFile { .. } | Self::Exec { .. } | Self::Oauth(_) => None,
         }
     }
 }

@@ -19,6 +19,7 @@ mod aws;
 pub(in crate::project) mod credential;
 mod github;
 pub(in crate::project) mod network;
+mod oauth;
 pub(in crate::project) mod resolve;
 pub(in crate::project) mod vault;
 

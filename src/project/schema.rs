@@ -280,8 +280,8 @@ fn credential() -> Value {
             (
                 "provider",
                 json!({
-                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts"],
-                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, or a role at AWS."
+                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts", "oauth"],
+                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, a role at AWS, or a log-in by OAuth."
                 }),
             ),
             (
@@ -412,6 +412,25 @@ fn credential() -> Value {
                 "source_identity",
                 json!({ "type": "boolean", "default": false, "description": "`aws-sts`: whether the developer's user name is the source identity." }),
             ),
+            ("client_id", text("`oauth`: the client's id, without a secret.", "^[A-Za-z0-9._~:/-]{1,256}$")),
+            ("token_url", text("`oauth`: the token endpoint.", OAUTH_ADDRESS)),
+            (
+                "device_url",
+                text(
+                    "`oauth`: the device authorization endpoint, for a log-in by a code in the browser; without it, a refresh token is taken over.",
+                    OAUTH_ADDRESS,
+                ),
+            ),
+            (
+                "scopes",
+                json!({
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 32,
+                    "items": { "type": "string", "pattern": "^[!#-+.-\\[\\]-~-]{1,256}$" },
+                    "description": "`oauth`: what the log-in asks for, and the most that is accepted."
+                }),
+            ),
             (
                 "deliver",
                 json!({
@@ -458,6 +477,7 @@ fn credential() -> Value {
         ),
         when("github-app", &["app", "installation", "permissions"], GITHUB_KEYS),
         when("aws-sts", &["role", "region"], AWS_KEYS),
+        when("oauth", &["client_id", "token_url"], &["client_id", "token_url", "device_url", "scopes"]),
     ]);
     schema
 }
@@ -491,7 +511,13 @@ const PROVIDER_KEYS: &[&str] = &[
     "tags",
     "external_id",
     "source_identity",
+    "client_id",
+    "token_url",
+    "device_url",
+    "scopes",
 ];
+const OAUTH_ADDRESS: &str =
+    "^(https://[A-Za-z0-9._:/\\[\\]-]+|http://(127\\.0\\.0\\.1|\\[::1\\]|localhost)(:[0-9]+)?(/[A-Za-z0-9._:/-]*)?)$";
 const GITHUB_KEYS: &[&str] =
     &["address", "app", "installation", "repositories", "repository_ids", "permissions", "key_file", "key_command"];
 const AWS_KEYS: &[&str] = &[

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::resolve::{deliverable, variable_name};
-use super::{aws, github, vault};
+use super::{aws, github, oauth, vault};
 use crate::credential::spec::{CredentialSpec, Delivery, OnExpiry, ProviderSpec, SharedWith};
 use crate::network::name::HostPattern;
 use crate::network::placement::Placement;
@@ -44,6 +44,10 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "tags",
     "external_id",
     "source_identity",
+    "client_id",
+    "token_url",
+    "device_url",
+    "scopes",
     "deliver",
     "max_age",
     "on_expiry",
@@ -66,7 +70,7 @@ const HOST_LIMIT: usize = 32;
 /// Providers that are designed and not built.
 const LATER: &[&str] = &["openai-project", "anthropic-wif"];
 /// Those that are.
-const PROVIDERS: &str = "store, env-file, exec, vault, github-app or aws-sts";
+const PROVIDERS: &str = "store, env-file, exec, vault, github-app, aws-sts or oauth";
 
 /// The credential, or `None` with a problem reported.
 pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root: &Path) -> Option<CredentialSpec> {
@@ -153,6 +157,7 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
         "vault" => &["path", "address", "namespace", "auth", "field", "fields", "ttl", "max_ttl", "policies"],
         "github-app" => github::KEYS,
         "aws-sts" => aws::KEYS,
+        "oauth" => oauth::KEYS,
         other => {
             let shown = other.chars().take(60).collect::<String>();
             let message = format!("there is no provider `{}`", shown.escape_debug());
@@ -196,6 +201,7 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
         "vault" => vault::spec(reader, fields, root).map(|spec| ProviderSpec::Vault(Box::new(spec))),
         "github-app" => github::spec(reader, fields, root).map(|spec| ProviderSpec::GithubApp(Box::new(spec))),
         "aws-sts" => aws::spec(reader, fields).map(|spec| ProviderSpec::AwsSts(Box::new(spec))),
+        "oauth" => oauth::spec(reader, fields).map(|spec| ProviderSpec::Oauth(Box::new(spec))),
         _ => Some(ProviderSpec::Store),
     }
 }
