@@ -245,6 +245,7 @@ fn of_the_credentials() {
     stage.write("sandbox.yaml", &format!("{MANIFEST}{declared}"));
     stage.fails("the value is empty", &["credential", "set", "api-key"]);
     stage.fails("the credential comes from elsewhere", &["credential", "set", "pass"]);
+    stage.fails("there is no log-in for such a credential", &["credential", "login", "pass"]);
     stage.fails("the name is not one", &["credential", "set", "API KEY"]);
     stage.fails("a value was given as an argument", &["credential", "set", ".", "api-key", "sk-secret"]);
     stage.fails("the file is the developer's own", &["credential", "import", ".env"]);

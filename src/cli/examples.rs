@@ -186,6 +186,13 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "credential login",
+        &[
+            ("credential login codex", "by a code in the browser"),
+            ("credential login codex payments < token.txt", "with a refresh token, for a project by name"),
+        ],
+    ),
+    (
         "credential import",
         &[
             ("credential import .env", "variables named like declared credentials"),

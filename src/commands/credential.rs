@@ -18,7 +18,7 @@ use crate::credential::identity::Authority;
 use crate::credential::secret::Secret;
 use crate::credential::spec::{CredentialSpec, ProviderSpec};
 use crate::credential::store::Store;
-use crate::credential::{CredentialError, IssueContext, VALUE_LIMIT, admit, aws, env_file, rotation, vault};
+use crate::credential::{CredentialError, IssueContext, VALUE_LIMIT, admit, aws, env_file, oauth, rotation, vault};
 use crate::project::configuration::{self, StorePlace};
 use crate::project::manifest::Manifest;
 use crate::project::{CredentialName, ProjectName, SandboxName, trust};
@@ -28,6 +28,7 @@ mod advice;
 pub use advice::advice;
 mod identity;
 mod listing;
+mod login;
 mod revoke_all;
 
 /// Set, list, rotate and remove the project's credentials
@@ -41,6 +42,9 @@ pub struct Arguments {
 enum Verb {
     /// Set a value from standard input or a hidden prompt
     Set(Named),
+    /// Log in for a credential of the provider `oauth`: by a code in the browser, or with a refresh token from standard
+    /// input. Sandboxes get access tokens; what renews them stays here
+    Login(Named),
     /// Set the values of an env file whose variables are named like declared credentials
     Import {
         /// The file
@@ -113,6 +117,8 @@ enum Refusal {
     Undeclared,
     #[error("set `{name}`, which the provider {provider} issues")]
     NotStored { name: CredentialName, provider: &'static str },
+    #[error("log in for `{name}`, which the provider {provider} issues")]
+    NoLogin { name: CredentialName, provider: &'static str },
     #[error("read the value")]
     Read(#[source] std::io::Error),
     #[error("ask the running sandbox for it")]
@@ -211,12 +217,13 @@ fn store(context: &Context, root: &Path, actor: &str) -> Store {
 pub async fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure> {
     match arguments.verb {
         Verb::Set(named) => set(context, &named),
+        Verb::Login(named) => login::login(context, &named).await,
         Verb::Import { file, project, prefix } => import(context, &file, project.as_deref(), &prefix),
         Verb::Ls { project } => listing::list(context, project.as_deref(), false).await,
         Verb::Check { project } => listing::list(context, project.as_deref(), true).await,
-        Verb::Rotate(named) => rotate(context, &named),
+        Verb::Rotate(named) => rotate(context, &named).await,
         Verb::Revoke(args) => revoke(context, args).await,
-        Verb::Rm(named) => remove(context, &named),
+        Verb::Rm(named) => remove(context, &named).await,
         Verb::Identity(args) => identity::run(context, &args),
     }
 }
@@ -386,9 +393,16 @@ fn request_failed(error: std::io::Error) -> Failure {
     Failure::new("rotation-request", &Refusal::Request(error), "make the launcher's state folder writable")
 }
 
-fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
+async fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
     let (manifest, name) = named(context, words)?;
     let stored = match declared(&manifest, &name)?.provider {
+        ProviderSpec::Oauth(_) => {
+            let (actor, _) = actor();
+            let sandbox = SandboxName::main();
+            let issue = issue_context(context, &manifest.project, &manifest.root, &sandbox, &actor, "rotate");
+            oauth::expire(&name, &issue).await.map_err(CredentialError::from)?;
+            false
+        }
         ProviderSpec::Store => {
             let value = read_value(&name)?;
             let fingerprint = admitted(context, &manifest, &name, &value)?;
@@ -453,17 +467,29 @@ async fn revoke(context: &Context, args: RevokeArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn remove(context: &Context, words: &Named) -> Result<u8, Failure> {
+async fn remove(context: &Context, words: &Named) -> Result<u8, Failure> {
     let (manifest, name) = named(context, words)?;
     let (actor, _) = actor();
     let removed =
         store(context, &manifest.root, &actor).remove(&manifest.project, &name).map_err(CredentialError::from)?;
+    let sandbox = SandboxName::main();
+    let issue = issue_context(context, &manifest.project, &manifest.root, &sandbox, &actor, "rm");
+    // Also when the manifest declares it in another way by now.
+    let logged_out =
+        oauth::logged_in(&name, &issue) && oauth::forget(&name, &issue).await.map_err(CredentialError::from)?;
+    let removed = removed || logged_out;
     // While a running sandbox has the value, it is still this project's.
     if holders(context, &manifest, &name)?.is_empty() {
         fingerprint::release(&context.folders.state, &manifest.project, &name).map_err(CredentialError::from)?;
     }
     if removed {
         record(context, &manifest.project, "credential.removed", &[("credential", name.as_str())])?;
+    }
+    if logged_out {
+        context
+            .printer
+            .note(&format!("the log-in of `{name}` is forgotten here; at its issuer it goes on until you end it"));
+    } else if removed {
         context.printer.note(&format!("`{name}` is removed; who had the file and its key can still read it"));
     } else {
         context.printer.note(&format!("`{name}` was not set"));

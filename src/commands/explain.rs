@@ -125,6 +125,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "A credential that the manifest declares could not be had, so that the sandbox was not started: the agent would have failed later and less clearly. `sandbox credential ls` shows which are set.",
     ),
     (
+        "credential-not-login",
+        "`sandbox credential login` is for credentials of the provider `oauth`, whose access tokens are renewed by a log-in that stays on your side. Other providers have values of their own: give those of the store with `sandbox credential set`.",
+    ),
+    (
         "credential-not-out",
         "The credential is not lent to any running sandbox, so that there is nothing to withdraw. `sandbox credential ls` shows what is out.",
     ),

@@ -193,6 +193,10 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
                 signs_in(&mut lines, &anthropic.address, &anthropic.audience);
                 format!("of Anthropic (a token of {} by the rule {})", anthropic.service_account, anthropic.rule)
             }
+            ProviderSpec::Oauth(oauth) => {
+                lines.push(format!("USE YOUR LOG-IN as the client {} at {}", oauth.client_id, oauth.token_url));
+                "from that log-in".to_owned()
+            }
         };
         let way = match &credential.deliver {
             Delivery::File { name } => format!("as the file /run/secrets/{name}"),

@@ -23,6 +23,7 @@ pub mod held;
 pub mod identity;
 mod jwt;
 pub mod kind;
+pub mod oauth;
 pub mod rotation;
 pub mod scan;
 pub mod secret;
@@ -66,6 +67,9 @@ pub enum CredentialError {
     /// An issuer did not take the sandbox's identity.
     #[error("get it for the sandbox's identity")]
     Federation(#[from] federation::FederationError),
+    /// The log-in failed.
+    #[error("get it from a log-in")]
+    Oauth(#[from] oauth::OauthError),
     /// The fingerprints failed.
     #[error("compare it with the credentials of other projects")]
     Fingerprint(#[from] FingerprintError),
@@ -225,6 +229,11 @@ pub async fn issue(
         ProviderSpec::Gcp(gcp) => exchanged(federation::gcp(gcp, context).await?),
         ProviderSpec::Azure(azure) => exchanged(federation::azure(azure, context).await?),
         ProviderSpec::AnthropicWif(anthropic) => exchanged(federation::anthropic(anthropic, context).await?),
+        ProviderSpec::Oauth(oauth) => {
+            let lent = oauth::issue(name, oauth, context).await?;
+            issued_at = lent.issued_at;
+            (lent.token, Some(lent.expires_at), Some(lent.expires_at.to_string()), Some(lent.scope))
+        }
     };
     match accept(name, spec, context, &value, issued_at, expires_at) {
         Ok((fingerprint, warnings)) => {
@@ -370,6 +379,10 @@ pub async fn revoke(
             Some(handle) => Ok(federation::revoke(handle)?),
             None => Ok(Revocation::StaticRemains),
         },
+        ProviderSpec::Oauth(_) => match handle {
+            Some(handle) => Ok(oauth::revoke(handle)?),
+            None => Ok(Revocation::StaticRemains),
+        },
         ProviderSpec::Store | ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } => Ok(Revocation::StaticRemains),
     }
 }
@@ -464,6 +477,7 @@ impl ProviderSpec {
             Self::Gcp(_) => "gcp",
             Self::Azure(_) => "azure",
             Self::AnthropicWif(_) => "anthropic-wif",
+            Self::Oauth(_) => "oauth",
         }
     }
 
@@ -480,7 +494,7 @@ impl ProviderSpec {
             Self::AwsSts(sts) => Some(sts.ttl),
             Self::Gcp(gcp) => Some(gcp.ttl),
             Self::Azure(_) | Self::AnthropicWif(_) => None,
-            Self::Store | Self::EnvFile { .. } | Self::Exec { .. } => None,
+            Self::Store | Self::EnvFile { .. } | Self::Exec { .. } | Self::Oauth(_) => None,
         }
     }
 }

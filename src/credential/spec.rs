@@ -106,6 +106,8 @@ pub enum ProviderSpec {
     Azure(Box<AzureSpec>),
     /// A token of a service account at Anthropic.
     AnthropicWif(Box<AnthropicSpec>),
+    /// A log-in by OAuth 2.0.
+    Oauth(Box<OauthSpec>),
 }
 
 /// How the agent gets a credential.
@@ -293,6 +295,21 @@ pub enum KeySource {
     File(PathBuf),
     /// A command on the developer's machine; runs only in a trusted manifest.
     Command(Vec<String>),
+}
+
+/// Where a log-in is made and refreshed, and as which client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OauthSpec {
+    /// The client's id. It is a public one, without a secret (RFC 6749, section 2.1).
+    pub client_id: String,
+    /// The token endpoint.
+    pub token_url: String,
+    /// The device authorization endpoint; without it, a refresh token is taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_url: Option<String>,
+    /// What is asked for, and the most that is accepted; not looked at when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
 }
 
 /// Which role is assumed, how it is narrowed, and with whose keys.

@@ -20,6 +20,7 @@ pub(in crate::project) mod credential;
 mod federation;
 mod github;
 pub(in crate::project) mod network;
+mod oauth;
 pub(in crate::project) mod resolve;
 pub(in crate::project) mod vault;
 

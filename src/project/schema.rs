@@ -280,8 +280,8 @@ fn credential() -> Value {
             (
                 "provider",
                 json!({
-                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts", "gcp", "azure", "anthropic-wif"],
-                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, a role at AWS, or an account at Google Cloud, Entra or Anthropic that takes the sandbox's own identity."
+                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts", "gcp", "azure", "anthropic-wif", "oauth"],
+                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, a role at AWS, an account at Google Cloud, Entra or Anthropic that takes the sandbox's own identity, or a log-in by OAuth."
                 }),
             ),
             (
@@ -397,9 +397,9 @@ fn credential() -> Value {
                 json!({
                     "type": "array",
                     "minItems": 1,
-                    "maxItems": 20,
-                    "items": { "type": "string", "pattern": "^https://[A-Za-z0-9:/._-]+$" },
-                    "description": "`gcp`: what the token is good for; the scope cloud-platform when left out."
+                    "maxItems": 32,
+                    "items": { "type": "string", "pattern": "^[!#-+.-\\[\\]-~-]{1,256}$" },
+                    "description": "`gcp`: URLs of what the token is good for, at most 20; the scope cloud-platform when left out. `oauth`: what the log-in asks for, and the most that is accepted."
                 }),
             ),
             ("tenant", text("`azure`: the tenant.", "^[A-Za-z0-9.-]{1,128}$")),
@@ -458,6 +458,15 @@ fn credential() -> Value {
                 "source_identity",
                 json!({ "type": "boolean", "default": false, "description": "`aws-sts`: whether the developer's user name is the source identity." }),
             ),
+            ("client_id", text("`oauth`: the client's id, without a secret.", "^[A-Za-z0-9._~:/-]{1,256}$")),
+            ("token_url", text("`oauth`: the token endpoint.", OAUTH_ADDRESS)),
+            (
+                "device_url",
+                text(
+                    "`oauth`: the device authorization endpoint, for a log-in by a code in the browser; without it, a refresh token is taken over.",
+                    OAUTH_ADDRESS,
+                ),
+            ),
             (
                 "deliver",
                 json!({
@@ -511,6 +520,7 @@ fn credential() -> Value {
             &["rule", "organization", "service_account"],
             &["address", "audience", "rule", "organization", "service_account", "workspace"],
         ),
+        when("oauth", &["client_id", "token_url"], &["client_id", "token_url", "device_url", "scopes"]),
     ]);
     schema
 }
@@ -554,7 +564,12 @@ const PROVIDER_KEYS: &[&str] = &[
     "rule",
     "organization",
     "workspace",
+    "client_id",
+    "token_url",
+    "device_url",
 ];
+const OAUTH_ADDRESS: &str =
+    "^(https://[A-Za-z0-9._:/\\[\\]-]+|http://(127\\.0\\.0\\.1|\\[::1\\]|localhost)(:[0-9]+)?(/[A-Za-z0-9._:/-]*)?)$";
 const GITHUB_KEYS: &[&str] =
     &["address", "app", "installation", "repositories", "repository_ids", "permissions", "key_file", "key_command"];
 const AWS_KEYS: &[&str] = &[

@@ -5,6 +5,7 @@ use crate::credential::aws::StsError;
 use crate::credential::federation::FederationError;
 use crate::credential::github::GithubError;
 use crate::credential::identity::IdentityError;
+use crate::credential::oauth::OauthError;
 use crate::credential::store::StoreError;
 use crate::credential::vault::{CertificateFault, VaultError};
 use crate::credential::{CredentialError, env_file};
@@ -18,38 +19,7 @@ impl From<CredentialError> for Failure {
 /// What to do about it.
 pub fn advice(error: &CredentialError) -> String {
     match error {
-        CredentialError::Store(StoreError::Absent(name)) => format!("set it with `sandbox credential set {name}`"),
-        CredentialError::Store(StoreError::IdentityLost { path }) => format!(
-            "put the identity back at {}, or set SANDBOX_AGE_IDENTITY; without it the values have to be set anew",
-            path.display()
-        ),
-        CredentialError::Store(StoreError::IdentityReadable { path, .. }) => {
-            format!("run `chmod 600 {}`", path.display())
-        }
-        CredentialError::Store(StoreError::IdentityLocked { .. }) => {
-            "unset SANDBOX_AGE_IDENTITY to have a key of its own made, or name an age identity with it".to_owned()
-        }
-        CredentialError::Store(StoreError::Identity { .. }) => {
-            "name an age identity or an ssh ed25519 key that you can read with SANDBOX_AGE_IDENTITY".to_owned()
-        }
-        CredentialError::Store(StoreError::NotListed { path, public }) => format!(
-            "if you had another key, put it back in place of the new one; otherwise add this line to {}: {public}",
-            path.display()
-        ),
-        CredentialError::Store(StoreError::NotARecipient { .. }) => {
-            "ask somebody in `.sandbox/recipients` to add your public key and to set the value again".to_owned()
-        }
-        CredentialError::Store(StoreError::Damaged { .. }) => {
-            "take the file from the repository's history, or set the value anew".to_owned()
-        }
-        CredentialError::Store(StoreError::TooLarge(_)) => "give the value alone, not a whole file".to_owned(),
-        CredentialError::Store(StoreError::Misplaced { .. }) => {
-            "remove the file and set the value with `sandbox credential set`".to_owned()
-        }
-        CredentialError::Store(StoreError::Recipient { .. }) => {
-            "write one age or ssh public key a line; comments start with #".to_owned()
-        }
-        CredentialError::Store(_) => "make the file readable and writable for you".to_owned(),
+        CredentialError::Store(error) => store_advice(error),
         CredentialError::EnvFile(env_file::EnvFileError::Readable { path, .. }) => {
             format!("run `chmod 600 {}`", path.display())
         }
@@ -70,6 +40,7 @@ pub fn advice(error: &CredentialError) -> String {
         CredentialError::Github(error) => github_advice(error),
         CredentialError::Aws(error) => aws_advice(error),
         CredentialError::Federation(error) => federation_advice(error),
+        CredentialError::Oauth(error) => oauth_advice(error),
         CredentialError::Fingerprint(_) => "make the launcher's state folder writable for you".to_owned(),
         CredentialError::Shared { .. } => {
             "issue another one for this project; or declare `shared_with: { projects: […], reason: … }`".to_owned()
@@ -81,6 +52,37 @@ pub fn advice(error: &CredentialError) -> String {
         CredentialError::Expired(_) => "log in to the issuer again, and compare this machine's clock".to_owned(),
         CredentialError::Size(_) => "look at what was given: the value alone, and not nothing".to_owned(),
         CredentialError::FileTwice(_) => "give them different names in `deliver: { file: NAME }`".to_owned(),
+    }
+}
+
+fn store_advice(error: &StoreError) -> String {
+    match error {
+        StoreError::Absent(name) => format!("set it with `sandbox credential set {name}`"),
+        StoreError::IdentityLost { path } => format!(
+            "put the identity back at {}, or set SANDBOX_AGE_IDENTITY; without it the values have to be set anew",
+            path.display()
+        ),
+        StoreError::IdentityReadable { path, .. } => {
+            format!("run `chmod 600 {}`", path.display())
+        }
+        StoreError::IdentityLocked { .. } => {
+            "unset SANDBOX_AGE_IDENTITY to have a key of its own made, or name an age identity with it".to_owned()
+        }
+        StoreError::Identity { .. } => {
+            "name an age identity or an ssh ed25519 key that you can read with SANDBOX_AGE_IDENTITY".to_owned()
+        }
+        StoreError::NotListed { path, public } => format!(
+            "if you had another key, put it back in place of the new one; otherwise add this line to {}: {public}",
+            path.display()
+        ),
+        StoreError::NotARecipient { .. } => {
+            "ask somebody in `.sandbox/recipients` to add your public key and to set the value again".to_owned()
+        }
+        StoreError::Damaged { .. } => "take the file from the repository's history, or set the value anew".to_owned(),
+        StoreError::TooLarge(_) => "give the value alone, not a whole file".to_owned(),
+        StoreError::Misplaced { .. } => "remove the file and set the value with `sandbox credential set`".to_owned(),
+        StoreError::Recipient { .. } => "write one age or ssh public key a line; comments start with #".to_owned(),
+        _ => "make the file readable and writable for you".to_owned(),
     }
 }
 
@@ -212,6 +214,32 @@ fn github_advice(error: &GithubError) -> String {
         }
         GithubError::Random(_) => "look why the kernel gives no random bytes",
         GithubError::Handle => "run `sandbox down` with the version of sandbox that made it",
+    };
+    next.to_owned()
+}
+
+fn oauth_advice(error: &OauthError) -> String {
+    let next = match error {
+        OauthError::LoggedOut(name) | OauthError::Over { name, .. } | OauthError::Elsewhere { name } => {
+            return format!("log in again with `sandbox credential login {name}`");
+        }
+        OauthError::Address { .. } => "write https://HOST/PATH; http:// is for loopback alone",
+        OauthError::Unreachable { .. } | OauthError::Timeout { .. } => {
+            "look whether the issuer is there; what the sandboxes have lasts until it runs out"
+        }
+        OauthError::Failed { .. } => "compare `client_id`, `token_url` and `scopes` with what the issuer documents",
+        OauthError::Refused { .. } => "get a new refresh token: this one was used, has run out or was withdrawn",
+        OauthError::NotAToken => "give the refresh token alone, such as from the agent's own file with `jq -r`",
+        OauthError::NoRefreshToken => "ask for one in `scopes`, which is `offline_access` at many issuers",
+        OauthError::Wider => "log in with the account that has no more, or name what it has in `scopes`",
+        OauthError::Declined | OauthError::CodeExpired => "begin again, and enter the new code",
+        OauthError::Store(error) => return store_advice(error),
+        OauthError::Damaged => "remove it with `sandbox credential rm NAME`, and log in again",
+        OauthError::Lock { .. } => "make the launcher's state folder writable for you",
+        OauthError::Busy { .. } => "look which other `sandbox` process hangs, and try again",
+        OauthError::Client(_) | OauthError::Answer(_) => "look whether it is the issuer that answers at `token_url`",
+        OauthError::Stopped => "try again",
+        OauthError::Handle => "run `sandbox down` with the version of sandbox that made it",
     };
     next.to_owned()
 }

@@ -12,7 +12,7 @@ use crate::commands::printer::sanitise;
 use crate::commands::{Context, Failure, trust};
 use crate::credential::spec::{CredentialSpec, Delivery, ProviderSpec};
 use crate::credential::store::StoreError;
-use crate::credential::{self, CredentialError, IssueContext};
+use crate::credential::{self, CredentialError, IssueContext, oauth};
 use crate::project::manifest::Manifest;
 use crate::project::{CredentialName, SandboxName};
 
@@ -130,6 +130,10 @@ async fn row(
             Err(StoreError::Absent(_)) => return Ok(row.with(State::NotSet, "not set")),
             Err(error) => return Ok(row.with(State::Refused, refusal(error.into()))),
         },
+        ProviderSpec::Oauth(_) if !oauth::logged_in(name, &issue) => {
+            return Ok(row.with(State::NotSet, "not logged in"));
+        }
+        ProviderSpec::Oauth(_) if !check => return Ok(row.with(State::OnDemand, "logged in; refreshed at `up`")),
         ProviderSpec::Exec { .. }
         | ProviderSpec::Vault(_)
         | ProviderSpec::GithubApp(_)
@@ -148,7 +152,8 @@ async fn row(
         | ProviderSpec::AwsSts(_)
         | ProviderSpec::Gcp(_)
         | ProviderSpec::Azure(_)
-        | ProviderSpec::AnthropicWif(_) => {}
+        | ProviderSpec::AnthropicWif(_)
+        | ProviderSpec::Oauth(_) => {}
     }
     let row = filled(row, name, spec, &issue).await;
     let age = row.issued_at.map(|time| credential::age(time, Timestamp::now()).as_secs());

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::resolve::{deliverable, variable_name};
-use super::{aws, federation, github, vault};
+use super::{aws, federation, github, oauth, vault};
 use crate::credential::spec::{CredentialSpec, Delivery, OnExpiry, ProviderSpec, SharedWith};
 use crate::network::name::HostPattern;
 use crate::network::placement::Placement;
@@ -54,6 +54,9 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "rule",
     "organization",
     "workspace",
+    "client_id",
+    "token_url",
+    "device_url",
     "deliver",
     "max_age",
     "on_expiry",
@@ -76,7 +79,7 @@ const HOST_LIMIT: usize = 32;
 /// Providers that are designed and not built.
 const LATER: &[&str] = &["openai-project"];
 /// Those that are.
-const PROVIDERS: &str = "store, env-file, exec, vault, github-app, aws-sts, gcp, azure or anthropic-wif";
+const PROVIDERS: &str = "store, env-file, exec, vault, github-app, aws-sts, gcp, azure, anthropic-wif or oauth";
 
 /// The credential, or `None` with a problem reported.
 pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root: &Path) -> Option<CredentialSpec> {
@@ -166,6 +169,7 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
         "gcp" => federation::GCP,
         "azure" => federation::AZURE,
         "anthropic-wif" => federation::ANTHROPIC,
+        "oauth" => oauth::KEYS,
         other => {
             let shown = other.chars().take(60).collect::<String>();
             let message = format!("there is no provider `{}`", shown.escape_debug());
@@ -210,6 +214,7 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
         "github-app" => github::spec(reader, fields, root).map(|spec| ProviderSpec::GithubApp(Box::new(spec))),
         "gcp" | "azure" | "anthropic-wif" => federation::spec(reader, fields, &kind),
         "aws-sts" => aws::spec(reader, fields).map(|spec| ProviderSpec::AwsSts(Box::new(spec))),
+        "oauth" => oauth::spec(reader, fields).map(|spec| ProviderSpec::Oauth(Box::new(spec))),
         _ => Some(ProviderSpec::Store),
     }
 }
