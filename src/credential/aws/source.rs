@@ -61,7 +61,7 @@ pub(super) async fn keys(
             )
         }
         AwsSource::Profile(profile) => of_file(&own.credentials_file, profile),
-        // Whose role is assumed as the sandbox has no keys of the developer's.
+        // Nobody asks for keys then: the identity stands in the form, and the request is not signed.
         AwsSource::Identity(_) => Err(StsError::KeyId),
         AwsSource::Environment => match (&own.access_key_id, &own.secret_access_key) {
             (Some(id), Some(secret)) => checked(id, secret.clone(), own.session_token.clone()),
