@@ -330,6 +330,12 @@ fn of_images() {
     stage.fails("the list of wheels lacks what the definition wants", &["image", "lock", "own"]);
     stage.write("Dockerfile.agent", "FROM agent\nPLEASE install git\n");
     stage.fails("the Dockerfile is none", &["image", "lint"]);
+    stage.write("Dockerfile.agent", "FROM scratch\nCOPY a.txt /\nADD https://example.com/x /x\n");
+    stage.fails("a line is not built", &["image", "lock", "Dockerfile.agent"]);
+    stage.write("Dockerfile.agent", "FROM scratch\nCOPY .env /\n");
+    stage.write(".env", "TOKEN=x\n");
+    stage.fails("a file stays out", &["image", "lock", "Dockerfile.agent"]);
+    stage.fails("it has no packages", &["image", "update", "Dockerfile.agent"]);
     stage.write("key.pem", "no key\n");
     let key = stage.project.join("key.pem").display().to_string();
     stage.fails("the key is none", &["image", "sign", "base", "--key", &key]);
@@ -475,6 +481,7 @@ fn codes_in(folder: &Path, codes: &mut BTreeSet<String>) {
 /// Codes whose messages no snapshot shows, and why.
 const NOT_SHOWN: &[(&str, &str)] = &[
     ("editor-memory", "root may write everywhere"),
+    ("image-build", "needs an engine; tests/dockerfile_agent.rs asks for it"),
     ("image-keyring", "the machine's own keyring would have to be damaged"),
     ("image-mismatch", "needs a build that gives other bytes than its lock"),
     ("image-signature", "tests/image_reports.rs asks for it"),

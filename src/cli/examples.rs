@@ -250,6 +250,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("image lock agent", "write images/agent/image.lock"),
             ("image lock agent --project ../payments", "of another project"),
+            ("image lock Dockerfile.agent", "build it, and write Dockerfile.agent.lock"),
         ],
     ),
     (

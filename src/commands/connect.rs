@@ -97,6 +97,13 @@ fn advice(error: &EngineError) -> (&'static str, String) {
             "build the image without that `VOLUME`: the folder would be writable and unbounded".into(),
         ),
         E::NameInvalid { .. } | E::Inexpressible { .. } => ("engine-request", "correct that value".into()),
+        E::BuildFailed { .. } => (
+            "image-build",
+            "correct that step; its network is off unless the image is locked with `--with-network`".into(),
+        ),
+        E::SavedTooLarge { .. } | E::SavedUnwritten(_) => {
+            ("image-build", "look whether the disk is full, and make the image smaller".into())
+        }
         E::Timeout { .. } => (
             "engine-timeout",
             "look whether the engine is busy or stuck (`docker ps`, `journalctl -u docker`) and try again".into(),

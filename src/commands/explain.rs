@@ -235,12 +235,20 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The engine does not have the image that the plan names. `sandbox up` pulls one that is named by its digest; run it again, or name a definition in images/.",
     ),
     (
+        "image-build",
+        "A step of the Dockerfile failed, or what came of it is no image that the launcher takes over. The last lines of the builder are above. Steps have no network unless the image was locked with `--with-network`.",
+    ),
+    (
+        "image-context",
+        "COPY or ADD of the Dockerfile name something that does not go into a build: a file that is absent or left out, that may hold credentials, or that is a link out of the project.",
+    ),
+    (
         "image-definition",
         "The definition images/NAME/image.yaml has a fault, or its bases form a circle. The causes above name the place.",
     ),
     (
         "image-dockerfile",
-        "The text cannot be read as a Dockerfile, so nothing can be said about what it takes in. The cause names line and column.",
+        "The text cannot be read as a Dockerfile, or a line of it is not built: something comes in that no digest pins, or that the launcher does not send. The cause names line and column.",
     ),
     (
         "image-key",

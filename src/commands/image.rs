@@ -8,12 +8,14 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{Context, Failure};
 use crate::image::attestation::AttestationError;
+use crate::image::dockerfile::{is_name, lock::file_name};
 use crate::image::error::PylockProblem;
 use crate::image::lock::Lock;
 use crate::image::update::LockChange;
 use crate::image::{self, BuiltImage, ImageContext, ImageError, sbom};
 
 mod compare;
+pub mod dockerfile;
 mod lint;
 pub mod registry;
 mod sign;
@@ -33,14 +35,17 @@ pub struct ImageArguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum ImageVerb {
-    /// Resolve a definition, build it and write images/NAME/image.lock
+    /// Resolve a definition or build a Dockerfile, and write images/NAME/image.lock or Dockerfile.NAME.lock
     Lock {
-        /// The definition
+        /// The definition, or Dockerfile.NAME at the project's root
         name: String,
+        /// Let the steps of a Dockerfile use a network; the lock says so, and whoever builds from it does the same
+        #[arg(long)]
+        with_network: bool,
     },
     /// Build what the lock says
     Build {
-        /// The definition
+        /// The definition, or Dockerfile.NAME
         name: String,
         /// Write the image to `oci:FOLDER` or `docker-archive:FILE`
         #[arg(long, value_name = "KIND:PATH", value_parser = output)]
@@ -187,13 +192,15 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
             context.printer.result(&result, || format!("{folder} has {files} files for {name}, {size} bytes"));
         }
         ImageVerb::Ls => list(context, &arguments.project),
-        ImageVerb::Lock { name } => lock(context, &surroundings, &arguments.project, name).await?,
+        ImageVerb::Lock { name, with_network } => {
+            lock(context, &surroundings, &arguments.project, (name, *with_network)).await?;
+        }
         ImageVerb::Build { name, output, check: true, locked: _ } => {
             return compare::check(context, &surroundings, name, output.as_ref()).await;
         }
         ImageVerb::Build { name, output, check: false, locked: _ } => {
             let locked = image::locked(name, surroundings.project_root)?;
-            let built = image::ensure_archive(&locked, &surroundings).await?;
+            let built = dockerfile::ensure(context, &surroundings, &locked).await?;
             if let Some(output) = output {
                 write(&built, output).await?;
             }
@@ -216,17 +223,21 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
             sign::sign(context, &surroundings, &arguments.project, (name, key, *what)).await?;
         }
         ImageVerb::Verify { name, key, statement } => {
-            let built = image::verify(name, &surroundings).await?;
+            let built = match is_name(name) {
+                true => dockerfile::verify(context, &surroundings, name).await?,
+                false => image::verify(name, &surroundings).await?,
+            };
             if let (Some(key), Some(statement)) = (key, statement) {
                 // What was just built left its layers nowhere; the cache has the same ones.
-                let kept =
-                    image::ensure_archive(&image::locked(name, Some(&arguments.project))?, &surroundings).await?;
+                let locked = image::locked(name, Some(&arguments.project))?;
+                let kept = dockerfile::ensure(context, &surroundings, &locked).await?;
                 sign::verify(&kept, &arguments.project, key, statement)?;
             }
             print(context, &built);
         }
         ImageVerb::Sbom { name, form } => {
-            let built = image::ensure_archive(&image::locked(name, Some(&arguments.project))?, &surroundings).await?;
+            let locked = image::locked(name, Some(&arguments.project))?;
+            let built = dockerfile::ensure(context, &surroundings, &locked).await?;
             let form = match form {
                 SbomForm::Spdx => sbom::Form::Spdx,
                 SbomForm::Cyclonedx => sbom::Form::CycloneDx,
@@ -234,7 +245,8 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
             context.printer.document(&sbom::sbom(&built, Some(&arguments.project), form)?);
         }
         ImageVerb::Provenance { name } => {
-            let built = image::ensure_archive(&image::locked(name, Some(&arguments.project))?, &surroundings).await?;
+            let locked = image::locked(name, Some(&arguments.project))?;
+            let built = dockerfile::ensure(context, &surroundings, &locked).await?;
             context.printer.document(&sbom::provenance(&built, Some(&arguments.project))?);
         }
         ImageVerb::Diff { first, second } => compare::diff(context, &surroundings, first, second).await?,
@@ -250,8 +262,18 @@ async fn lock(
     context: &Context,
     surroundings: &ImageContext<'_>,
     project: &Path,
-    name: &str,
-) -> Result<(), ImageError> {
+    (name, with_network): (&str, bool),
+) -> Result<(), Failure> {
+    if is_name(name) {
+        let lock = dockerfile::locking(context, surroundings, name, with_network).await?;
+        let path = write_into(project, &file_name(name), &lock.text()?)?;
+        let result = json!({"name": name, "lock": path, "network": lock.network, "result": lock.result});
+        context.printer.result(&result, || {
+            let next = format!("`sandbox image build {name} --check` tells whether it builds the same again");
+            format!("locked {name}: {}, {}\n  {next}", lock.result.config, path.display())
+        });
+        return Ok(());
+    }
     if let Some(text) = image::locking::python(name, surroundings).await? {
         write_file(project, name, "pylock.toml", &text)?;
     }
@@ -271,12 +293,17 @@ fn write_lock(project: &Path, name: &str, lock: &Lock) -> Result<PathBuf, ImageE
 /// Writes a file beside the definition in one step.
 fn write_file(project: &Path, name: &str, file_name: &str, text: &str) -> Result<PathBuf, ImageError> {
     let folder = project.join("images").join(name);
-    let path = folder.join(file_name);
-    let io = |source| ImageError::File { path: path.clone(), source };
     if !folder.join("image.yaml").is_file() {
         return Err(ImageError::UnknownImage(name.to_owned()));
     }
-    let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(io)?;
+    write_into(&folder, file_name, text)
+}
+
+/// Writes a file of a folder in one step.
+fn write_into(folder: &Path, file_name: &str, text: &str) -> Result<PathBuf, ImageError> {
+    let path = folder.join(file_name);
+    let io = |source| ImageError::File { path: path.clone(), source };
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
     std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(mode).map_err(io)?;
@@ -390,6 +417,14 @@ impl From<ImageError> for Failure {
                 ("image-signature", "do not use this image before you know who made the statement, and of what")
             }
             ImageError::Dockerfile(_) => ("image-dockerfile", "correct the line that the cause above names"),
+            ImageError::NoDefinition(_) => (
+                "image-dockerfile",
+                "do it with the image that it is based on, and then run `sandbox image lock` for the Dockerfile",
+            ),
+            ImageError::Context(_) => {
+                ("image-context", "name that file no more in COPY or ADD, or have it left out by .dockerignore")
+            }
+            ImageError::Saved(_) => ("image-build", "change the step that made it; `docker history` shows the steps"),
             ImageError::Script { .. } => ("image-script", "leave the package out of the definition"),
             ImageError::Lock { .. } => {
                 ("image", "take images/NAME/image.lock from the history, or run `sandbox image lock NAME`")

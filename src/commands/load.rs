@@ -132,7 +132,7 @@ pub fn load(context: &Context, target: &Target, overrides: &Overrides) -> Result
     let (manifest_path, manifest, unused_proxy) = restricted_manifest(context, target.project.as_deref(), overrides)?;
     let profile = profile::load(&manifest.profile)?;
     let (locked, planned, image_environment) = match &manifest.image {
-        ImageChoice::Definition(name) => {
+        ImageChoice::Definition(name) | ImageChoice::Dockerfile(name) => {
             let locked = image::locked(name, Some(&manifest.root))?;
             let planned = PlannedImage {
                 name: name.clone(),

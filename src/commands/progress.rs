@@ -33,6 +33,13 @@ impl Progress {
         }
     }
 
+    /// Says what is going on within a step; the text is clean.
+    pub fn say(&self, text: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(text);
+        }
+    }
+
     /// Takes the line away.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {

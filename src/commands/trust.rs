@@ -154,6 +154,9 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
     let mut lines = vec![format!("run {} in the sandbox", manifest.command.join(" "))];
     lines.push(match &manifest.image {
         ImageChoice::Definition(name) => format!("use the image definition `{name}`"),
+        ImageChoice::Dockerfile(name) => {
+            format!("have the engine build `{name}`, whose steps run as root in containers")
+        }
         ImageChoice::Pinned(image) => format!("use the image {}@{}", image.repository, image.digest),
     });
     lines.push(format!("run under the profile `{}`", manifest.profile));

@@ -17,8 +17,8 @@ use crate::commands::supervise::Request;
 use crate::commands::supervisor::Supervisor;
 use crate::commands::{Context, Failure, cut_off, init, network, trust};
 use crate::engine::Engine;
+use crate::image::ImageContext;
 use crate::image::reference::ImageChoice;
-use crate::image::{self, ImageContext};
 use crate::init::frame::RunRequest;
 use crate::session::identity::lock_file;
 use crate::session::journal::{Journal, Phase, Record};
@@ -444,7 +444,7 @@ async fn agent_image(
         progress: context.printer.progress(),
         offline: args.offline,
     };
-    Ok(AgentImage::Built(Box::new(image::ensure_archive(locked, &image_context).await?)))
+    Ok(AgentImage::Built(Box::new(super::image::dockerfile::ensure(context, &image_context, locked).await?)))
 }
 
 pub(super) async fn interrupted() {

@@ -280,6 +280,24 @@ pub enum EngineError {
         /// The field.
         field: &'static str,
     },
+    /// A step of a Dockerfile failed.
+    #[error("build the Dockerfile; the last that was said:\n{output}")]
+    BuildFailed {
+        /// The last lines, bounded.
+        output: String,
+        /// Why.
+        #[source]
+        source: Refusal,
+    },
+    /// An image is larger than anybody's.
+    #[error("save an image: it is larger than {limit} bytes")]
+    SavedTooLarge {
+        /// The most that is taken.
+        limit: u64,
+    },
+    /// What an engine gives cannot be kept.
+    #[error("save an image")]
+    SavedUnwritten(#[source] io::Error),
     /// A stream of a container is not framed as the Engine API says.
     #[error("read the output of a container")]
     Framing(#[from] super::stream::FramingError),

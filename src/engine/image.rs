@@ -115,7 +115,7 @@ impl Engine {
 }
 
 /// Refuses what would be more than one step of a path in a request, or no reference at all.
-fn check_reference(reference: &str) -> Result<(), EngineError> {
+pub(super) fn check_reference(reference: &str) -> Result<(), EngineError> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:/@".contains(&byte);
     let fits = !reference.is_empty()
         && reference.len() <= 400

@@ -4,6 +4,7 @@
 //! privilege or a host namespace; `translate` adds the hardening, `verify` compares what the engine made of it. Every
 //! call has a time limit. The archive calls (`docker cp`) are never used: files travel on streams, see [`stream`].
 
+mod build;
 mod containers;
 mod error;
 mod event;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
 use serde::{Deserialize, Serialize};
 
+pub use build::{Build, BuildSpec};
 pub use containers::{ContainerState, ContainerStatus, ContainerUsage};
 pub use endpoint::{Endpoint, EngineEnvironment, discover};
 pub use error::{EndpointProblem, EngineError, Kind, Refusal};
@@ -46,6 +48,8 @@ const MINIMUM: ApiVersion = ApiVersion(1, 41);
 const CALL_LIMIT: Duration = Duration::from_secs(120);
 /// How long an image may take to load.
 const LOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// How long the steps of a Dockerfile may take.
+const BUILD_LIMIT: Duration = Duration::from_secs(50 * 60);
 /// The client library's own limit, above all of ours, which are the ones that count.
 const CLIENT_LIMIT: Duration = Duration::from_secs(60 * 60);
 

@@ -3,7 +3,6 @@
 //! The archive is an OCI layout and has Docker's `manifest.json` too, so every engine loads it. Layers stay uncompressed:
 //! their digests then do not hang on a compressor's version.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -49,8 +48,8 @@ pub struct BuiltImage {
 pub struct Settings<'a> {
     /// The name of the definition.
     pub name: &'a str,
-    /// Environment of every command.
-    pub environment: &'a BTreeMap<String, String>,
+    /// What it says of commands: environment, user, folder, command.
+    pub run: Config,
     /// Debian's name of the architecture, which is Go's too for those supported.
     pub architecture: &'a str,
     /// Unix seconds.
@@ -59,14 +58,9 @@ pub struct Settings<'a> {
 
 impl BuiltImage {
     /// Puts an image together; the same input gives the same bytes.
-    pub fn assemble(settings: &Settings<'_>, layers: Vec<BuiltLayer>) -> Result<Self, ImageError> {
+    pub fn assemble(settings: Settings<'_>, layers: Vec<BuiltLayer>) -> Result<Self, ImageError> {
         let second = i64::try_from(settings.epoch).unwrap_or_default();
         let created = jiff::Timestamp::from_second(second).unwrap_or_default().to_string();
-        let mut run = Config::default();
-        run.set_cmd(Some(vec!["/bin/bash".to_owned()]))
-            .set_env(Some(settings.environment.iter().map(|(key, value)| format!("{key}={value}")).collect()))
-            .set_user(Some("1000:1000".to_owned()))
-            .set_working_dir(Some("/workspace".to_owned()));
         let mut step = History::default();
         step.set_created(Some(created.clone())).set_created_by(Some("sandbox image build".to_owned()));
         let mut root = RootFs::default();
@@ -76,7 +70,7 @@ impl BuiltImage {
             .set_architecture(settings.architecture.into())
             .set_os(Os::Linux)
             .set_created(Some(created))
-            .set_config(Some(run))
+            .set_config(Some(settings.run))
             .set_history(Some(vec![step; layers.len()]))
             .set_rootfs(root);
         Self::of_config(settings.name, canonical(&config)?, layers)
@@ -104,6 +98,13 @@ impl BuiltImage {
     /// The bytes of the configuration.
     pub fn config(&self) -> &[u8] {
         &self.config
+    }
+
+    /// When the image was made by its own account, as Unix seconds.
+    pub fn epoch(&self) -> Option<u64> {
+        let config: serde_json::Value = serde_json::from_slice(&self.config).ok()?;
+        let created: jiff::Timestamp = config.get("created")?.as_str()?.parse().ok()?;
+        u64::try_from(created.as_second()).ok()
     }
 
     /// The bytes of the manifest.

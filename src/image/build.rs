@@ -4,13 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use oci_spec::image::Config;
+
 use super::ImageContext;
 use super::archive::{BuiltImage, BuiltLayer, Settings};
 use super::control::paragraph;
 use super::definition::Loaded;
 use super::error::{ImageError, PackageProblem, at};
 use super::fetch::{self, Wanted, blob};
-use super::lock::{Lock, Package, PypiWheel};
+use super::lock::{Lock, Package, PypiWheel, ResultDigests};
 use super::pylock::Interpreter;
 use super::reference::Digest;
 use super::sources::Mirrors;
@@ -59,12 +61,23 @@ pub async fn chain(
     let epoch = locks.iter().map(|lock| lock.epoch).max().unwrap_or_default();
     let name = chain.last().map(|loaded| loaded.name.as_str()).unwrap_or_default();
     let architecture = locks.last().map(|lock| lock.architecture.as_str()).unwrap_or_default();
-    BuiltImage::assemble(&Settings { name, environment: &environment, architecture, epoch }, built)
+    let mut run = Config::default();
+    run.set_cmd(Some(vec!["/bin/bash".to_owned()]))
+        .set_env(Some(environment.iter().map(|(key, value)| format!("{key}={value}")).collect()))
+        .set_user(Some("1000:1000".to_owned()))
+        .set_working_dir(Some("/workspace".to_owned()));
+    BuiltImage::assemble(Settings { name, run, architecture, epoch }, built)
 }
 
 /// Compares a build with what its lock promises.
 pub fn compare(name: &str, built: &BuiltImage, lock: &Lock) -> Result<(), ImageError> {
-    match mismatches(name, built, lock)?.into_iter().next() {
+    let result = lock.result.as_ref().ok_or_else(|| ImageError::Unlocked(name.to_owned()))?;
+    compare_digests(name, built, result)
+}
+
+/// Compares a build with these digests.
+pub fn compare_digests(name: &str, built: &BuiltImage, result: &ResultDigests) -> Result<(), ImageError> {
+    match mismatches(built, result).into_iter().next() {
         None => Ok(()),
         Some(Mismatch { what, built, locked, .. }) => {
             Err(ImageError::Mismatch { name: name.to_owned(), what, built, locked })
@@ -86,8 +99,7 @@ pub struct Mismatch {
 }
 
 /// All digests of a build that are not what its lock promises.
-pub fn mismatches(name: &str, built: &BuiltImage, lock: &Lock) -> Result<Vec<Mismatch>, ImageError> {
-    let Some(result) = &lock.result else { return Err(ImageError::Unlocked(name.to_owned())) };
+pub fn mismatches(built: &BuiltImage, result: &ResultDigests) -> Vec<Mismatch> {
     let layers = built.layers.iter().zip(&result.diff_ids).enumerate();
     let layers = layers.map(|(index, (layer, locked))| ("layer", Some(index), &layer.diff_id, locked));
     let rest = [
@@ -97,7 +109,7 @@ pub fn mismatches(name: &str, built: &BuiltImage, lock: &Lock) -> Result<Vec<Mis
     let all = layers.chain(rest).filter(|(_, _, built, locked)| built != locked);
     let all =
         all.map(|(what, layer, built, locked)| Mismatch { what, layer, built: built.clone(), locked: locked.clone() });
-    Ok(all.collect())
+    all.collect()
 }
 
 /// The text of every file that decides which bytes a layer has. A builder that was changed finds no layer of the former

@@ -123,6 +123,9 @@ const BUILT_IN: &[BuiltIn] = &[
 
 /// Reads a definition and its lock: the project's, or else the built-in one.
 pub fn load(name: &str, project_root: Option<&Path>) -> Result<Loaded, ImageError> {
+    if super::dockerfile::is_name(name) {
+        return Err(ImageError::NoDefinition(name.to_owned()));
+    }
     if !plain(name, "-") {
         return Err(ImageError::UnknownImage(name.to_owned()));
     }

@@ -1,7 +1,8 @@
 //! What a Dockerfile pulls in without a digest, and what makes two builds of it differ.
 //!
 //! A finding is an error when bytes come in that nothing pins, and a warning when a build can give something else without
-//! any of them changing. The text is read and nothing of it is run; what an agent wrote may be read.
+//! any of them changing. The text is read and nothing of it is run; what an agent wrote may be read. What is needed to
+//! have an engine build it is in [`recipe`], [`context`] and [`lock`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -11,6 +12,11 @@ use regex::Regex;
 use serde::Serialize;
 
 use super::reference::Digest;
+
+pub mod context;
+pub mod ignore;
+pub mod lock;
+pub mod recipe;
 
 /// Bytes of a Dockerfile that anybody reads.
 pub const LIMIT: u64 = 1 << 20;
@@ -28,6 +34,36 @@ pub enum DockerfileError {
         /// What the parser says.
         said: String,
     },
+    /// A line that the launcher does not have built.
+    #[error("line {line}, column {column}: {said} [{rule}]; {remedy}")]
+    Refused {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+        /// What is wrong.
+        said: String,
+        /// The rule's name.
+        rule: &'static str,
+        /// What to write instead.
+        remedy: &'static str,
+    },
+}
+
+/// Whether this is the name of a Dockerfile that a manifest may name as its image: `Dockerfile.` and a plain word, at the
+/// project's root.
+pub fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    name.strip_prefix("Dockerfile.").is_some_and(|word| {
+        !word.is_empty() && word.len() <= 40 && !word.starts_with('-') && word.bytes().all(plain) && word != "lock"
+    })
+}
+
+/// The names of all Dockerfiles at a project's root that a manifest may name, sorted.
+pub fn names(root: Option<&std::path::Path>) -> BTreeSet<String> {
+    let entries = root.into_iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten();
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    files.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_name(name)).collect()
 }
 
 /// How bad a finding is.
@@ -138,22 +174,57 @@ static PATTERNS: LazyLock<Vec<Option<Regex>>> =
 /// # Errors
 /// When the text is not a Dockerfile.
 pub fn findings(text: &str, images: &BTreeSet<String>) -> Result<Vec<Finding>, DockerfileError> {
+    Ok(read(text, images)?.findings)
+}
+
+/// Reads a Dockerfile; the findings are in the order of the text.
+fn read<'a>(text: &'a str, images: &'a BTreeSet<String>) -> Result<Reader<'a>, DockerfileError> {
     let file = parse_dockerfile::parse(text).map_err(|error| DockerfileError::Form {
         line: error.line(),
         column: error.column(),
         said: error.to_string().chars().take(300).collect::<String>().escape_debug().to_string(),
     })?;
-    let mut reader =
-        Reader { text, images, arguments: BTreeMap::new(), stages: Vec::new(), user: false, findings: Vec::new() };
+    let mut reader = Reader {
+        text,
+        images,
+        arguments: BTreeMap::new(),
+        stages: Vec::new(),
+        user: false,
+        findings: Vec::new(),
+        uses: Uses::default(),
+    };
     if let Some(syntax) = &file.parser_directives.syntax {
+        let remedy = "leave the line out: what the engine itself reads is enough";
+        reader.limit(syntax.value.span.clone(), "another program is to read this file", remedy);
         reader.image(syntax.value.value, syntax.value.span.clone(), "the program that reads this file");
     }
     for instruction in &file.instructions {
         reader.instruction(instruction);
     }
-    let mut findings = reader.findings;
-    findings.sort_by_key(|finding| (finding.span.start, finding.rule));
-    Ok(findings)
+    reader.findings.sort_by_key(|finding| (finding.span.start, finding.rule));
+    Ok(reader)
+}
+
+/// An image that a Dockerfile names, which is neither one of its stages nor `scratch`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ImageUse {
+    /// The image, arguments filled in.
+    image: String,
+    /// Where it is written.
+    span: Span,
+}
+
+/// What a build of a Dockerfile takes in.
+#[derive(Debug, Default)]
+struct Uses {
+    /// Images, in the order of the text.
+    images: Vec<ImageUse>,
+    /// The image below each stage, as an index; none is `scratch`.
+    bases: Vec<Option<usize>>,
+    /// Paths of the context, as written.
+    sources: Vec<(String, Span)>,
+    /// Lines that are well pinned, and that the launcher still does not have built.
+    limits: Vec<Finding>,
 }
 
 struct Reader<'a> {
@@ -166,14 +237,33 @@ struct Reader<'a> {
     /// Whether this stage has named a user other than root.
     user: bool,
     findings: Vec<Finding>,
+    uses: Uses,
 }
 
 impl Reader<'_> {
     fn find(&mut self, span: Span, severity: Severity, rule: &'static str, message: String, remedy: &'static str) {
+        let finding = self.finding(span, severity, rule, message, remedy);
+        self.findings.push(finding);
+    }
+
+    /// Notes a line that the launcher does not have built.
+    fn limit(&mut self, span: Span, message: &str, remedy: &'static str) {
+        let finding = self.finding(span, Severity::Error, "launcher", message.to_owned(), remedy);
+        self.uses.limits.push(finding);
+    }
+
+    fn finding(
+        &self,
+        span: Span,
+        severity: Severity,
+        rule: &'static str,
+        message: String,
+        remedy: &'static str,
+    ) -> Finding {
         let before = self.text.get(..span.start).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        self.findings.push(Finding { line, column, severity, rule, message, remedy, span });
+        Finding { line, column, severity, rule, message, remedy, span }
     }
 
     fn instruction(&mut self, instruction: &Instruction<'_>) {
@@ -187,20 +277,34 @@ impl Reader<'_> {
                 }
             }
             Instruction::From(from) => {
-                match self.substituted(&from.image.value) {
-                    Some(image) => self.image(&image, from.image.span.clone(), "the base"),
-                    None => self.find(
-                        from.image.span.clone(),
-                        Severity::Error,
-                        "unpinned",
-                        format!("the base `{}` is decided by who builds", shown(&from.image.value)),
-                        "write the image with its digest, or an ARG with such a default before the first FROM",
-                    ),
+                if let Some((_, span)) = flag(&from.options, "platform") {
+                    let remedy = "leave it out: an image is built for the machine's own architecture";
+                    self.limit(span, "a platform is chosen", remedy);
                 }
+                let base = match self.substituted(&from.image.value) {
+                    Some(image) => {
+                        self.image(&image, from.image.span.clone(), "the base");
+                        self.base(&image)
+                    }
+                    None => {
+                        self.find(
+                            from.image.span.clone(),
+                            Severity::Error,
+                            "unpinned",
+                            format!("the base `{}` is decided by who builds", shown(&from.image.value)),
+                            "write the image with its digest, or an ARG with such a default before the first FROM",
+                        );
+                        None
+                    }
+                };
+                self.uses.bases.push(base);
                 self.stages.push(from.as_.as_ref().map(|(_, name)| name.value.to_lowercase()));
                 self.user = false;
             }
-            Instruction::Copy(copy) => self.source_of(&copy.options),
+            Instruction::Copy(copy) => {
+                self.source_of(&copy.options);
+                self.sources(&copy.src, &copy.copy.span, flag(&copy.options, "from").is_none());
+            }
             Instruction::Add(add) => {
                 self.source_of(&add.options);
                 let sum = flag(&add.options, "checksum").is_some_and(|(sum, _)| sum.parse::<Digest>().is_ok());
@@ -209,8 +313,17 @@ impl Reader<'_> {
                         self.addition(&path.value, path.span.clone(), sum);
                     }
                 }
+                self.sources(&add.src, &add.add.span, flag(&add.options, "from").is_none());
             }
             Instruction::Run(run) => {
+                if let Some(option) = run.options.first() {
+                    let span = option.name.span.clone();
+                    self.limit(span, "an option of RUN, which only BuildKit knows", "leave it out");
+                }
+                if !run.here_docs.is_empty() {
+                    let remedy = "write a file, COPY it and run it, or join the commands with `&&`";
+                    self.limit(run.run.span.clone(), "a here-document, which only BuildKit knows", remedy);
+                }
                 for option in run.options.iter().filter(|option| option.name.value == "mount") {
                     let Some(value) = &option.value else { continue };
                     let from = value.value.split(',').find_map(|part| part.trim().strip_prefix("from="));
@@ -252,6 +365,7 @@ impl Reader<'_> {
                     "is done by whoever builds on this image, with what they have".to_owned(),
                     "write the instruction into the Dockerfile that needs it",
                 );
+                self.limit(on_build.onbuild.span.clone(), "ONBUILD is not kept", "leave it out");
                 self.instruction(&on_build.instruction);
             }
             _ => {}
@@ -264,6 +378,41 @@ impl Reader<'_> {
             let (from, span) = (from.to_owned(), span);
             self.image(&from, span, "what is copied");
         }
+    }
+
+    /// What COPY or ADD take; a path of the context unless it is of another stage or image.
+    fn sources(&mut self, sources: &[Source<'_>], keyword: &Span, of_context: bool) {
+        for source in sources.iter().filter(|_| of_context) {
+            match source {
+                Source::Path(path) => {
+                    let (text, span) = (path.value.to_string(), path.span.clone());
+                    if text.contains('$') {
+                        self.limit(span, "a path with a variable", "write the path out: only what is named is sent");
+                    } else if text.contains("://") || text.starts_with("git@") || text.ends_with(".git") {
+                        // The engine itself fetches it, whatever network the build has.
+                        let remedy = "have the file beside the Dockerfile, or fetch it with RUN and compare its digest";
+                        self.limit(span, "an address, which the engine would fetch outside of the build", remedy);
+                    } else {
+                        self.uses.sources.push((text, span));
+                    }
+                }
+                Source::HereDoc(_) => {
+                    let remedy = "have the file beside the Dockerfile";
+                    self.limit(keyword.clone(), "a here-document, which only BuildKit knows", remedy);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The image that is below a stage on this base, as an index of those that are used.
+    fn base(&self, reference: &str) -> Option<usize> {
+        let stage = reference.to_lowercase();
+        // A later stage of the same name hides an earlier one.
+        if let Some(index) = self.stages.iter().rposition(|name| name.as_deref() == Some(stage.as_str())) {
+            return self.uses.bases.get(index).copied().flatten();
+        }
+        self.uses.images.iter().rposition(|used| used.image == reference)
     }
 
     /// A source of ADD: a file of the context, an archive of it, a URL or a git repository.
@@ -300,7 +449,11 @@ impl Reader<'_> {
         let stage = reference.to_lowercase();
         let known = self.stages.iter().flatten().any(|name| *name == stage)
             || reference.parse::<usize>().is_ok_and(|number| number < self.stages.len());
-        if known || reference == "scratch" || self.images.contains(reference) {
+        if known || reference == "scratch" {
+            return;
+        }
+        self.uses.images.push(ImageUse { image: reference.to_owned(), span: span.clone() });
+        if self.images.contains(reference) {
             return;
         }
         let pinned = reference

@@ -11,6 +11,9 @@ pub enum ImageError {
     /// No definition of this name.
     #[error("there is no image definition `{}`", .0.escape_debug())]
     UnknownImage(String),
+    /// A Dockerfile, where a definition is needed.
+    #[error("`{}` is a Dockerfile, which has no packages of its own", .0.escape_debug())]
+    NoDefinition(String),
     /// The definition has no lock.
     #[error("the image `{0}` has no lock")]
     Unlocked(String),
@@ -174,8 +177,14 @@ pub enum ImageError {
     #[error(transparent)]
     Attestation(super::attestation::AttestationError),
     /// A Dockerfile cannot be judged.
-    #[error("the text is not a Dockerfile")]
+    #[error("the Dockerfile cannot be used")]
     Dockerfile(#[source] super::dockerfile::DockerfileError),
+    /// The files that a Dockerfile takes from the project cannot be put together.
+    #[error("the files that the Dockerfile takes from the project cannot be used")]
+    Context(#[source] super::dockerfile::context::ContextError),
+    /// An engine's image is not one that can be taken over.
+    #[error("the image that the engine built cannot be taken over")]
+    Saved(#[source] super::saved::SavedError),
     /// The Python packages of a definition cannot be chosen.
     #[error("the Python packages of the image cannot be chosen")]
     Pylock {

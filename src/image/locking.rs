@@ -26,13 +26,21 @@ pub async fn lock(name: &str, context: &ImageContext<'_>) -> Result<Lock, ImageE
     with_result(&chain, below, lock, context).await
 }
 
+/// Debian's name of this machine's architecture.
+///
+/// # Errors
+/// When nothing is published for it.
+pub fn architecture() -> Result<&'static str, ImageError> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        other => Err(ImageError::Architecture(other)),
+    }
+}
+
 /// What a definition comes to now, on these locks of its bases; without the result of a build.
 pub(super) async fn resolved(own: &Loaded, below: &[Lock], context: &ImageContext<'_>) -> Result<Lock, ImageError> {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => return Err(ImageError::Architecture(other)),
-    };
+    let architecture = architecture()?;
     let client = fetch::client()?;
     let (sources, packages) = match &own.definition.debian {
         Some(debian) => resolve_debian(&client, debian, below, architecture, context).await?,

@@ -9,6 +9,7 @@ use std::path::Path;
 pub mod archive;
 pub mod attestation;
 pub mod build;
+pub mod canonical;
 pub mod control;
 pub mod definition;
 pub mod difference;
@@ -24,6 +25,7 @@ pub mod reference;
 pub mod registry;
 pub mod release;
 pub mod resolve;
+pub mod saved;
 pub mod sbom;
 pub mod sources;
 pub mod tree;
@@ -33,7 +35,7 @@ pub mod wheel;
 
 pub use archive::{BuiltImage, BuiltLayer};
 pub use error::ImageError;
-pub use locking::lock;
+pub use locking::{architecture, lock};
 
 use definition::Loaded;
 use difference::Difference;
@@ -77,6 +79,9 @@ pub struct LockedImage {
 
 /// Reads a definition and its lock, and checks that they belong together.
 pub fn locked(name: &str, project_root: Option<&Path>) -> Result<LockedImage, ImageError> {
+    if dockerfile::is_name(name) {
+        return dockerfile::lock::locked(name, project_root);
+    }
     let chain = definition::chain(name, project_root)?;
     let locks = lock::locks(&chain)?;
     let unlocked = || ImageError::Unlocked(name.to_owned());
@@ -130,16 +135,32 @@ pub async fn check(name: &str, context: &ImageContext<'_>, folder: &Path) -> Res
     let lock = locks.last().ok_or_else(|| ImageError::Unlocked(name.to_owned()))?;
     let built = build::chain(&chain, &locks, context, &folder.join("one")).await?;
     let again = build::chain(&chain, &locks, context, &folder.join("two")).await?;
-    let mismatches = build::mismatches(name, &built, lock)?;
+    let result = lock.result.as_ref().ok_or_else(|| ImageError::Unlocked(name.to_owned()))?;
+    compared(built, &again, result, context.cache)
+}
+
+/// Compares two builds with each other and with what a lock promises.
+///
+/// # Errors
+/// When a layer cannot be read.
+pub fn compared(
+    built: BuiltImage,
+    again: &BuiltImage,
+    result: &lock::ResultDigests,
+    cache: &Path,
+) -> Result<Checked, ImageError> {
+    let mismatches = build::mismatches(&built, result);
     let repeats = built.manifest() == again.manifest();
     let difference = if !repeats {
-        Some(difference(&built, &again)?)
+        Some(difference(&built, again)?)
     } else if mismatches.is_empty() {
         None
     } else {
-        let promised = lock.result.as_ref().map(|result| promised(&result.diff_ids, context.cache));
-        match promised.flatten() {
-            Some(layers) => Some(difference(&BuiltImage::of_config(name, built.config().to_vec(), layers)?, &built)?),
+        match promised(&result.diff_ids, cache) {
+            Some(layers) => {
+                let before = BuiltImage::of_config(&built.name, built.config().to_vec(), layers)?;
+                Some(difference(&before, &built)?)
+            }
             None => None,
         }
     };
@@ -202,7 +223,7 @@ pub async fn vendor(name: &str, root: &Path, context: &ImageContext<'_>) -> Resu
 
 /// All definitions, sorted by name.
 pub fn list(project_root: Option<&Path>) -> Vec<(String, Result<LockedImage, ImageError>)> {
-    let names = definition::names(project_root);
+    let names = definition::names(project_root).into_iter().chain(dockerfile::names(project_root));
     names.into_iter().map(|name| (name.clone(), locked(&name, project_root))).collect()
 }
 

@@ -14,7 +14,7 @@ pub enum ReferenceError {
     /// A reference without a digest.
     #[error("the image `{}` is not pinned by a digest", .0.escape_debug())]
     Unpinned(String),
-    /// Neither a name in `images/` nor a reference.
+    /// Neither a name in `images/`, a Dockerfile, nor a reference.
     #[error("`{}` is not an image name or reference", .0.escape_debug())]
     Syntax(String),
 }
@@ -87,6 +87,8 @@ impl From<Digest> for String {
 pub enum ImageChoice {
     /// A definition `images/NAME/image.yaml` of the project, or else a built-in one.
     Definition(String),
+    /// A Dockerfile at the project's root, `Dockerfile.NAME`.
+    Dockerfile(String),
     /// An image elsewhere, pinned by digest. The repository part has no tag.
     Pinned(PinnedImage),
 }
@@ -117,6 +119,9 @@ impl FromStr for ImageChoice {
         }
         if text.contains(':') || text.contains('/') {
             return Err(ReferenceError::Unpinned(text.to_owned()));
+        }
+        if super::dockerfile::is_name(text) {
+            return Ok(Self::Dockerfile(text.to_owned()));
         }
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if text.len() > 40 || !text.bytes().all(plain) || text.starts_with('-') {

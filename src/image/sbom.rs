@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use super::archive::BuiltImage;
 use super::definition::{self, Loaded};
+use super::dockerfile::is_name;
+use super::dockerfile::lock::DockerfileLock;
+use super::dockerfile::recipe::{Base, Recipe};
 use super::error::ImageError;
 use super::inventory::{EntryKind, Inventory, PackageKind};
 use super::lock::{self, Lock};
@@ -75,10 +78,9 @@ pub enum Form {
 /// # Errors
 /// When definition, lock or layers cannot be read.
 pub fn sbom(built: &BuiltImage, project_root: Option<&std::path::Path>, form: Form) -> Result<Value, ImageError> {
-    let chain = definition::chain(&built.name, project_root)?;
-    let locks = lock::locks(&chain)?;
+    let sources = Sources::of(&built.name, project_root)?;
     let inventory = Inventory::read(built)?;
-    let materials = materials(built, &locks, &inventory);
+    let materials = materials(built, &sources, &inventory);
     Ok(match form {
         Form::Spdx => spdx::document(&materials),
         Form::CycloneDx => cyclonedx::document(&materials),
@@ -90,14 +92,40 @@ pub fn sbom(built: &BuiltImage, project_root: Option<&std::path::Path>, form: Fo
 /// # Errors
 /// When definition or lock cannot be read.
 pub fn provenance(built: &BuiltImage, project_root: Option<&std::path::Path>) -> Result<Value, ImageError> {
-    let chain = definition::chain(&built.name, project_root)?;
-    let locks = lock::locks(&chain)?;
-    Ok(provenance::statement(&materials(built, &locks, &Inventory::default()), &chain, &locks))
+    let sources = Sources::of(&built.name, project_root)?;
+    Ok(provenance::statement(&materials(built, &sources, &Inventory::default()), &sources))
 }
 
-fn materials<'a>(built: &'a BuiltImage, locks: &'a [Lock], inventory: &'a Inventory) -> Materials<'a> {
+/// What an image is made from, besides what its locks name.
+struct Sources {
+    chain: Vec<Loaded>,
+    locks: Vec<Lock>,
+    /// The lock of the Dockerfile that is built on the chain.
+    dockerfile: Option<DockerfileLock>,
+}
+
+impl Sources {
+    fn of(name: &str, root: Option<&std::path::Path>) -> Result<Self, ImageError> {
+        let (base, dockerfile) = match root.filter(|_| is_name(name)) {
+            Some(root) => {
+                let lock = DockerfileLock::load(name, root)?.ok_or_else(|| ImageError::Unlocked(name.to_owned()))?;
+                let recipe = Recipe::load(name, root)?;
+                let base = match recipe.last.and_then(|last| recipe.bases.get(&last).cloned()) {
+                    Some(Base::Definition(name)) => Some(name),
+                    _ => None,
+                };
+                (base, Some(lock))
+            }
+            None => (Some(name.to_owned()), None),
+        };
+        let chain = base.map(|base| definition::chain(&base, root)).transpose()?.unwrap_or_default();
+        Ok(Self { locks: lock::locks(&chain)?, chain, dockerfile })
+    }
+}
+
+fn materials<'a>(built: &'a BuiltImage, sources: &'a Sources, inventory: &'a Inventory) -> Materials<'a> {
     let mut parts = Vec::new();
-    for lock in locks {
+    for lock in &sources.locks {
         for package in &lock.packages {
             let (name, version) = (package.name.as_str(), package.version.as_str());
             let suite = package.suite.split('-').next().unwrap_or_default();
@@ -128,7 +156,8 @@ fn materials<'a>(built: &'a BuiltImage, locks: &'a [Lock], inventory: &'a Invent
         };
         files.entry(owner.copied()).or_default().push(Content { path, sha256, sha1 });
     }
-    let epoch = locks.iter().map(|lock| lock.epoch).max().unwrap_or_default();
+    let above = sources.dockerfile.iter().map(|lock| lock.epoch);
+    let epoch = sources.locks.iter().map(|lock| lock.epoch).chain(above).max().unwrap_or_default();
     let (manifest, config) = (&built.manifest_digest, &built.config_digest);
     Materials { name: &built.name, manifest, config, epoch, parts, files }
 }

@@ -32,7 +32,8 @@ pub enum Content {
 }
 
 impl Content {
-    fn length(&self) -> u64 {
+    /// Number of bytes.
+    pub fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Spilled { length, .. } => *length,
@@ -97,6 +98,8 @@ pub struct Entry {
     pub gid: u64,
     /// Modification time, Unix seconds.
     pub time: u64,
+    /// File capabilities (capabilities(7)), as the extended attribute has them.
+    pub capability: Option<Arc<[u8]>>,
     /// The package it is from.
     pub package: Option<Arc<str>>,
     /// Whether a lower layer has it as it is.
@@ -106,7 +109,7 @@ pub struct Entry {
 impl Entry {
     /// An entry of root's that the builder makes.
     pub fn new(kind: Kind, mode: u32) -> Self {
-        Self { kind, mode, uid: 0, gid: 0, time: u64::MAX, package: None, below: false }
+        Self { kind, mode, uid: 0, gid: 0, time: u64::MAX, capability: None, package: None, below: false }
     }
 
     /// The same with another owner.
@@ -224,6 +227,16 @@ impl Tree {
         self.entries.insert(path, entry);
     }
 
+    /// Adds an entry as it stands: no link is followed and no folder made.
+    pub fn place(&mut self, path: String, entry: Entry) {
+        self.entries.insert(path, entry);
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Adds or replaces a file of root's.
     pub fn write(&mut self, path: &str, bytes: impl Into<Vec<u8>>, mode: u32) {
         self.put(path, Entry::new(Kind::File(Content::Bytes(bytes.into().into())), mode));
@@ -259,7 +272,8 @@ impl Tree {
             let number = |value: std::io::Result<u64>| value.map_err(at(path));
             let (uid, gid, time) = (number(header.uid())?, number(header.gid())?, number(header.mtime())?);
             let mode = header.mode().map_err(at(path))?;
-            self.entries.insert(name, Entry { kind, mode, uid, gid, time, package: None, below: true });
+            let entry = Entry { kind, mode, uid, gid, time, capability: None, package: None, below: true };
+            self.entries.insert(name, entry);
         }
         Ok(())
     }
@@ -277,6 +291,9 @@ impl Tree {
             header.set_gid(entry.gid);
             header.set_mtime(entry.time.min(epoch));
             header.set_size(0);
+            if let Some(capability) = &entry.capability {
+                builder.append_pax_extensions([("SCHILY.xattr.security.capability", &capability[..])])?;
+            }
             match &entry.kind {
                 Kind::Folder => {
                     header.set_entry_type(tar::EntryType::Directory);

@@ -157,6 +157,7 @@ fn tar_entries(
                 uid,
                 gid,
                 time: header.mtime()?,
+                capability: None,
                 package: Some(package.clone()),
                 below: false,
             },

@@ -38,7 +38,7 @@ pub fn manifest() -> Value {
                 json!({
                     "type": "string",
                     "minLength": 1,
-                    "description": "A name in images/, or registry/name@sha256:…; a tag is refused, since it can point to something else tomorrow.",
+                    "description": "A name in images/, Dockerfile.NAME at the project's root, or registry/name@sha256:…; a tag is refused, since it can point to something else tomorrow.",
                     "examples": ["agent"]
                 }),
             ),

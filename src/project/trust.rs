@@ -91,6 +91,12 @@ pub fn files(manifest: &Manifest) -> Result<BTreeMap<String, Digest>, TrustError
     if let ImageChoice::Definition(name) = &manifest.image {
         collect(&manifest.root, &Path::new("images").join(name), 0, &mut found)?;
     }
+    if let ImageChoice::Dockerfile(name) = &manifest.image {
+        // The lock has the digests of the files that the Dockerfile takes, and of its bases.
+        for path in [name.clone(), format!("{name}.lock"), format!("{name}.dockerignore"), ".dockerignore".to_owned()] {
+            collect(&manifest.root, Path::new(&path), 0, &mut found)?;
+        }
+    }
     unedited(manifest, &found)?;
     Ok(found)
 }

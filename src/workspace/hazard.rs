@@ -74,6 +74,10 @@ pub fn held_back(path: &str) -> Option<&'static str> {
     if is_name(last, "sandbox.yaml") || is_name(last, "sandbox.yml") || is_name(last, "dockerfile.agent") {
         return Some("configures the sandbox");
     }
+    // A manifest may name any Dockerfile at the root as its image.
+    if parts.len() == 1 && last.starts_with("dockerfile.") {
+        return Some("configures the sandbox");
+    }
     if parts.iter().any(|name| is_name(name, ".sandbox")) || is_name(first, "images") || is_name(first, "profiles") {
         return Some("configures the sandbox");
     }
@@ -266,6 +270,7 @@ mod tests {
             "images/agent.yaml",
             "profiles/a.yaml",
             "Dockerfile.agent",
+            "Dockerfile.tools.lock",
             "SANDBO~1.YAM",
         ] {
             assert!(held_back(path).is_some(), "{path:?}");

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use super::{Output, print, registry, write};
+use super::{Output, dockerfile, print, registry, write};
 use crate::commands::printer::sanitise;
 use crate::commands::{Context, Failure};
 use crate::image::definition::chain;
+use crate::image::dockerfile::is_name;
 use crate::image::error::at;
 use crate::image::reference::ImageChoice;
 use crate::image::{self, BuiltImage, ImageContext, ImageError};
@@ -22,7 +23,11 @@ pub(super) async fn check(
 ) -> Result<u8, Failure> {
     std::fs::create_dir_all(surroundings.cache).map_err(at(surroundings.cache))?;
     let folder = tempfile::tempdir_in(surroundings.cache).map_err(at(surroundings.cache))?;
-    let checked = image::check(name, surroundings, folder.path()).await?;
+    let from_dockerfile = is_name(name);
+    let checked = match from_dockerfile {
+        true => dockerfile::check(context, surroundings, name, folder.path()).await?,
+        false => image::check(name, surroundings, folder.path()).await?,
+    };
     if checked.mismatches.is_empty() && checked.repeats {
         if let Some(output) = output {
             write(&checked.built, output).await?;
@@ -37,10 +42,15 @@ pub(super) async fn check(
         "mismatches": checked.mismatches,
         "difference": checked.difference,
     });
-    let names: Vec<String> = chain(name, surroundings.project_root)?.into_iter().map(|loaded| loaded.name).collect();
+    let names: Vec<String> = match from_dockerfile {
+        true => Vec::new(),
+        false => chain(name, surroundings.project_root)?.into_iter().map(|loaded| loaded.name).collect(),
+    };
     context.printer.result(&result, || {
         let mut text = format!("{name} is not what its lock says\n");
-        if !checked.repeats {
+        if !checked.repeats && from_dockerfile {
+            text.push_str("two builds gave different files: a step writes what is not the same each time\n");
+        } else if !checked.repeats {
             text.push_str("two builds of the same lock gave different images: this is a mistake in the builder\n");
         }
         for mismatch in &checked.mismatches {
@@ -77,9 +87,9 @@ pub(super) async fn diff(
 
 async fn obtain(context: &Context, surroundings: &ImageContext<'_>, name: &str) -> Result<BuiltImage, Failure> {
     match name.parse::<ImageChoice>().map_err(ImageError::from)? {
-        ImageChoice::Definition(name) => {
+        ImageChoice::Definition(name) | ImageChoice::Dockerfile(name) => {
             let locked = image::locked(&name, surroundings.project_root)?;
-            Ok(image::ensure_archive(&locked, surroundings).await?)
+            dockerfile::ensure(context, surroundings, &locked).await
         }
         ImageChoice::Pinned(pinned) => registry::fetch(context, &pinned, surroundings.offline).await,
     }

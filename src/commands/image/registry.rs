@@ -21,7 +21,7 @@ pub(super) async fn push(
     let target = push_target(target, mount_from).map_err(ImageError::from)?;
     let login = login(context, &target.repository).await?;
     let locked = image::locked(image, surroundings.project_root)?;
-    let built = image::ensure_archive(&locked, surroundings).await?;
+    let built = super::dockerfile::ensure(context, surroundings, &locked).await?;
     let pushed = registry::push(&built, &target, login, surroundings.progress).await?;
     context.printer.result(&pushed, || {
         let counts = format!("{} sent, {} mounted, {} there", pushed.uploaded, pushed.mounted, pushed.present);
@@ -50,7 +50,9 @@ fn push_target(text: &str, mount_from: Option<&str>) -> Result<PushTarget, Regis
 pub(super) async fn pull(context: &Context, surroundings: &ImageContext<'_>, reference: &str) -> Result<(), Failure> {
     let pinned = match reference.parse::<ImageChoice>().map_err(ImageError::from)? {
         ImageChoice::Pinned(pinned) => pinned,
-        ImageChoice::Definition(name) => return Err(ImageError::from(ReferenceError::Unpinned(name)).into()),
+        ImageChoice::Definition(name) | ImageChoice::Dockerfile(name) => {
+            return Err(ImageError::from(ReferenceError::Unpinned(name)).into());
+        }
     };
     let built = fetch(context, &pinned, surroundings.offline).await?;
     let engine = connect(context).await?;
@@ -78,7 +80,7 @@ pub async fn fetch(context: &Context, pinned: &PinnedImage, offline: bool) -> Re
     }
 }
 
-async fn load(engine: &Engine, built: &BuiltImage) -> Result<String, Failure> {
+pub(super) async fn load(engine: &Engine, built: &BuiltImage) -> Result<String, Failure> {
     let ids = [built.config_digest.to_string(), built.manifest_digest.to_string()];
     for last in [false, true] {
         for id in &ids {

@@ -52,7 +52,8 @@ pub(super) async fn sign(
     (name, key, what): (&str, &Path, Statement),
 ) -> Result<(), Failure> {
     let key = read(key, attestation::KEY_LIMIT)?;
-    let built = image::ensure_archive(&image::locked(name, Some(project))?, surroundings).await?;
+    let locked = image::locked(name, Some(project))?;
+    let built = super::dockerfile::ensure(context, surroundings, &locked).await?;
     let envelope = attestation::sign(&what.make(&built, project)?, &key).map_err(ImageError::Attestation)?;
     context.printer.document(&envelope);
     Ok(())

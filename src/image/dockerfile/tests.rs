@@ -100,7 +100,8 @@ fn finds_folders_whose_owner_depends_on_the_builder_and_volumes() {
 
 #[test]
 fn says_where_a_text_is_no_dockerfile() {
-    let DockerfileError::Form { line, .. } = findings("FROM PIN\n\nWHAT is this\n", &BTreeSet::new()).unwrap_err();
+    let error = findings("FROM PIN\n\nWHAT is this\n", &BTreeSet::new()).unwrap_err();
+    let DockerfileError::Form { line, .. } = error else { panic!("{error}") };
     assert_eq!(line, 3);
 }
 

@@ -128,7 +128,7 @@ fn agent(reader: &mut Reader, fields: &Fields<'_>) -> (Option<String>, Vec<Strin
 
 fn image(reader: &mut Reader, fields: &Fields<'_>, default: &str) -> Option<ImageChoice> {
     let Some(node) = fields.get("image") else { return Some(ImageChoice::Definition(default.to_owned())) };
-    let text = reader.text(node, "`image`", "a name in images/, or registry/name@sha256:…")?;
+    let text = reader.text(node, "`image`", "a name in images/, Dockerfile.NAME, or registry/name@sha256:…")?;
     match text.parse() {
         Ok(choice) => Some(choice),
         Err(error) => {
@@ -137,7 +137,9 @@ fn image(reader: &mut Reader, fields: &Fields<'_>, default: &str) -> Option<Imag
                     "add the digest: registry/name@sha256:…; a tag can point to something else tomorrow"
                 }
                 ReferenceError::Digest(_) => "write `sha256:` and 64 lower-case hexadecimal digits after the `@`",
-                ReferenceError::Syntax(_) => "write a name in images/, or registry/name@sha256:… without a tag",
+                ReferenceError::Syntax(_) => {
+                    "write a name in images/, Dockerfile.NAME, or registry/name@sha256:… without a tag"
+                }
             };
             reader.report(node.place, error.to_string(), remedy);
             None

@@ -1,0 +1,189 @@
+//! A Dockerfile of the project as something that an engine may build: well pinned, with the images that it is based on and
+//! the paths that it takes from the context. It runs nothing and asks nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::path::Path;
+
+use parse_dockerfile::Span;
+
+use super::{DockerfileError, Finding, LIMIT, Severity, read};
+use crate::beneath::{self, Links, Opened};
+use crate::image::error::{ImageError, at};
+use crate::image::reference::{Digest, ImageChoice, PinnedImage};
+use crate::image::{definition, dockerfile};
+
+/// An image that a Dockerfile is built on, or copies from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// A definition of the project, or a built-in one, which its lock pins.
+    Definition(String),
+    /// An image of a registry.
+    Pinned(PinnedImage),
+}
+
+/// A Dockerfile that may be built.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// Its name at the project's root.
+    pub name: String,
+    /// Digest of the text.
+    pub digest: Digest,
+    /// The images that it names, by what it writes.
+    pub bases: BTreeMap<String, Base>,
+    /// What the last stage is based on in the end; none is `scratch`.
+    pub last: Option<String>,
+    /// The paths that COPY and ADD take from the context.
+    pub sources: Vec<String>,
+    text: String,
+    uses: Vec<(Span, String)>,
+}
+
+impl Recipe {
+    /// Reads a Dockerfile at the root of a project.
+    ///
+    /// # Errors
+    /// When there is none, or a line of it is not to be built.
+    pub fn load(name: &str, root: &Path) -> Result<Self, ImageError> {
+        let path = root.join(name);
+        if !dockerfile::is_name(name) {
+            return Err(ImageError::UnknownImage(name.to_owned()));
+        }
+        let folder = beneath::folder(root).map_err(at(root))?;
+        let mut bytes = Vec::new();
+        match beneath::open(&folder, Path::new(name), Links::Refused) {
+            Ok(Opened::File(file, _)) => file.take(LIMIT + 1).read_to_end(&mut bytes).map_err(at(&path))?,
+            Ok(_) => return Err(at(&path)(std::io::ErrorKind::InvalidInput.into())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(ImageError::UnknownImage(name.to_owned()));
+            }
+            Err(error) => return Err(at(&path)(error)),
+        };
+        let form = |said: &str| DockerfileError::Form { line: 1, column: 1, said: said.to_owned() };
+        if bytes.len() as u64 > LIMIT {
+            return Err(ImageError::Dockerfile(form("it is larger than any Dockerfile")));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| ImageError::Dockerfile(form("it is not UTF-8 text")))?;
+        let images = definition::names(Some(root)).into_iter().collect();
+        Self::parse(name, text, &images).map_err(ImageError::Dockerfile)
+    }
+
+    /// Reads a text; `images` are the names that stand for an image which a lock pins.
+    ///
+    /// # Errors
+    /// When it is not a Dockerfile, or a line of it is not to be built.
+    pub fn parse(name: &str, text: String, images: &BTreeSet<String>) -> Result<Self, DockerfileError> {
+        let reader = read(&text, images)?;
+        let errors = reader.findings.iter().filter(|finding| finding.severity == Severity::Error);
+        let first = errors.chain(&reader.uses.limits).min_by_key(|finding| finding.span.start);
+        if let Some(Finding { line, column, message, rule, remedy, .. }) = first.cloned() {
+            return Err(DockerfileError::Refused { line, column, said: message, rule, remedy });
+        }
+        let mut bases = BTreeMap::new();
+        for used in &reader.uses.images {
+            let base = match images.contains(&used.image) {
+                true => Base::Definition(used.image.clone()),
+                false => Base::Pinned(pinned(&used.image).ok_or_else(|| DockerfileError::Form {
+                    line: 1,
+                    column: 1,
+                    said: format!("`{}` is not an image with a digest", super::shown(&used.image)),
+                })?),
+            };
+            bases.insert(used.image.clone(), base);
+        }
+        let last = reader.uses.bases.last().copied().flatten();
+        let last = last.and_then(|index| reader.uses.images.get(index)).map(|used| used.image.clone());
+        let sources = reader.uses.sources.iter().map(|(path, _)| path.clone()).collect();
+        let uses = reader.uses.images.into_iter().map(|used| (used.span, used.image)).collect();
+        let digest = Digest::of(text.as_bytes());
+        Ok(Self { name: name.to_owned(), digest, bases, last, sources, text, uses })
+    }
+
+    /// The text with the images of an engine in the place of the names: `ids` has the id of each base.
+    pub fn with_ids(&self, ids: &BTreeMap<String, String>) -> String {
+        let mut text = self.text.clone();
+        let mut uses: Vec<_> = self.uses.iter().collect();
+        uses.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
+        for (span, image) in uses {
+            if let (Some(id), true) = (ids.get(image), text.get(span.clone()).is_some()) {
+                text.replace_range(span.clone(), id);
+            }
+        }
+        text
+    }
+}
+
+/// An image as Docker writes it, `NAME[:TAG]@DIGEST`: the tag says nothing beside a digest.
+fn pinned(text: &str) -> Option<PinnedImage> {
+    let (name, digest) = text.split_once('@')?;
+    let start = name.rfind('/').map_or(0, |index| index + 1);
+    let end = name[start..].find(':').map_or(name.len(), |index| start + index);
+    match format!("{}@{digest}", &name[..end]).parse() {
+        Ok(ImageChoice::Pinned(pinned)) => Some(pinned),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIN: &str = "debian:12@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn recipe(text: &str) -> Result<Recipe, DockerfileError> {
+        Recipe::parse("Dockerfile.agent", text.replace("PIN", PIN), &BTreeSet::from(["agent".to_owned()]))
+    }
+
+    #[test]
+    fn tells_what_a_build_takes_in_and_what_is_below_the_last_stage() {
+        let found = recipe(
+            "ARG A=PIN\nFROM $A AS tools\nCOPY a.txt b/*.txt /x/\nFROM tools AS more\nFROM agent AS Last\n\
+             COPY --from=tools /x /y\nCOPY --from=PIN /x /z\nADD c.tar /\nFROM last\n",
+        )
+        .unwrap();
+        assert_eq!(found.last.as_deref(), Some("agent"));
+        assert_eq!(found.sources, ["a.txt", "b/*.txt", "c.tar"]);
+        assert_eq!(found.bases.keys().collect::<Vec<_>>(), ["agent", PIN]);
+        assert_eq!(found.bases["agent"], Base::Definition("agent".into()));
+        let Base::Pinned(pinned) = &found.bases[PIN] else { panic!("not pinned") };
+        assert_eq!(pinned.repository, "debian");
+        assert_eq!(recipe("FROM PIN AS a\nFROM scratch\n").unwrap().last, None);
+        assert_eq!(recipe("FROM PIN AS a\nFROM a\n").unwrap().last.as_deref(), Some(PIN));
+    }
+
+    #[test]
+    fn writes_the_engines_ids_where_the_images_were_named() {
+        let found = recipe("FROM agent AS a\n# agent\nFROM PIN\nCOPY --from=agent /agent /b\n").unwrap();
+        let ids =
+            BTreeMap::from([("agent".to_owned(), "sha256:1".to_owned()), (PIN.to_owned(), "sha256:22".to_owned())]);
+        assert_eq!(
+            found.with_ids(&ids),
+            "FROM sha256:1 AS a\n# agent\nFROM sha256:22\nCOPY --from=sha256:1 /agent /b\n"
+        );
+    }
+
+    #[test]
+    fn refuses_what_is_not_pinned_and_what_it_does_not_have_built_with_the_line() {
+        for (text, line, rule) in [
+            ("FROM debian\n", 1, "unpinned"),
+            ("FROM agent\nADD https://h/x /x\n", 2, "unpinned-add"),
+            ("# syntax=docker/PIN\nFROM agent\n", 1, "launcher"),
+            ("FROM agent\nADD --checksum=sha256:HEX https://h/x /x\n", 2, "launcher"),
+            ("FROM agent\nARG X=a\nCOPY $X /x\n", 3, "launcher"),
+            ("FROM agent\nRUN --network=host id\n", 2, "launcher"),
+            ("FROM agent\nRUN --mount=type=secret,id=a id\n", 2, "launcher"),
+            ("FROM --platform=linux/arm64 agent\n", 1, "launcher"),
+            ("FROM agent\nRUN <<E\nid\nE\n", 2, "launcher"),
+            ("FROM agent\nCOPY <<E /x\nid\nE\n", 2, "launcher"),
+            ("FROM agent\nONBUILD RUN id\n", 2, "launcher"),
+            ("FROM agent\nVOLUME /x\n", 2, "volume"),
+        ] {
+            match recipe(&text.replace("HEX", &"ab".repeat(32))) {
+                Err(DockerfileError::Refused { line: at, rule: by, .. }) => {
+                    assert_eq!((at, by), (line, rule), "{text}")
+                }
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+}
