@@ -261,6 +261,8 @@ fn of_the_credentials() {
     stage.fails("no running sandbox has it", &["credential", "revoke", "api-key"]);
     stage.write("sandbox.yaml", &format!("{MANIFEST}credentials:\n  api-key: {{ provider: github-app }}\n"));
     stage.fails("the provider's settings are missing", &["plan"]);
+    stage.write("sandbox.yaml", MANIFEST);
+    stage.fails("nobody issues an identity", &["credential", "identity"]);
     insta::assert_snapshot!("credentials", stage.stable());
 }
 

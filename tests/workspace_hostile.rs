@@ -269,6 +269,40 @@ async fn holds_back_what_only_a_commit_in_between_has() {
     }
 }
 
+/// In two pieces, so that nobody takes this file for a place of one.
+fn token() -> String {
+    ["ghp_zQWBuTSOoRi4A9spHcVY5n", "cnsDkxkJ0mLq17"].concat()
+}
+
+#[tokio::test]
+async fn a_credential_of_the_base_may_move_and_one_that_is_brought_may_not() {
+    let scene = Scene::new();
+    let repository = scene.repository();
+    std::fs::write(repository.join("sample.md"), format!("one\n{}\n", token())).unwrap();
+    git(&repository, &["add", "sample.md"]);
+    git(&repository, &["-c", "filter.trap.clean=cat", "commit", "-qm", "second"]);
+    git(&scene.agent(), &["fetch", "-q", repository.to_str().unwrap(), "+main:main"]);
+    std::fs::remove_file(scene.tripwire()).ok();
+    // Moved and changed, in a commit in between as in the last one.
+    let without = git(&repository, &["rev-parse", "main^^{tree}"]);
+    scene.commit(&without);
+    scene.plant("moved.md", "100644", &format!("another\n\n{}\n", token()));
+    scene.plant("again.md", "100644", &format!("and another\n{}\n", token()));
+    let received = scene.receive(&scene.bundle(&["main"]), &[]).await.unwrap();
+    assert_eq!((&received.review.held_back[..], received.reference.is_some()), (&[][..], true));
+
+    // Brought by one commit, moved by the next, and taken away by the last.
+    let scene = Scene::new();
+    let before = git(&scene.agent(), &["rev-parse", "main^{tree}"]);
+    scene.plant("one.md", "100644", &token());
+    scene.commit(&before);
+    scene.plant("two.md", "100644", &token());
+    scene.commit(&before);
+    let received = scene.receive(&scene.bundle(&["main"]), &[]).await.unwrap();
+    let paths: Vec<&str> = received.review.held_back.iter().map(|remark| remark.path.as_str()).collect();
+    assert_eq!(paths, ["one.md", "two.md"]);
+}
+
 #[tokio::test]
 async fn holds_back_what_a_merge_alone_brings_and_a_repository_in_pieces() {
     let scene = Scene::new();
@@ -449,8 +483,7 @@ fn finds_credentials_that_the_repository_tracks_and_no_others() {
     let scene = Scene::new();
     let repository = scene.repository();
     assert_eq!(tracked_secrets::find(&repository, &scene.base()).unwrap(), []);
-    // In two pieces, so that nobody takes this file for a place of one.
-    let token = ["ghp_zQWBuTSOoRi4A9spHcVY5n", "cnsDkxkJ0mLq17"].concat();
+    let token = token();
     std::fs::create_dir(repository.join("d")).unwrap();
     std::fs::write(repository.join("d/odd\u{1b}[2J\nname"), format!("one\nTOKEN={token}\n")).unwrap();
     std::fs::write(repository.join("example.md"), "a token is ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n").unwrap();

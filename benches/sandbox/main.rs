@@ -1,5 +1,5 @@
 //! Measures `sandbox` against what does a part of the same: `docker run`, `docker exec`, a direct connection, squid,
-//! mmdebstrap. Both sides run in turn, in one run on one machine, so the ratios mean something where the times do not.
+//! mmdebstrap, git. Both sides run in turn, in one run on one machine, so the ratios mean something where the times do not.
 //!
 //! `cargo bench --bench sandbox` measures everything, `cargo bench --bench sandbox -- exec memory` these groups alone.
 //! `SANDBOX_BENCH_RUNS` says how often each thing is measured; the medians are printed. A ratio over its aim is told and
@@ -13,6 +13,7 @@ mod sessions;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod terminal;
+mod workspace;
 
 use std::process::{Command, ExitCode, Stdio};
 
@@ -36,6 +37,7 @@ const GROUPS: &[Group] = &[
     Group { name: "keys", needs: &[DOCKER], run: terminal::keys },
     Group { name: "help", needs: &[DOCKER], run: terminal::at_once },
     Group { name: "memory", needs: &[DOCKER], run: sessions::memory },
+    Group { name: "workspace", needs: &[DOCKER], run: workspace::run },
     Group { name: "network", needs: &[DOCKER, ("squid", "squid")], run: network::run },
     Group { name: "parallel", needs: &[DOCKER], run: sessions::parallel },
     Group { name: "image", needs: &[("mmdebstrap", "mmdebstrap"), ("dpkg-deb", "dpkg")], run: images::run },

@@ -57,14 +57,14 @@ fn inspect(container: &str, format: &str) -> String {
 }
 
 /// One run of a command that prints a line: when the line came, and when the command had ended.
-struct Run {
+pub(crate) struct Run {
     line: Duration,
     end: Duration,
     /// How long each step took that the launcher told of on standard error.
-    steps: Vec<(String, Duration)>,
+    pub(crate) steps: Vec<(String, Duration)>,
 }
 
-fn watch(command: &mut Command) -> Run {
+pub(crate) fn watch(command: &mut Command) -> Run {
     let begun = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let errors = BufReader::new(child.stderr.take().unwrap());

@@ -223,6 +223,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "credential identity",
+        &[
+            ("credential identity payments", "issuer, public keys, and what Vault, AWS, GCP and Azure are told"),
+            ("credential identity --rotate", "a new key; the old one stays published for an hour"),
+            ("credential identity payments --token vault", "a token, for a look at it; it is recorded"),
+        ],
+    ),
+    (
         "credential rm",
         &[
             ("credential rm anthropic", "of the project of this folder"),

@@ -14,6 +14,7 @@ use crate::commands::load::{self, actor};
 use crate::commands::printer::sanitise;
 use crate::commands::{Context, Failure};
 use crate::credential::fingerprint::{self, Fingerprint};
+use crate::credential::identity::Authority;
 use crate::credential::secret::Secret;
 use crate::credential::spec::{CredentialSpec, ProviderSpec};
 use crate::credential::store::Store;
@@ -25,6 +26,7 @@ use crate::session::journal::{Journal, Phase};
 
 mod advice;
 pub use advice::advice;
+mod identity;
 mod listing;
 mod login;
 mod revoke_all;
@@ -69,6 +71,8 @@ enum Verb {
     Revoke(RevokeArgs),
     /// Remove a value from the store
     Rm(Named),
+    /// Print what issuers need to take the project's sandboxes by their signed identity, without a shared secret
+    Identity(identity::Arguments),
 }
 
 // The words are parsed here and not by clap, whose errors repeat them.
@@ -146,10 +150,17 @@ pub fn issue_context<'a>(
         home: &context.folders.home,
         vault: vault_environment(context),
         aws: aws_environment(context),
+        identity: authority(context),
         held: crate::credential::held::Held::default(),
         session: None,
         reason,
     }
+}
+
+/// Who signs what is said of a sandbox. What only ends a session must not fail for a word in a file, as with the store.
+fn authority(context: &Context) -> Authority {
+    let issuer = configuration::load(&context.folders.config).ok().and_then(|own| own.issuer);
+    Authority { folder: context.folders.config.join("issuer"), issuer }
 }
 
 /// What the environment says of Vault. OpenBao's own names come first, as its command line has it.
@@ -213,6 +224,7 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure>
         Verb::Rotate(named) => rotate(context, &named).await,
         Verb::Revoke(args) => revoke(context, args).await,
         Verb::Rm(named) => remove(context, &named).await,
+        Verb::Identity(args) => identity::run(context, &args),
     }
 }
 
@@ -402,7 +414,10 @@ async fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
         | ProviderSpec::Exec { .. }
         | ProviderSpec::Vault(_)
         | ProviderSpec::GithubApp(_)
-        | ProviderSpec::AwsSts(_) => false,
+        | ProviderSpec::AwsSts(_)
+        | ProviderSpec::Gcp(_)
+        | ProviderSpec::Azure(_)
+        | ProviderSpec::AnthropicWif(_) => false,
     };
     let journals = holders(context, &manifest, &name)?;
     for journal in journals.values() {

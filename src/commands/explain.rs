@@ -225,6 +225,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "git-missing",
         "git is needed on this machine to clone the project and to bring commits back. Install it and see that it is in PATH.",
     ),
+    (
+        "identity",
+        "A sandbox's identity could not be signed. It is a short token that names project, person and session, and that issuers take in place of a secret; `sandbox credential identity` prints what they need. It takes an issuer in config.yaml and a signing key that only you can read.",
+    ),
     ("image", "An image could not be locked, built or checked. The causes above name the step and the file."),
     (
         "image-absent",

@@ -383,6 +383,13 @@ pub async fn unpulled(
     if record.start.is_empty() || !sandbox.state.volumes.contains(&Role::Workspace) {
         return Ok(None);
     }
+    // Usually everything was pulled, and then there is nothing to send. A clone that lacks that commit says so.
+    let landed = workspace::incoming::landed(&record.repository, &record.id.project, &record.branch)?;
+    if let Some(landed) = landed
+        && let Ok(Taken { bundle: None, .. }) = take_commits_since(context, engine, sandbox, project, &landed).await
+    {
+        return Ok(None);
+    }
     let taken = take_commits(context, engine, sandbox, project).await?;
     let held = taken.bundle.is_none()
         || workspace::incoming::is_pulled(&record.repository, &record.id.project, &record.branch, &taken.head)?;

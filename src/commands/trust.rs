@@ -11,8 +11,8 @@ use super::printer::sanitise;
 use super::{Context, Failure};
 use crate::commands::audit::record;
 use crate::credential::spec::{
-    AwsSource, AwsStsSpec, Delivery, GithubAppSpec, GithubRepositories, KeySource, ProviderSpec, SecretSource,
-    VaultAuth, VaultFields, VaultSpec,
+    AwsSource, AwsStsSpec, Delivery, GithubAppSpec, GithubRepositories, JwtSource, KeySource, ProviderSpec,
+    SecretSource, VaultAuth, VaultFields, VaultSpec,
 };
 use crate::image::reference::{Digest, ImageChoice};
 use crate::project::manifest::{self, Manifest};
@@ -180,6 +180,19 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
             ProviderSpec::Vault(vault) => vault_source(vault, &mut lines),
             ProviderSpec::GithubApp(app) => github_source(app, &mut lines),
             ProviderSpec::AwsSts(sts) => aws_source(sts, &mut lines),
+            ProviderSpec::Gcp(gcp) => {
+                let at = gcp.address.as_deref().unwrap_or("Google Cloud");
+                signs_in(&mut lines, at, &gcp.audience);
+                format!("of Google Cloud (a token of {} for {})", gcp.service_account, gcp.scopes.join(", "))
+            }
+            ProviderSpec::Azure(azure) => {
+                signs_in(&mut lines, &azure.address, &azure.audience);
+                format!("of Entra (a token of {} in {} for {})", azure.client, azure.tenant, azure.scope)
+            }
+            ProviderSpec::AnthropicWif(anthropic) => {
+                signs_in(&mut lines, &anthropic.address, &anthropic.audience);
+                format!("of Anthropic (a token of {} by the rule {})", anthropic.service_account, anthropic.rule)
+            }
             ProviderSpec::Oauth(oauth) => {
                 lines.push(format!("USE YOUR LOG-IN as the client {} at {}", oauth.client_id, oauth.token_url));
                 "from that log-in".to_owned()
@@ -221,6 +234,11 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
     lines
 }
 
+/// To be a sandbox of this project at an issuer is more than to hand over what is there.
+fn signs_in(lines: &mut Vec<String>, at: &str, audience: &str) {
+    lines.push(format!("SIGN IN AS A SANDBOX OF THIS PROJECT at {at}, for `{audience}`"));
+}
+
 /// What a credential of Vault's asks for; what is more than to hand it over gets a line of its own.
 fn vault_source(vault: &VaultSpec, lines: &mut Vec<String>) -> String {
     let address = vault.address.as_deref().unwrap_or("the address of your environment");
@@ -230,7 +248,12 @@ fn vault_source(vault: &VaultSpec, lines: &mut Vec<String>) -> String {
             None
         }
         VaultAuth::Approle { secret_id, .. } => Some(secret_id),
-        VaultAuth::Jwt { jwt: secret, .. } | VaultAuth::Cert { identity: secret, .. } => Some(secret),
+        VaultAuth::Jwt { jwt: JwtSource::Given(source), .. } => Some(source),
+        VaultAuth::Jwt { jwt: JwtSource::Identity(audience), .. } => {
+            signs_in(lines, address, audience);
+            None
+        }
+        VaultAuth::Cert { identity, .. } => Some(identity),
     };
     match source {
         None => {}
@@ -274,6 +297,9 @@ fn aws_source(sts: &AwsStsSpec, lines: &mut Vec<String>) -> String {
     match &sts.source {
         AwsSource::Environment => lines.push(format!("USE YOUR AWS KEYS to assume a role{at}")),
         AwsSource::Profile(profile) => lines.push(format!("USE YOUR AWS PROFILE {profile} to assume a role{at}")),
+        AwsSource::Identity(audience) => {
+            lines.push(format!("SIGN IN AS A SANDBOX OF THIS PROJECT to assume a role{at}, for `{audience}`"));
+        }
         AwsSource::Command(words) => {
             lines.push(format!("RUN ON THIS MACHINE: {}", words.join(" ")));
             lines.push(format!("assume a role with its answer{at}"));

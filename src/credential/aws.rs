@@ -5,15 +5,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Url;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::exec::said;
 use super::secret::Secret;
-use super::spec::AwsStsSpec;
+use super::spec::{AwsSource, AwsStsSpec};
 use super::{IssueContext, Revocation, web, wiped};
 use crate::project::CredentialName;
 
@@ -66,15 +67,21 @@ pub async fn issue(name: &CredentialName, spec: &AwsStsSpec, context: &IssueCont
     let refused = |problem| StsError::Address { address: web::shown(&address), problem };
     let url = Url::parse(&address).map_err(|_| refused("it is not a URL"))?;
     web::check(&url).map_err(refused)?;
-    let keys = source::keys(name, spec, context).await?;
     let session = session_name(context);
-    let body = form(spec, &session, context.actor);
+    let keys = match &spec.source {
+        AwsSource::Identity(_) => None,
+        _ => Some(source::keys(name, spec, context).await?),
+    };
+    let body = |now| match &spec.source {
+        AwsSource::Identity(audience) => signed_form(spec, &session, audience, context, now),
+        _ => Ok(Zeroizing::new(form(spec, &session, context.actor))),
+    };
     let now = Timestamp::now();
-    let mut answer = ask(&url, spec, &keys, &body, now).await?;
+    let mut answer = ask(&url, spec, keys.as_ref(), body(now)?, now).await?;
     let skewed = answer.date.filter(|date| (date.as_second() - now.as_second()).abs() >= SKEW);
     if let Some(date) = skewed.filter(|_| answer.status == 400 || answer.status == 403) {
         tracing::warn!(server = %date, own = %now, "this machine's clock differs from that of AWS");
-        answer = ask(&url, spec, &keys, &body, date).await?;
+        answer = ask(&url, spec, keys.as_ref(), body(date)?, date).await?;
     }
     if answer.status != 200 {
         let word = |tag| element(&answer.body, tag).unwrap_or_default();
@@ -124,31 +131,76 @@ fn plain(text: &str) -> String {
     text.chars().map(|character| if fine(character) { character } else { '_' }).collect()
 }
 
+/// The form of `AssumeRoleWithWebIdentity`, which has the sandbox's identity in place of a signature. Tags and source
+/// identity have no field there: they are claims of the token ("Pass session tags using AssumeRoleWithWebIdentity",
+/// "Monitor and control actions taken with assumed roles").
+fn signed_form(
+    spec: &AwsStsSpec,
+    session: &str,
+    audience: &str,
+    context: &IssueContext<'_>,
+    now: Timestamp,
+) -> Result<Zeroizing<String>, StsError> {
+    let mut further = Map::new();
+    if !spec.tags.is_empty() {
+        let tags: Map<String, Value> = spec.tags.iter().map(|(key, value)| (key.clone(), json!([value]))).collect();
+        further.insert("https://aws.amazon.com/tags".to_owned(), json!({ "principal_tags": tags }));
+    }
+    if spec.source_identity {
+        further.insert("https://aws.amazon.com/source_identity".to_owned(), json!(source_identity(context.actor)));
+    }
+    let signed = context.identity.sign(context, audience, further, now)?;
+    let mut fields = vec![("Action".to_owned(), "AssumeRoleWithWebIdentity".to_owned())];
+    fields.extend(common(spec, session));
+    // base64url and points need no escaping (RFC 7515, section 7.1).
+    Ok(Zeroizing::new(format!("{}&WebIdentityToken={}", encoded(&fields), *signed.text())))
+}
+
+fn source_identity(actor: &str) -> String {
+    plain(actor).chars().take(NAME_LIMIT).collect()
+}
+
 fn form(spec: &AwsStsSpec, session: &str, actor: &str) -> String {
+    let mut fields = vec![("Action".to_owned(), "AssumeRole".to_owned())];
+    fields.extend(common(spec, session));
+    fields.extend(spec.external_id.iter().map(|id| ("ExternalId".to_owned(), id.clone())));
+    if spec.source_identity {
+        fields.push(("SourceIdentity".to_owned(), source_identity(actor)));
+    }
+    for (index, (key, value)) in spec.tags.iter().enumerate() {
+        fields.push((format!("Tags.member.{}.Key", index + 1), key.clone()));
+        fields.push((format!("Tags.member.{}.Value", index + 1), value.clone()));
+    }
+    encoded(&fields)
+}
+
+/// The fields that both calls have.
+fn common(spec: &AwsStsSpec, session: &str) -> Vec<(String, String)> {
     let mut fields = vec![
-        ("Action".to_owned(), "AssumeRole".to_owned()),
         ("Version".to_owned(), "2011-06-15".to_owned()),
         ("RoleArn".to_owned(), spec.role.clone()),
         ("RoleSessionName".to_owned(), session.to_owned()),
         ("DurationSeconds".to_owned(), spec.ttl.as_secs().to_string()),
     ];
     fields.extend(spec.policy.iter().map(|policy| ("Policy".to_owned(), policy.clone())));
-    fields.extend(spec.external_id.iter().map(|id| ("ExternalId".to_owned(), id.clone())));
-    if spec.source_identity {
-        fields.push(("SourceIdentity".to_owned(), plain(actor).chars().take(NAME_LIMIT).collect()));
-    }
     for (index, arn) in spec.policy_arns.iter().enumerate() {
         fields.push((format!("PolicyArns.member.{}.arn", index + 1), arn.clone()));
     }
-    for (index, (key, value)) in spec.tags.iter().enumerate() {
-        fields.push((format!("Tags.member.{}.Key", index + 1), key.clone()));
-        fields.push((format!("Tags.member.{}.Value", index + 1), value.clone()));
-    }
+    fields
+}
+
+fn encoded(fields: &[(String, String)]) -> String {
     let escape = |text: &str| utf8_percent_encode(text, ESCAPED).to_string().replace("%20", "+");
     fields.iter().map(|(key, value)| format!("{}={}", escape(key), escape(value))).collect::<Vec<_>>().join("&")
 }
 
-async fn ask(url: &Url, spec: &AwsStsSpec, keys: &SourceKeys, body: &str, now: Timestamp) -> Result<Answer, StsError> {
+async fn ask(
+    url: &Url,
+    spec: &AwsStsSpec,
+    keys: Option<&SourceKeys>,
+    body: Zeroizing<String>,
+    now: Timestamp,
+) -> Result<Answer, StsError> {
     let address = url.as_str().to_owned();
     let failed = |error: reqwest::Error| {
         if error.is_timeout() {
@@ -161,7 +213,7 @@ async fn ask(url: &Url, spec: &AwsStsSpec, keys: &SourceKeys, body: &str, now: T
     let host = url.host_str().unwrap_or_default();
     let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let stamp = signature::stamp(now);
-    let token = match &keys.session {
+    let token = match keys.and_then(|keys| keys.session.as_ref()) {
         None => None,
         Some(token) => {
             Some(std::str::from_utf8(token.expose()).map_err(|_| unusable("a session token that is not text"))?)
@@ -170,15 +222,17 @@ async fn ask(url: &Url, spec: &AwsStsSpec, keys: &SourceKeys, body: &str, now: T
     let mut headers = vec![("content-type", FORM), ("host", host.as_str()), ("x-amz-date", stamp.as_str())];
     headers.extend(token.map(|token| ("x-amz-security-token", token)));
     let request = Signable { method: "POST", path: url.path(), query: "", headers: &headers, body: body.as_bytes() };
-    let authorization = signature::authorization(&request, keys, &spec.region, "sts", &stamp);
+    let authorization = keys.map(|keys| signature::authorization(&request, keys, &spec.region, "sts", &stamp));
     let http = web::builder(url).build().map_err(StsError::Client)?;
     let mut request = http
         .post(url.clone())
         .header(http::header::CONTENT_TYPE, FORM)
         .header(http::header::HOST, &host)
         .header("x-amz-date", &stamp)
-        .header(http::header::AUTHORIZATION, authorization)
-        .body(body.to_owned());
+        .body(Bytes::from_owner(Zeroizing::new(body.as_bytes().to_vec())));
+    if let Some(authorization) = authorization {
+        request = request.header(http::header::AUTHORIZATION, authorization);
+    }
     if let Some(token) = token {
         let value = web::header(&[token.as_bytes()]).ok_or(unusable("a session token that is not text"))?;
         request = request.header("x-amz-security-token", value);

@@ -15,10 +15,13 @@ use crate::project::{CredentialName, ProjectName, SandboxName};
 pub mod aws;
 pub mod env_file;
 pub mod exec;
+pub mod federation;
 pub mod fingerprint;
 pub mod git_helper;
 pub mod github;
 pub mod held;
+pub mod identity;
+mod jwt;
 pub mod kind;
 pub mod oauth;
 pub mod rotation;
@@ -61,6 +64,9 @@ pub enum CredentialError {
     /// AWS failed.
     #[error("get it from AWS")]
     Aws(#[from] aws::StsError),
+    /// An issuer did not take the sandbox's identity.
+    #[error("get it for the sandbox's identity")]
+    Federation(#[from] federation::FederationError),
     /// The log-in failed.
     #[error("get it from a log-in")]
     Oauth(#[from] oauth::OauthError),
@@ -119,6 +125,8 @@ pub struct IssueContext<'a> {
     pub vault: vault::Environment,
     /// What the developer's environment says of AWS.
     pub aws: aws::Environment,
+    /// Who signs what is said of the sandbox.
+    pub identity: identity::Authority,
     /// Tokens that only they themselves can end.
     pub held: held::Held,
     /// The session, once there is one.
@@ -218,6 +226,9 @@ pub async fn issue(
             let assumed = aws::issue(name, sts, context).await?;
             (assumed.value, Some(assumed.expires_at), Some(assumed.handle), Some(assumed.scope))
         }
+        ProviderSpec::Gcp(gcp) => exchanged(federation::gcp(gcp, context).await?),
+        ProviderSpec::Azure(azure) => exchanged(federation::azure(azure, context).await?),
+        ProviderSpec::AnthropicWif(anthropic) => exchanged(federation::anthropic(anthropic, context).await?),
         ProviderSpec::Oauth(oauth) => {
             let lent = oauth::issue(name, oauth, context).await?;
             issued_at = lent.issued_at;
@@ -237,6 +248,10 @@ pub async fn issue(
             Err(refused)
         }
     }
+}
+
+fn exchanged(token: federation::Exchanged) -> (Secret, Option<Timestamp>, Option<String>, Option<String>) {
+    (token.token, Some(token.expires_at), Some(token.handle), Some(token.scope))
 }
 
 /// The rules for every value, and what to warn of.
@@ -270,7 +285,10 @@ pub fn admit(
     if value.is_empty() || value.len() > VALUE_LIMIT {
         return Err(CredentialError::Size(value.len()));
     }
+    // Anthropic's tokens of service accounts begin as those of people do; this one was given for the sandbox's identity.
+    let federated = matches!(spec.provider, ProviderSpec::AnthropicWif(_));
     if spec.accept_personal.is_none()
+        && !federated
         && let Some(what) = kind::personal(value)
     {
         return Err(CredentialError::Personal { what });
@@ -355,6 +373,10 @@ pub async fn revoke(
         },
         ProviderSpec::AwsSts(_) => match handle {
             Some(handle) => Ok(aws::revoke(handle)?),
+            None => Ok(Revocation::StaticRemains),
+        },
+        ProviderSpec::Gcp(_) | ProviderSpec::Azure(_) | ProviderSpec::AnthropicWif(_) => match handle {
+            Some(handle) => Ok(federation::revoke(handle)?),
             None => Ok(Revocation::StaticRemains),
         },
         ProviderSpec::Oauth(_) => match handle {
@@ -452,6 +474,9 @@ impl ProviderSpec {
             Self::Vault(_) => "vault",
             Self::GithubApp(_) => "github-app",
             Self::AwsSts(_) => "aws-sts",
+            Self::Gcp(_) => "gcp",
+            Self::Azure(_) => "azure",
+            Self::AnthropicWif(_) => "anthropic-wif",
             Self::Oauth(_) => "oauth",
         }
     }
@@ -467,6 +492,8 @@ impl ProviderSpec {
             Self::Vault(vault) => Some(vault.ttl),
             Self::GithubApp(_) => Some(github::LIFE),
             Self::AwsSts(sts) => Some(sts.ttl),
+            Self::Gcp(gcp) => Some(gcp.ttl),
+            Self::Azure(_) | Self::AnthropicWif(_) => None,
             Self::Store | Self::EnvFile { .. } | Self::Exec { .. } | Self::Oauth(_) => None,
         }
     }

@@ -47,6 +47,8 @@ impl CredentialSpec {
             // Every endpoint takes a session's token, in a header field or a query (AWS General Reference, Signature
             // Version 4).
             (_, ProviderSpec::AwsSts(_)) => vec!["*.amazonaws.com".to_owned()],
+            (_, ProviderSpec::Gcp(_)) => vec!["*.googleapis.com".to_owned()],
+            (_, ProviderSpec::AnthropicWif(_)) => vec!["api.anthropic.com".to_owned()],
             _ => Vec::new(),
         };
         known.iter().filter_map(|host| host.parse().ok()).collect()
@@ -98,6 +100,12 @@ pub enum ProviderSpec {
     GithubApp(Box<GithubAppSpec>),
     /// A session of a role at AWS.
     AwsSts(Box<AwsStsSpec>),
+    /// A token of a service account at Google Cloud.
+    Gcp(Box<GcpSpec>),
+    /// A token of an application at Microsoft Entra.
+    Azure(Box<AzureSpec>),
+    /// A token of a service account at Anthropic.
+    AnthropicWif(Box<AnthropicSpec>),
     /// A log-in by OAuth 2.0.
     Oauth(Box<OauthSpec>),
 }
@@ -205,7 +213,7 @@ pub enum VaultAuth {
         /// The role.
         role: String,
         /// Where the signed token comes from.
-        jwt: SecretSource,
+        jwt: JwtSource,
     },
 }
 
@@ -217,6 +225,17 @@ pub enum SecretSource {
     File(PathBuf),
     /// A command on the developer's machine; runs only in a trusted manifest.
     Command(Vec<String>),
+}
+
+/// Where a signed token comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JwtSource {
+    /// The launcher signs it, as the sandbox's identity for this audience.
+    Identity(String),
+    /// Somebody else signed it.
+    #[serde(untagged)]
+    Given(SecretSource),
 }
 
 /// What of an answer is delivered.
@@ -334,4 +353,55 @@ pub enum AwsSource {
     Profile(String),
     /// Those that a command prints as a `credential_process` does; runs only in a trusted manifest.
     Command(Vec<String>),
+    /// None: the sandbox's identity, signed for this audience, is what the role's trust policy names.
+    Identity(String),
+}
+
+/// Which service account of Google Cloud the sandbox's identity becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcpSpec {
+    /// Both services; Google's own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The resource name of the provider in the workload identity pool, which is the identity's audience too.
+    pub audience: String,
+    /// The service account's address.
+    pub service_account: String,
+    /// What the token is good for.
+    pub scopes: Vec<String>,
+    /// How long it lives.
+    pub ttl: Duration,
+}
+
+/// Which application of Microsoft Entra the sandbox's identity becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AzureSpec {
+    /// The authority's host, which differs between the clouds.
+    pub address: String,
+    /// The identity's audience.
+    pub audience: String,
+    /// The tenant.
+    pub tenant: String,
+    /// The application.
+    pub client: String,
+    /// What the token is good for.
+    pub scope: String,
+}
+
+/// Which service account of Anthropic the sandbox's identity becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnthropicSpec {
+    /// The API.
+    pub address: String,
+    /// The identity's audience.
+    pub audience: String,
+    /// The federation rule.
+    pub rule: String,
+    /// The organisation.
+    pub organization: String,
+    /// The service account.
+    pub service_account: String,
+    /// The workspace; the rule's own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
 }

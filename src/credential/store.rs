@@ -276,7 +276,7 @@ impl Store {
 }
 
 /// Writes a file that must not be there yet, at once and with mode 0600. Says whether it was not there.
-fn create(path: &Path, text: &[u8]) -> io::Result<bool> {
+pub(super) fn create(path: &Path, text: &[u8]) -> io::Result<bool> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidFilename)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;

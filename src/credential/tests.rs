@@ -31,6 +31,7 @@ impl Home {
             home: root,
             vault: vault::Environment::default(),
             aws: crate::credential::aws::Environment::default(),
+            identity: crate::credential::identity::Authority::default(),
             held: crate::credential::held::Held::default(),
             session: None,
             reason: "up",

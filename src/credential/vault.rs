@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
-use super::spec::{SecretSource, VaultAuth, VaultFields, VaultSpec};
+use super::spec::{JwtSource, SecretSource, VaultAuth, VaultFields, VaultSpec};
 use super::wiped::{self, Wiped};
 use super::{IssueContext, env_file, exec};
 use crate::project::CredentialName;
@@ -199,7 +199,13 @@ async fn log_in(
             (mount, role.as_ref().map_or_else(|| json!({}), |role| json!({ "name": role })))
         }
         VaultAuth::Jwt { mount, role, jwt } => {
-            (mount, json!({ "role": role, "jwt": text_of(&secret_of(jwt, name, context).await?)?.as_str() }))
+            let token = match jwt {
+                JwtSource::Given(source) => secret_of(source, name, context).await?,
+                JwtSource::Identity(audience) => {
+                    context.identity.sign(context, audience, Map::new(), Timestamp::now())?.token
+                }
+            };
+            (mount, json!({ "role": role, "jwt": text_of(&token)?.as_str() }))
         }
     };
     let path = format!("auth/{mount}/login");

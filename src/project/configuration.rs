@@ -41,7 +41,7 @@ const MAXIMUM: &[&str] = &["cpus", "memory", "pids", "disk"];
 /// Keys of `network`.
 const NETWORK: &[&str] = &["allow_private", "authorities", "proxy", "no_proxy"];
 /// Keys of `credentials`.
-const CREDENTIALS: &[&str] = &["store"];
+const CREDENTIALS: &[&str] = &["store", "issuer"];
 /// Keys of `review`.
 const REVIEW: &[&str] = &["held_back", "shown_first"];
 
@@ -77,6 +77,8 @@ pub struct Configuration {
     pub ports: Vec<PortRange>,
     /// Where new credentials of the embedded store are kept.
     pub store: StorePlace,
+    /// The address under which the documents of the sandboxes' identity are published, if they are.
+    pub issuer: Option<String>,
     /// Globs of paths that `pull` holds back, besides those that it always holds back.
     pub held_back: Vec<PathPattern>,
     /// Globs of paths that `pull` shows first, besides those that it always shows first.
@@ -125,6 +127,7 @@ impl Default for Configuration {
             proxy: ProxyChoice::Environment,
             ports: DEVELOPMENT.iter().filter_map(|range| PortRange::parse(range)).collect(),
             store: StorePlace::Repository,
+            issuer: None,
             held_back: Vec::new(),
             shown_first: Vec::new(),
         }
@@ -178,14 +181,8 @@ fn parse(text: &str, path: &Path) -> Result<Configuration, ConfigurationError> {
         }
         if let Some(fields) =
             fields.get("credentials").and_then(|node| reader.fields(node, "`credentials`", CREDENTIALS))
-            && let Some(node) = fields.get("store")
         {
-            let place = reader.parsed(node, "`credentials.store`", "repository or state", |text| match text {
-                "repository" => Some(StorePlace::Repository),
-                "state" => Some(StorePlace::State),
-                _ => None,
-            });
-            configuration.store = place.unwrap_or(configuration.store);
+            credentials(&mut reader, &fields, &mut configuration);
         }
         if let Some(fields) = fields.get("review").and_then(|node| reader.fields(node, "`review`", REVIEW)) {
             if let Some(node) = fields.get("held_back") {
@@ -202,6 +199,28 @@ fn parse(text: &str, path: &Path) -> Result<Configuration, ConfigurationError> {
         return Ok(configuration);
     }
     Err(ManifestError::invalid(path, text, reader.problems).into())
+}
+
+fn credentials(reader: &mut Reader, fields: &Fields<'_>, configuration: &mut Configuration) {
+    if let Some(node) = fields.get("store") {
+        let place = reader.parsed(node, "`credentials.store`", "repository or state", |text| match text {
+            "repository" => Some(StorePlace::Repository),
+            "state" => Some(StorePlace::State),
+            _ => None,
+        });
+        configuration.store = place.unwrap_or(configuration.store);
+    }
+    if let Some(node) = fields.get("issuer") {
+        // "The Issuer Identifier is a case sensitive URL using the https scheme that contains scheme, host, and
+        // optionally, port number and path components" (OpenID Connect Discovery 1.0, section 2).
+        let example = "an address such as https://identity.example.com/sandbox, without `/` at its end";
+        configuration.issuer = reader.parsed(node, "`credentials.issuer`", example, |text| {
+            let rest = text.strip_prefix("https://")?;
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
+            let whole = !rest.is_empty() && !rest.starts_with(['/', ':']) && !rest.ends_with('/') && text.len() <= 200;
+            (whole && rest.bytes().all(plain)).then(|| text.to_owned())
+        });
+    }
 }
 
 fn maximum(reader: &mut Reader, fields: &Fields<'_>, maximum: &mut Maximum) {
@@ -507,6 +526,8 @@ mod tests {
             ("network: { allow_private: 10.0.0.0/8 }\n", 1, "not a list"),
             ("network: { allow_private: [10.0.0.1/8] }\n", 1, "10.0.0.1/8"),
             ("credentials: { store: cloud }\n", 1, "repository or state"),
+            ("credentials: { issuer: http://id.example.com }\n", 1, "http://id.example.com"),
+            ("credentials:\n  issuer: https://id.example.com/\n", 2, "without `/` at its end"),
             ("review: { held_back: [\"a[\"] }\n", 1, "a["),
         ] {
             let error = configured(text).unwrap_err();

@@ -17,6 +17,7 @@ use crate::project::yaml;
 
 mod aws;
 pub(in crate::project) mod credential;
+mod federation;
 mod github;
 pub(in crate::project) mod network;
 mod oauth;

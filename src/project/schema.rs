@@ -280,8 +280,8 @@ fn credential() -> Value {
             (
                 "provider",
                 json!({
-                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts", "oauth"],
-                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, a role at AWS, or a log-in by OAuth."
+                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts", "gcp", "azure", "anthropic-wif", "oauth"],
+                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, a role at AWS, an account at Google Cloud, Entra or Anthropic that takes the sandbox's own identity, or a log-in by OAuth."
                 }),
             ),
             (
@@ -297,7 +297,7 @@ fn credential() -> Value {
             (
                 "address",
                 text(
-                    "`vault`: the server; VAULT_ADDR or BAO_ADDR of the environment when left out. `github-app`: the API; https://api.github.com when left out. `aws-sts`: STS; the endpoint of the region when left out.",
+                    "`vault`: the server; VAULT_ADDR or BAO_ADDR of the environment when left out. `github-app`: the API; https://api.github.com when left out. `aws-sts`: STS; the endpoint of the region when left out. `gcp`, `azure`, `anthropic-wif`: where tokens are asked for; the issuer's own when left out.",
                     "^https?://",
                 ),
             ),
@@ -308,7 +308,7 @@ fn credential() -> Value {
             (
                 "ttl",
                 text(
-                    "`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out. `aws-sts`: how long a session lives, 15m to 12h; 15m when left out.",
+                    "`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out. `aws-sts`: how long a session lives, 15m to 12h; 15m when left out. `gcp`: how long a token lives, 5m to 1h; 15m when left out.",
                     DURATION,
                 ),
             ),
@@ -369,8 +369,54 @@ fn credential() -> Value {
                     "`github-app`: the command that prints the app's private key. `aws-sts`: the command that prints keys as a credential_process does.",
                 ),
             ),
+            (
+                "identity",
+                text(
+                    "`aws-sts`: the audience for which the launcher signs the sandbox's identity, with which the role is assumed in place of keys.",
+                    AUDIENCE,
+                ),
+            ),
             ("role", text("`aws-sts`: the ARN of the role.", "^arn:aws[a-z-]*:iam::[0-9]{12}:role/")),
             ("region", text("`aws-sts`: the region of STS and of the agent's programs.", "^[a-z0-9-]{2,32}$")),
+            (
+                "audience",
+                text(
+                    "`gcp`: the provider of the workload identity pool, //iam.googleapis.com/projects/…. `azure`: the identity's audience; api://AzureADTokenExchange when left out. `anthropic-wif`: the same; https://api.anthropic.com when left out.",
+                    AUDIENCE,
+                ),
+            ),
+            (
+                "service_account",
+                text(
+                    "`gcp`: the service account's address. `anthropic-wif`: the service account, svac_….",
+                    "^[A-Za-z0-9@._-]{1,128}$",
+                ),
+            ),
+            (
+                "scopes",
+                json!({
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 32,
+                    "items": { "type": "string", "pattern": "^[!#-+.-\\[\\]-~-]{1,256}$" },
+                    "description": "`gcp`: URLs of what the token is good for, at most 20; the scope cloud-platform when left out. `oauth`: what the log-in asks for, and the most that is accepted."
+                }),
+            ),
+            ("tenant", text("`azure`: the tenant.", "^[A-Za-z0-9.-]{1,128}$")),
+            ("client", text("`azure`: the application's (client) id.", "^[A-Za-z0-9-]{1,64}$")),
+            (
+                "scope",
+                text(
+                    "`azure`: what the token is good for, such as https://management.azure.com/.default.",
+                    "^https://[A-Za-z0-9:/._-]+$",
+                ),
+            ),
+            ("rule", text("`anthropic-wif`: the federation rule.", "^fdrl_[A-Za-z0-9_]+$")),
+            ("organization", text("`anthropic-wif`: the organisation's UUID.", "^[A-Za-z0-9-]{1,64}$")),
+            (
+                "workspace",
+                text("`anthropic-wif`: the workspace; the rule's own when left out.", "^[A-Za-z0-9_]{1,64}$"),
+            ),
             (
                 "profile",
                 text(
@@ -422,16 +468,6 @@ fn credential() -> Value {
                 ),
             ),
             (
-                "scopes",
-                json!({
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": 32,
-                    "items": { "type": "string", "pattern": "^[!#-+.-\\[\\]-~-]{1,256}$" },
-                    "description": "`oauth`: what the log-in asks for, and the most that is accepted."
-                }),
-            ),
-            (
                 "deliver",
                 json!({
                     "description": "How the agent gets it; as a file of the credential's name when left out.",
@@ -477,6 +513,13 @@ fn credential() -> Value {
         ),
         when("github-app", &["app", "installation", "permissions"], GITHUB_KEYS),
         when("aws-sts", &["role", "region"], AWS_KEYS),
+        when("gcp", &["audience", "service_account"], &["address", "audience", "service_account", "scopes", "ttl"]),
+        when("azure", &["tenant", "client", "scope"], &["address", "audience", "tenant", "client", "scope"]),
+        when(
+            "anthropic-wif",
+            &["rule", "organization", "service_account"],
+            &["address", "audience", "rule", "organization", "service_account", "workspace"],
+        ),
         when("oauth", &["client_id", "token_url"], &["client_id", "token_url", "device_url", "scopes"]),
     ]);
     schema
@@ -503,6 +546,7 @@ const PROVIDER_KEYS: &[&str] = &[
     "permissions",
     "key_file",
     "key_command",
+    "identity",
     "role",
     "region",
     "profile",
@@ -511,10 +555,18 @@ const PROVIDER_KEYS: &[&str] = &[
     "tags",
     "external_id",
     "source_identity",
+    "audience",
+    "service_account",
+    "scopes",
+    "tenant",
+    "client",
+    "scope",
+    "rule",
+    "organization",
+    "workspace",
     "client_id",
     "token_url",
     "device_url",
-    "scopes",
 ];
 const OAUTH_ADDRESS: &str =
     "^(https://[A-Za-z0-9._:/\\[\\]-]+|http://(127\\.0\\.0\\.1|\\[::1\\]|localhost)(:[0-9]+)?(/[A-Za-z0-9._:/-]*)?)$";
@@ -526,6 +578,7 @@ const AWS_KEYS: &[&str] = &[
     "region",
     "profile",
     "key_command",
+    "identity",
     "ttl",
     "policy",
     "policy_arns",
@@ -533,6 +586,7 @@ const AWS_KEYS: &[&str] = &[
     "external_id",
     "source_identity",
 ];
+const AUDIENCE: &str = "^[A-Za-z0-9_.:/@-]{1,256}$";
 const VAULT_WORD: &str = "^[A-Za-z0-9._-]{1,128}$";
 const VAULT_PATH: &str = "^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$";
 
@@ -563,6 +617,13 @@ fn vault_auth() -> Value {
                 "secret_command",
                 command(
                     "The command that prints the secret id, the signed token, or certificate and private key as PEM.",
+                ),
+            ),
+            (
+                "identity",
+                text(
+                    "`jwt`: the audience for which the launcher signs the sandbox's identity, as the token to log in with.",
+                    AUDIENCE,
                 ),
             ),
             (

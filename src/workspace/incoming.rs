@@ -169,16 +169,25 @@ pub fn create_branch(repository: &Path, branch: &str, commit: &str) -> Result<()
     }
 }
 
+/// The commit that was brought in last from a branch of the sandbox, if one was.
+///
+/// # Errors
+/// When the branch has no name that git takes, or there is no repository.
+pub fn landed(repository: &Path, project: &ProjectName, branch: &str) -> Result<Option<String>, WorkspaceError> {
+    check_branch(branch)?;
+    let own = reference(project, branch);
+    Ok(Places::find(repository)?.git("rev-parse").args(["--verify", "--quiet", &own]).line().ok())
+}
+
 /// Whether the commit `head` of the sandbox is held by a ref of the developer's repository, so that removing the
 /// sandbox loses nothing that is committed.
 pub fn is_pulled(repository: &Path, project: &ProjectName, branch: &str, head: &str) -> Result<bool, WorkspaceError> {
     check_branch(branch)?;
     check_object_id(head)?;
-    let places = Places::find(repository)?;
-    let own = reference(project, branch);
-    if places.git("rev-parse").args(["--verify", "--quiet", &own]).line().ok().as_deref() == Some(head) {
+    if landed(repository, project, branch)?.as_deref() == Some(head) {
         return Ok(true);
     }
+    let places = Places::find(repository)?;
     match places.git("cat-file").args(["-e", &format!("{head}^{{commit}}")]).output() {
         Ok(_) => {}
         Err(GitError::Failed { .. }) => return Ok(false),

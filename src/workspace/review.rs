@@ -1,5 +1,6 @@
 //! The review of commits before they land: plumbing only, so neither a text conversion nor an external diff ever runs.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
@@ -199,6 +200,7 @@ pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRu
     let sizes = sizes(repository, changes.iter().filter(regular).map(|change| change.new_id.as_str()))?;
     let contents = contents(repository, &changes, &sizes)?;
 
+    let known = Known::of(repository, &changes);
     let mut review = Review { commits: commits(repository, base, head, &rules.signers)?, ..Review::default() };
     let mut held = BTreeSet::new();
     let mut first = BTreeSet::new();
@@ -239,7 +241,7 @@ pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRu
                 if let Some(reason) = hazard::deceptive(&String::from_utf8_lossy(content)) {
                     first.insert(hold(reason));
                 }
-                for finding in new_secrets(repository, change, content)? {
+                for finding in new_secrets(repository, change, content, &known)? {
                     held.insert(Remark { line: Some(finding.line), ..hold(finding.reason) });
                 }
             } else {
@@ -258,7 +260,7 @@ pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRu
     for folder in embedded_repositories(repository, head, &changes)? {
         held.insert(Remark { path: display(&folder), reason: EMBEDDED, line: None, commit: None });
     }
-    let in_passing = held_in_passing(repository, base, head, rules, &held)?;
+    let in_passing = held_in_passing(repository, base, head, rules, &held, &known)?;
     held.extend(in_passing);
     review.held_back = held.into_iter().collect();
     review.shown_first = first.into_iter().collect();
@@ -287,13 +289,62 @@ fn kind(change: &RawChange, path: &str, contents: &HashMap<String, Vec<u8>>) -> 
     }
 }
 
-/// The credentials that a change brings: what the file held before was there without it.
-fn new_secrets(repository: &Path, change: &RawChange, content: &[u8]) -> Result<Vec<Finding>, WorkspaceError> {
-    let found = secret_scan::scan(content, b"");
-    if found.is_empty() || !change.old_mode.starts_with("100") {
-        return Ok(found);
+/// What the base held in the files that are changed or gone: a credential that only moves is no new one. It is read when
+/// one is found.
+struct Known<'a> {
+    repository: &'a Path,
+    blobs: BTreeSet<&'a str>,
+    /// The credentials themselves, each on lines of its own.
+    text: OnceCell<Vec<u8>>,
+}
+
+impl<'a> Known<'a> {
+    /// `changes` are those from the base to the head. Those of single commits would not do: what one of them takes away, an
+    /// earlier one may have brought.
+    fn of(repository: &'a Path, changes: &'a [RawChange]) -> Self {
+        let files = changes.iter().filter(|change| change.old_mode.starts_with("100"));
+        Self { repository, blobs: files.map(|change| change.old_id.as_str()).collect(), text: OnceCell::new() }
     }
-    let before = Git::at(repository, "cat-file").args(["blob", &change.old_id]).limit(OLD_FILE).output()?;
+
+    fn text(&self) -> Result<&[u8], WorkspaceError> {
+        if self.text.get().is_none() {
+            let mut sizes = sizes(self.repository, self.blobs.iter().copied())?;
+            let mut total = 0;
+            sizes.retain(|_, size| {
+                let fits = *size <= SCAN_FILE && total + *size <= SCAN_TOTAL;
+                total += if fits { *size } else { 0 };
+                fits
+            });
+            let found = objects(self.repository, sizes.keys().map(String::as_str))?;
+            let mut text = Vec::new();
+            for content in found.into_values() {
+                for (range, _) in secret_scan::locate(&content) {
+                    text.extend_from_slice(&content[range]);
+                    text.push(b'\n');
+                }
+            }
+            self.text.get_or_init(|| text);
+        }
+        Ok(self.text.get().map(Vec::as_slice).unwrap_or_default())
+    }
+}
+
+/// The credentials that a change brings: what the file held before, or another file of the base, was there without it.
+fn new_secrets(
+    repository: &Path,
+    change: &RawChange,
+    content: &[u8],
+    known: &Known<'_>,
+) -> Result<Vec<Finding>, WorkspaceError> {
+    if secret_scan::scan(content, b"").is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut before = known.text()?.to_vec();
+    // However large it is.
+    if change.old_mode.starts_with("100") {
+        let own = Git::at(repository, "cat-file").args(["blob", &change.old_id]).limit(OLD_FILE).output()?;
+        before.extend_from_slice(&own);
+    }
     Ok(secret_scan::scan(content, &before))
 }
 
@@ -304,6 +355,7 @@ fn held_in_passing(
     head: &str,
     rules: &ReviewRules,
     held: &BTreeSet<Remark>,
+    known: &Known<'_>,
 ) -> Result<Vec<Remark>, WorkspaceError> {
     let Some(mut passing) = passing::changes(repository, base, head)? else {
         let reason = "has more commits than are looked into one by one";
@@ -332,7 +384,7 @@ fn held_in_passing(
         }
         if change.new_mode.starts_with("100")
             && let Some(content) = contents.get(&change.new_id)
-            && let Some(finding) = new_secrets(repository, change, content)?.into_iter().next()
+            && let Some(finding) = new_secrets(repository, change, content, known)?.into_iter().next()
         {
             hold(display(&change.path), finding.reason, Some(finding.line), commit);
         }

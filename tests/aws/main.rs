@@ -10,15 +10,21 @@ use base64::Engine as _;
 use jiff::Timestamp;
 use sandbox::credential::aws::{Environment, StsError};
 use sandbox::credential::held::Held;
+use sandbox::credential::identity::Authority;
 use sandbox::credential::secret::Secret;
 use sandbox::credential::spec::{AwsSource, AwsStsSpec, CredentialSpec, Delivery, ProviderSpec};
 use sandbox::credential::{CredentialError, IssueContext, Issued, Revocation, deliver, issue, revoke, store, vault};
 use sandbox::project::{CredentialName, ProjectName, SandboxName};
 use serde_json::Value;
 
+mod identity;
+#[path = "../federation/server.rs"]
+mod server;
 mod session;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../federation/token.rs"]
+mod token;
 
 /// moto on loopback, with a user `ada` and a role `agents`.
 pub(crate) struct Moto {
@@ -51,11 +57,20 @@ fn python(address: &str, word: &str) -> Command {
 
 impl Moto {
     pub(crate) fn start() -> Self {
+        // As many as `set_up` makes; from then on, signatures count.
+        Self::start_with(Some("5"))
+    }
+
+    /// It looks at no signature. Requests without one are refused otherwise, also where AWS wants none.
+    pub(crate) fn start_open() -> Self {
+        Self::start_with(None)
+    }
+
+    fn start_with(unsigned: Option<&str>) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let process = Command::new(programs().join("moto_server"))
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            // As many as `set_up` makes; from then on, signatures count.
-            .env("INITIAL_NO_AUTH_ACTION_COUNT", "5")
+            .envs(unsigned.map(|count| ("INITIAL_NO_AUTH_ACTION_COUNT", count)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -109,6 +124,11 @@ impl Side {
         Self { folder, project: "payments".parse().unwrap(), sandbox: SandboxName::main(), environment }
     }
 
+    fn identity(&self) -> Authority {
+        let issuer = Some("https://identity.example.com".to_owned());
+        Authority { folder: self.folder.path().join("issuer"), issuer }
+    }
+
     fn context(&self) -> IssueContext<'_> {
         let root = self.folder.path();
         IssueContext {
@@ -127,6 +147,7 @@ impl Side {
             home: root,
             vault: vault::Environment::default(),
             aws: self.environment.clone(),
+            identity: self.identity(),
             held: Held::default(),
             session: Some("s-0123456789".to_owned()),
             reason: "up",

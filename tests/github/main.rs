@@ -68,6 +68,7 @@ impl Side {
             home: root,
             vault: vault::Environment::default(),
             aws: sandbox::credential::aws::Environment::default(),
+            identity: sandbox::credential::identity::Authority::default(),
             held: self.held.clone(),
             session: None,
             reason: "up",

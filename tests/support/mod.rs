@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod neighbour;
+pub(crate) mod real_history;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sandbox::credential::held::Held;
+use sandbox::credential::identity::Authority;
 use sandbox::credential::secret::Secret;
 use sandbox::credential::spec::{
-    CredentialSpec, Delivery, ProviderSpec, SecretSource, VaultAuth, VaultFields, VaultSpec,
+    CredentialSpec, Delivery, JwtSource, ProviderSpec, SecretSource, VaultAuth, VaultFields, VaultSpec,
 };
 use sandbox::credential::vault::{CertificateFault, Environment, VaultError};
 use sandbox::credential::{
@@ -18,6 +19,7 @@ use sandbox::project::{CredentialName, ProjectName, SandboxName};
 use serde_json::Value;
 
 mod certificate;
+mod identity;
 mod long_session;
 mod misbehaving;
 mod renewal;
@@ -55,6 +57,11 @@ impl Side {
         }
     }
 
+    fn identity(&self) -> Authority {
+        let issuer = Some("https://identity.example.com".to_owned());
+        Authority { folder: self.folder.path().join("issuer"), issuer }
+    }
+
     fn context(&self) -> IssueContext<'_> {
         let root = self.folder.path();
         IssueContext {
@@ -73,6 +80,7 @@ impl Side {
             home: root,
             vault: self.environment.clone(),
             aws: sandbox::credential::aws::Environment::default(),
+            identity: self.identity(),
             held: self.held.clone(),
             session: None,
             reason: "up",
@@ -339,7 +347,7 @@ async fn a_signed_identity_logs_in_and_another_audience_does_not() {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     };
     let jwt = SecretSource::File(PathBuf::from("identity.jwt"));
-    let auth = VaultAuth::Jwt { mount: "jwt".to_owned(), role: "agents".to_owned(), jwt };
+    let auth = VaultAuth::Jwt { mount: "jwt".to_owned(), role: "agents".to_owned(), jwt: JwtSource::Given(jwt) };
     let spec = VaultSpec { auth, ..spec("database/creds/payments", &["username", "password"]) };
     write("sandbox");
     let issued = side.issue(&spec).await.unwrap();

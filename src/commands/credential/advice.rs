@@ -2,7 +2,9 @@
 
 use crate::commands::Failure;
 use crate::credential::aws::StsError;
+use crate::credential::federation::FederationError;
 use crate::credential::github::GithubError;
+use crate::credential::identity::IdentityError;
 use crate::credential::oauth::OauthError;
 use crate::credential::store::StoreError;
 use crate::credential::vault::{CertificateFault, VaultError};
@@ -37,6 +39,7 @@ pub fn advice(error: &CredentialError) -> String {
         CredentialError::Vault(error) => vault_advice(error),
         CredentialError::Github(error) => github_advice(error),
         CredentialError::Aws(error) => aws_advice(error),
+        CredentialError::Federation(error) => federation_advice(error),
         CredentialError::Oauth(error) => oauth_advice(error),
         CredentialError::Fingerprint(_) => "make the launcher's state folder writable for you".to_owned(),
         CredentialError::Shared { .. } => {
@@ -87,6 +90,7 @@ fn vault_advice(error: &VaultError) -> String {
     let next = match error {
         VaultError::NoAddress => "write `address: https://HOST:8200` in sandbox.yaml, or set VAULT_ADDR or BAO_ADDR",
         VaultError::Address { .. } => "write https://HOST:PORT; http:// is for loopback alone",
+        VaultError::Signing(error) => return identity_advice(error),
         VaultError::NoToken => "run `vault login` or `bao login`, or set VAULT_TOKEN or BAO_TOKEN",
         VaultError::TokenFile { .. } => "make the file readable for you alone, or log in again",
         VaultError::Certificates { .. } => "name a file of PEM certificates with VAULT_CACERT or BAO_CACERT",
@@ -126,6 +130,45 @@ fn vault_advice(error: &VaultError) -> String {
         }
         VaultError::Wider(_) => "ask for a role or token that grants no more, or list the policies in `policies`",
         VaultError::Client(_) | VaultError::Answer(_) | VaultError::Handle => "compare the version of the server",
+    };
+    next.to_owned()
+}
+
+/// What to do when the sandbox's identity is not signed.
+pub(super) fn identity_advice(error: &IdentityError) -> String {
+    match error {
+        IdentityError::NoIssuer => {
+            "write `credentials: { issuer: https://HOST/PATH }` in config.yaml: the address under which your team serves \
+             what `sandbox credential identity` prints"
+                .to_owned()
+        }
+        IdentityError::File { path, .. } => format!("make {} readable and writable for you", path.display()),
+        IdentityError::Readable { path, .. } => format!(
+            "run `chmod 600 {}`, then `sandbox credential identity --rotate`: others may have the key, so take it out of \
+             the published document too",
+            path.display()
+        ),
+        IdentityError::Damaged { path, .. } => {
+            format!("move {} away; a new one is made, and its public key has to be published", path.display())
+        }
+        IdentityError::Key(_) => "look why the kernel gives no random bytes".to_owned(),
+    }
+}
+
+fn federation_advice(error: &FederationError) -> String {
+    let next = match error {
+        FederationError::Signing(error) => return identity_advice(error),
+        FederationError::Address { .. } => "write https://HOST; http:// is for loopback alone",
+        FederationError::Client(_) => "look whether this machine has certificate authorities",
+        FederationError::TooLong => "write shorter values in sandbox.yaml",
+        FederationError::Unreachable { .. } => "compare `address`, and whether a proxy stands between",
+        FederationError::Timeout { .. } | FederationError::Busy { .. } => "try again later",
+        FederationError::Refused { .. } => {
+            "compare what `sandbox credential identity` prints with what the issuer was told, whether the published \
+             document has this launcher's key, and this machine's clock"
+        }
+        FederationError::Answer { .. } | FederationError::Wider { .. } => "look whether it is the issuer that answers",
+        FederationError::Handle => "run `sandbox down` with the version of sandbox that made it",
     };
     next.to_owned()
 }
@@ -204,6 +247,7 @@ fn oauth_advice(error: &OauthError) -> String {
 fn aws_advice(error: &StsError) -> String {
     let next = match error {
         StsError::Address { .. } => "write https://HOST; http:// is for loopback alone",
+        StsError::Identity(error) => return identity_advice(error),
         StsError::NoKeys { .. } => {
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a `profile` with keys; for a log-in by SSO write \
              `key_command: [aws, configure, export-credentials, --format, process]`"

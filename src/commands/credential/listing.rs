@@ -134,7 +134,13 @@ async fn row(
             return Ok(row.with(State::NotSet, "not logged in"));
         }
         ProviderSpec::Oauth(_) if !check => return Ok(row.with(State::OnDemand, "logged in; refreshed at `up`")),
-        ProviderSpec::Exec { .. } | ProviderSpec::Vault(_) | ProviderSpec::GithubApp(_) | ProviderSpec::AwsSts(_)
+        ProviderSpec::Exec { .. }
+        | ProviderSpec::Vault(_)
+        | ProviderSpec::GithubApp(_)
+        | ProviderSpec::AwsSts(_)
+        | ProviderSpec::Gcp(_)
+        | ProviderSpec::Azure(_)
+        | ProviderSpec::AnthropicWif(_)
             if !check =>
         {
             return Ok(row.with(State::OnDemand, "issued at `up`"));
@@ -144,6 +150,9 @@ async fn row(
         | ProviderSpec::Vault(_)
         | ProviderSpec::GithubApp(_)
         | ProviderSpec::AwsSts(_)
+        | ProviderSpec::Gcp(_)
+        | ProviderSpec::Azure(_)
+        | ProviderSpec::AnthropicWif(_)
         | ProviderSpec::Oauth(_) => {}
     }
     let row = filled(row, name, spec, &issue).await;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::credential::exec;
+use crate::credential::{exec, identity};
 
 /// Why a role could not be assumed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,9 @@ pub enum StsError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// The sandbox's identity was not signed.
+    #[error("assume the role as the sandbox")]
+    Identity(#[from] identity::IdentityError),
     /// There are no keys to assume the role with.
     #[error("find keys in the environment, or of the profile `{profile}` in {path}")]
     NoKeys {

@@ -61,6 +61,8 @@ pub(super) async fn keys(
             )
         }
         AwsSource::Profile(profile) => of_file(&own.credentials_file, profile),
+        // Nobody asks for keys then: the identity stands in the form, and the request is not signed.
+        AwsSource::Identity(_) => Err(StsError::KeyId),
         AwsSource::Environment => match (&own.access_key_id, &own.secret_access_key) {
             (Some(id), Some(secret)) => checked(id, secret.clone(), own.session_token.clone()),
             _ => of_file(&own.credentials_file, own.profile.as_deref().unwrap_or("default")),

@@ -78,3 +78,41 @@ fn the_endpoint_is_the_regions() {
         PathBuf::from(configuration(&spec(), "aws").split_whitespace().last().unwrap())
     );
 }
+
+#[test]
+fn an_identity_says_tags_and_person_in_its_claims_since_the_form_has_no_field_for_them() {
+    use base64::Engine as _;
+    let folder = tempfile::tempdir().unwrap();
+    let (project, sandbox) = ("payments".parse().unwrap(), crate::project::SandboxName::main());
+    let issuer = Some("https://identity.example.com".to_owned());
+    let context = IssueContext {
+        project: &project,
+        project_root: folder.path(),
+        sandbox: &sandbox,
+        actor: "ada",
+        store: crate::credential::store::Store {
+            folder: folder.path().join("credentials"),
+            recipients: folder.path().join("recipients"),
+            identity: folder.path().join("identity.txt"),
+            make_identity: false,
+            owner: "ada".to_owned(),
+        },
+        state: folder.path(),
+        home: folder.path(),
+        vault: crate::credential::vault::Environment::default(),
+        aws: Environment::default(),
+        identity: crate::credential::identity::Authority { folder: folder.path().join("issuer"), issuer },
+        held: crate::credential::held::Held::default(),
+        session: None,
+        reason: "up",
+    };
+    let form = signed_form(&spec(), "n", "sts.amazonaws.com", &context, Timestamp::now()).unwrap();
+    assert!(form.starts_with("Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn="), "{}", *form);
+    assert!(!form.contains("Tags.") && !form.contains("&SourceIdentity="), "{}", *form);
+    let token = form.rsplit_once("&WebIdentityToken=").unwrap().1;
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    assert_eq!(claims["https://aws.amazon.com/tags"], json!({ "principal_tags": { "project": ["pay ments"] } }));
+    assert_eq!(claims["https://aws.amazon.com/source_identity"], "ada");
+    assert_eq!((&claims["sub"], &claims["aud"]), (&"project:payments".into(), &"sts.amazonaws.com".into()));
+}

@@ -159,6 +159,7 @@ impl Machine {
             home: root,
             vault: vault::Environment::default(),
             aws: aws::Environment::default(),
+            identity: crate::credential::identity::Authority::default(),
             held: held::Held::default(),
             session: None,
             reason: "rotation",

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::credential::{env_file, exec};
+use crate::credential::{env_file, exec, identity};
 
 /// What is wrong with a server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,9 @@ pub enum VaultError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// The sandbox's identity was not signed.
+    #[error("log in as the sandbox")]
+    Signing(#[from] identity::IdentityError),
     /// There is no token.
     #[error("find a token for Vault")]
     NoToken,

@@ -16,6 +16,7 @@ pub(super) const KEYS: &[&str] = &[
     "region",
     "profile",
     "key_command",
+    "identity",
     "ttl",
     "policy",
     "policy_arns",
@@ -58,6 +59,10 @@ pub(super) fn spec(reader: &mut Reader, fields: &Fields<'_>) -> Option<AwsStsSpe
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&byte);
         ((2..=1224).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
     });
+    if let (Some(AwsSource::Identity(_)), Some(node)) = (&source, fields.get("external_id")) {
+        let remedy = "take it out; the role's trust policy compares `sub` and `aud` of the identity";
+        reader.report(node.place, "a role that is assumed with `identity` takes no `external_id`", remedy);
+    }
     let source_identity = match fields.get("source_identity") {
         None => Some(false),
         Some(node) => reader.boolean(node, "`source_identity`"),
@@ -103,6 +108,17 @@ fn needed(
 }
 
 fn source(reader: &mut Reader, fields: &Fields<'_>) -> Option<AwsSource> {
+    let given: Vec<&str> =
+        ["profile", "key_command", "identity"].into_iter().filter(|key| fields.get(key).is_some()).collect();
+    if let [first, second, ..] = given.as_slice() {
+        let message = format!("the provider `aws-sts` has both `{first}` and `{second}`");
+        let remedy = "take one of them out; without any, the keys of your environment are used";
+        reader.report(fields.get(second).map_or(fields.place, |node| node.place), message, remedy);
+        return None;
+    }
+    if let Some(node) = fields.get("identity") {
+        return vault::audience(reader, node, "`identity`", "sts.amazonaws.com").map(AwsSource::Identity);
+    }
     match (fields.get("profile"), fields.get("key_command")) {
         (None, None) => Some(AwsSource::Environment),
         (Some(node), None) => {
@@ -112,12 +128,7 @@ fn source(reader: &mut Reader, fields: &Fields<'_>) -> Option<AwsSource> {
             })?;
             Some(AwsSource::Profile(name))
         }
-        (None, Some(node)) => reader.command(node, "`key_command`").map(AwsSource::Command),
-        (Some(_), Some(node)) => {
-            let remedy = "take one of them out; without both, the keys of your environment are used";
-            reader.report(node.place, "the provider `aws-sts` has both `profile` and `key_command`", remedy);
-            None
-        }
+        (_, Some(node)) => reader.command(node, "`key_command`").map(AwsSource::Command),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::resolve::{deliverable, variable_name};
-use super::{aws, github, oauth, vault};
+use super::{aws, federation, github, oauth, vault};
 use crate::credential::spec::{CredentialSpec, Delivery, OnExpiry, ProviderSpec, SharedWith};
 use crate::network::name::HostPattern;
 use crate::network::placement::Placement;
@@ -36,6 +36,7 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "permissions",
     "key_file",
     "key_command",
+    "identity",
     "role",
     "region",
     "profile",
@@ -44,10 +45,18 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "tags",
     "external_id",
     "source_identity",
+    "audience",
+    "service_account",
+    "scopes",
+    "tenant",
+    "client",
+    "scope",
+    "rule",
+    "organization",
+    "workspace",
     "client_id",
     "token_url",
     "device_url",
-    "scopes",
     "deliver",
     "max_age",
     "on_expiry",
@@ -68,9 +77,9 @@ pub(in crate::project) const SHARED: &[&str] = &["projects", "reason"];
 const HOST_LIMIT: usize = 32;
 
 /// Providers that are designed and not built.
-const LATER: &[&str] = &["openai-project", "anthropic-wif"];
+const LATER: &[&str] = &["openai-project"];
 /// Those that are.
-const PROVIDERS: &str = "store, env-file, exec, vault, github-app, aws-sts or oauth";
+const PROVIDERS: &str = "store, env-file, exec, vault, github-app, aws-sts, gcp, azure, anthropic-wif or oauth";
 
 /// The credential, or `None` with a problem reported.
 pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root: &Path) -> Option<CredentialSpec> {
@@ -157,6 +166,9 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
         "vault" => &["path", "address", "namespace", "auth", "field", "fields", "ttl", "max_ttl", "policies"],
         "github-app" => github::KEYS,
         "aws-sts" => aws::KEYS,
+        "gcp" => federation::GCP,
+        "azure" => federation::AZURE,
+        "anthropic-wif" => federation::ANTHROPIC,
         "oauth" => oauth::KEYS,
         other => {
             let shown = other.chars().take(60).collect::<String>();
@@ -200,6 +212,7 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
         }
         "vault" => vault::spec(reader, fields, root).map(|spec| ProviderSpec::Vault(Box::new(spec))),
         "github-app" => github::spec(reader, fields, root).map(|spec| ProviderSpec::GithubApp(Box::new(spec))),
+        "gcp" | "azure" | "anthropic-wif" => federation::spec(reader, fields, &kind),
         "aws-sts" => aws::spec(reader, fields).map(|spec| ProviderSpec::AwsSts(Box::new(spec))),
         "oauth" => oauth::spec(reader, fields).map(|spec| ProviderSpec::Oauth(Box::new(spec))),
         _ => Some(ProviderSpec::Store),

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::credential::spec::{SecretSource, VaultAuth, VaultFields, VaultSpec};
+use crate::credential::spec::{JwtSource, SecretSource, VaultAuth, VaultFields, VaultSpec};
 use crate::project::quantity;
 use crate::project::reader::{Fields, Reader};
 use crate::project::yaml::{Node, Value};
 
 /// Keys of `auth`.
 pub(in crate::project) const AUTH: &[&str] =
-    &["method", "mount", "role_id", "role", "secret_file", "secret_command", "wrapped"];
+    &["method", "mount", "role_id", "role", "secret_file", "secret_command", "identity", "wrapped"];
 /// How long a child token lives when the manifest does not say.
 const LIFE: Duration = Duration::from_secs(3600);
 /// How long it is renewed when the manifest does not say.
@@ -98,7 +98,8 @@ fn auth(reader: &mut Reader, node: &Node, root: &Path) -> Option<VaultAuth> {
     let method = reader.parsed(method, "`auth.method`", example, known)?;
     let (role_key, allowed): (&str, &[&str]) = match method.as_str() {
         "approle" => ("role_id", &["method", "mount", "role_id", "secret_file", "secret_command", "wrapped"]),
-        "jwt" | "cert" => ("role", &["method", "mount", "role", "secret_file", "secret_command"]),
+        "jwt" => ("role", &["method", "mount", "role", "secret_file", "secret_command", "identity"]),
+        "cert" => ("role", &["method", "mount", "role", "secret_file", "secret_command"]),
         _ => ("", &["method"]),
     };
     for key in AUTH.iter().filter(|key| !allowed.contains(key)) {
@@ -128,6 +129,15 @@ fn auth(reader: &mut Reader, node: &Node, root: &Path) -> Option<VaultAuth> {
         return None;
     };
     let role = reader.parsed(role, &format!("`auth.{role_key}`"), WORD, word)?;
+    if let Some(node) = fields.get("identity") {
+        if let Some(other) = fields.get("secret_file").or_else(|| fields.get("secret_command")) {
+            let remedy = "take one of them out; with `identity` the launcher signs the token itself";
+            reader.report(other.place, "`auth` has `identity` and another source of the token", remedy);
+            return None;
+        }
+        let audience = audience(reader, node, "`auth.identity`", "vault")?;
+        return Some(VaultAuth::Jwt { mount, role, jwt: JwtSource::Identity(audience) });
+    }
     let secret = source(reader, &fields, root)?;
     let wrapped = match fields.get("wrapped") {
         None => false,
@@ -140,7 +150,17 @@ fn auth(reader: &mut Reader, node: &Node, root: &Path) -> Option<VaultAuth> {
     }
     Some(match method.as_str() {
         "approle" => VaultAuth::Approle { mount, role_id: role, secret_id: secret, wrapped },
-        _ => VaultAuth::Jwt { mount, role, jwt: secret },
+        _ => VaultAuth::Jwt { mount, role, jwt: JwtSource::Given(secret) },
+    })
+}
+
+/// For whom the sandbox's identity is signed. Who else gets it must refuse it, so it is always said.
+pub(super) fn audience(reader: &mut Reader, node: &Node, what: &str, example: &str) -> Option<String> {
+    let remedy =
+        format!("the audience that the issuer expects, such as {example}: 1 to 256 of a-z, A-Z, 0-9 and _.:/@-");
+    reader.parsed(node, what, &remedy, |text| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:/@-".contains(&byte);
+        ((1..=256).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
     })
 }
 
@@ -149,7 +169,8 @@ fn source(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Secre
         (Some(node), None) => reader.inner_path(node, "`auth.secret_file`", root).map(SecretSource::File),
         (None, Some(node)) => reader.command(node, "`auth.secret_command`").map(SecretSource::Command),
         _ => {
-            let remedy = "write `secret_command: [program, argument]`, or `secret_file: PATH` inside the project";
+            let remedy = "write `secret_command: [program, argument]`, `secret_file: PATH` inside the project, or, for \
+                          the method `jwt`, `identity: AUDIENCE`";
             reader.report(fields.place, "`auth` needs one of `secret_file` and `secret_command`", remedy);
             None
         }

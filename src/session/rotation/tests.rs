@@ -41,6 +41,7 @@ impl Scene {
             home: root,
             vault: vault::Environment::default(),
             aws: crate::credential::aws::Environment::default(),
+            identity: crate::credential::identity::Authority::default(),
             held: crate::credential::held::Held::default(),
             session: None,
             reason: "rotation",

@@ -1,0 +1,77 @@
+//! A repository on its way into a sandbox and out of it, against git doing the same on one machine.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::measure::{Aim, Quantity, Table, median_time, time};
+use crate::sessions::watch;
+use crate::succeed;
+use crate::support::{Home, Project, real_history};
+
+/// What the files of the repository have together, in bytes.
+const SIZE: u64 = 60_000_000;
+/// The files that the agent changes.
+const CHANGED: usize = 10_000;
+/// The step in which the bundle is made, sent and cloned.
+const IN: &str = "handing the project over";
+
+fn git(folder: &Path, words: &[&str]) {
+    succeed(
+        Command::new("git")
+            .args(["-c", "gc.auto=0", "-c", "user.name=a", "-c", "user.email=a@b"])
+            .args(words)
+            .current_dir(folder),
+    );
+}
+
+/// In and out of a sandbox.
+pub(crate) fn run(table: &Table) {
+    let home = Home::new();
+    let project = Project::new(&home, "bench", "image: agent\ncommand: [sleep, infinity]\n");
+    let files = real_history::add(project.path(), SIZE);
+    table.remark(&format!("a repository of {files} files, {} MB", SIZE / 1_000_000));
+    let peer = home.path().join("peer");
+    let mut measured = (Vec::new(), Vec::new());
+    for _ in 0..table.runs {
+        let _ = std::fs::remove_dir_all(&peer);
+        let source = project.path().to_str().unwrap();
+        measured.1.push(time(|| git(home.path(), &["clone", "--quiet", "--no-hardlinks", source, "peer"])));
+        let mut up = home.command();
+        up.args(["up", project.name(), "--", "echo", "x"]).env("SANDBOX_LOG", "info").env("NO_COLOR", "1");
+        let steps = watch(&mut up).steps;
+        measured.0.push(steps.iter().find(|(step, _)| step == IN).unwrap().1);
+        succeed(home.command().args(["down", "--discard", project.name()]));
+    }
+    let [ours, git_clone] = [&measured.0, &measured.1].map(|times| Quantity::from(median_time(times)));
+    table.compare("in: bundle, send, clone", ours, "git clone --no-hardlinks", git_clone, Aim::AtMostTimes(1.5));
+
+    // The same change here and there.
+    let change = format!(
+        "mkdir new && seq {CHANGED} | while read n; do echo \"file $n\" > new/$n.txt; done && git add --all && \
+         git commit --quiet --message 'Many files'"
+    );
+    succeed(home.command().args(["up", project.name(), "--", "sh", "-c", &format!("cd /workspace && {change}")]));
+    let _ = std::fs::remove_dir_all(&peer);
+    git(home.path(), &["clone", "--quiet", "--no-hardlinks", project.path().to_str().unwrap(), "peer"]);
+    let identity = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b; ";
+    succeed(Command::new("sh").args(["-c", &format!("{identity}{change}")]).current_dir(&peer));
+    let mut measured: [Vec<Duration>; 3] = Default::default();
+    for _ in 0..table.runs {
+        measured[0].push(time(|| drop(succeed(home.command().args(["diff", project.name(), "--format", "json"])))));
+        project.git(&["update-ref", "-d", &format!("refs/sandbox/{}/main", project.name())]);
+        project.git(&["prune", "--expire=now"]);
+        measured[1].push(time(|| drop(succeed(home.command().args(["pull", project.name()])))));
+        project.git(&["update-ref", "-d", &format!("refs/sandbox/{}/main", project.name())]);
+        project.git(&["repack", "-adq"]);
+        project.git(&["prune", "--expire=now"]);
+        let from = peer.to_str().unwrap();
+        measured[2].push(time(|| git(project.path(), &["fetch", "--quiet", from, "+main:refs/sandbox/peer"])));
+        project.git(&["update-ref", "-d", "refs/sandbox/peer"]);
+    }
+    let [diff, pull, fetch] =
+        [&measured[0], &measured[1], &measured[2]].map(|times| Quantity::from(median_time(times)));
+    let aim = Aim::AtMost(Quantity::Seconds(2.0));
+    table.single(&format!("review of {CHANGED} new files (diff)"), diff, aim);
+    table.compare("out: bundle, review, fetch (pull)", pull, "git fetch", fetch, Aim::AtMostTimes(1.5));
+}
