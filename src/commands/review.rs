@@ -69,19 +69,18 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let (_, manifest) = manifest(context, project)?;
     let rules = sandbox_exchange::rules(context, &manifest, &found.record)?;
     let taken = sandbox::take_commits(context, &engine, &found, project).await?;
-    let Some(bundle) = taken.bundle else {
-        sandbox_exchange::nothing_new(context);
-        return Ok(0);
-    };
     let record = &found.record;
     let repository = manifest.root.join(&manifest.workspace.source);
     let (branch, base) = (record.branch.clone(), record.start.clone());
-    let (head, review, patch) =
-        tokio::task::spawn_blocking(move || look(&repository, bundle.path(), &branch, &base, &rules))
+    let (head, review, patch) = match taken.bundle {
+        // The session is worth a look also when nothing would come in.
+        None => (base, Review::default(), Some(String::new())),
+        Some(bundle) => tokio::task::spawn_blocking(move || look(&repository, bundle.path(), &branch, &base, &rules))
             .await
             .map_err(WorkspaceError::Cancelled)
             .and_then(|result| result)
-            .map_err(Failure::from)?;
+            .map_err(Failure::from)?,
+    };
     let scope = Scope {
         project: Some(record.id.project.to_string()),
         sandbox: Some(record.id.name.to_string()),
@@ -149,13 +148,16 @@ fn written(path: &Path, error: &std::io::Error) -> Failure {
 
 fn describe(material: &Material, file: &Path) -> String {
     let review = &material.review;
-    let mut text = format!(
-        "{} and {} of {} ({})\n",
-        counted(review.commits.len() as u64, "commit"),
-        counted(review.files.len() as u64, "changed file"),
-        material.project,
-        material.name
-    );
+    let mut text = match review.commits.len() as u64 {
+        0 => format!("no new commit of {} ({})\n", material.project, material.name),
+        commits => format!(
+            "{} and {} of {} ({})\n",
+            counted(commits, "commit"),
+            counted(review.files.len() as u64, "changed file"),
+            material.project,
+            material.name
+        ),
+    };
     for (title, remarks) in [("Held back", &review.held_back), ("Look at these first", &review.shown_first)] {
         if remarks.is_empty() {
             continue;
@@ -178,7 +180,10 @@ fn describe(material: &Material, file: &Path) -> String {
             counted(denied, "time")
         );
     }
-    let _ = write!(text, "\nThe whole page: {}\nnext: {}", file.display(), next(material));
+    let _ = write!(text, "\nThe whole page: {}", file.display());
+    if !review.commits.is_empty() {
+        let _ = write!(text, "\nnext: {}", next(material));
+    }
     sanitise(&text)
 }
 

@@ -31,6 +31,10 @@ const EMBEDDED: &str = "is a git repository inside the tree";
 const COMMIT_LIMIT: usize = 1000;
 /// The largest commit object whose signature is looked at, in bytes.
 const COMMIT_SIZE: u64 = 256 << 10;
+/// All commit objects that are read for their messages, in bytes: newest first.
+const MESSAGES: u64 = 16 << 20;
+/// What of a message is kept after its first paragraph, in bytes.
+const MESSAGE: usize = 16 << 10;
 
 /// Paths whose hazard the user accepts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,6 +84,9 @@ pub struct CommitSummary {
     pub author: String,
     /// The first line of the message, sanitised.
     pub subject: String,
+    /// What the message has after its first paragraph, sanitised.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub body: String,
     /// By whom it is signed, when the sandbox's sessions sign.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
@@ -425,15 +432,27 @@ fn commits(
             let mut fields = entry.splitn(3, '\u{1}');
             let id = fields.next().filter(|id| !id.is_empty())?.to_owned();
             let mut field = || sanitise(fields.next().unwrap_or_default()).replace('\n', " ");
-            Some(CommitSummary { id, author: field(), subject: field(), signature: None })
+            Some(CommitSummary { id, author: field(), subject: field(), body: String::new(), signature: None })
         })
         .collect();
+    let mut sizes = sizes(repository, commits.iter().map(|commit| commit.id.as_str()))?;
+    // One with a message that long is nobody's work; where sessions sign, it counts as signed by somebody else.
+    sizes.retain(|_, size| *size <= COMMIT_SIZE);
+    let mut room = MESSAGES;
+    let read: Vec<&str> = (commits.iter().map(|commit| commit.id.as_str()))
+        .filter(|id| {
+            let left = sizes.get(*id).and_then(|size| room.checked_sub(*size));
+            room = left.unwrap_or(room);
+            left.is_some()
+        })
+        .collect();
+    let objects = objects(repository, read.into_iter())?;
+    for commit in &mut commits {
+        commit.body =
+            objects.get(&commit.id).map_or_else(|| "(too long to be shown)".to_owned(), |object| body(object));
+    }
     if !signers.is_empty() {
         let signers: Vec<_> = signers.iter().filter_map(|line| ssh_key::PublicKey::from_openssh(line).ok()).collect();
-        let mut sizes = sizes(repository, commits.iter().map(|commit| commit.id.as_str()))?;
-        // One with a message that long is nobody's work; it counts as signed by somebody else.
-        sizes.retain(|_, size| *size <= COMMIT_SIZE);
-        let objects = objects(repository, sizes.keys().map(String::as_str))?;
         for commit in &mut commits {
             let object = objects.get(&commit.id);
             let by = object.map_or(Signature::Other, |object| signature::of(object, &commit.id, &signers));
@@ -441,6 +460,17 @@ fn commits(
         }
     }
     Ok(commits)
+}
+
+/// What a commit's message has after its first paragraph. Headers end with an empty line, and so does the paragraph that
+/// git takes for the subject.
+fn body(object: &[u8]) -> String {
+    let text = String::from_utf8_lossy(object);
+    let message = text.split_once("\n\n").map_or("", |(_, message)| message).trim_start_matches('\n');
+    let body = message.split_once("\n\n").map_or("", |(_, body)| body).trim_end();
+    let end = body.char_indices().map(|(at, _)| at).find(|at| *at >= MESSAGE).unwrap_or(body.len());
+    let cut = if end < body.len() { "\n(cut)" } else { "" };
+    sanitise(&format!("{}{cut}", &body[..end]))
 }
 
 type Counts = HashMap<Vec<u8>, (Option<u64>, Option<u64>)>;

@@ -9,7 +9,7 @@ use crate::audit::report::SessionReport;
 use crate::commands::page::shown;
 use crate::commands::report::{counted, usage};
 use crate::project::quantity::show_size;
-use crate::workspace::review::{Remark, Review, display};
+use crate::workspace::review::{CommitSummary, Remark, Review, display};
 
 /// Lines of one file's patch that the page has.
 const LINE_LIMIT: usize = 2_000;
@@ -34,19 +34,18 @@ pub(super) fn body(material: &Material) -> Markup {
             @else { span class="tag bad" { (review.held_back.len()) " held back" } }
             " "
             @if !review.shown_first.is_empty() { span class="tag look" { (review.shown_first.len()) " to look at first" } " " }
-            (counted(review.commits.len() as u64, "commit")) ", " (counted(review.files.len() as u64, "changed file"))
+            @if review.commits.is_empty() { "There is no new commit." }
+            @else { (counted(review.commits.len() as u64, "commit")) ", " (counted(review.files.len() as u64, "changed file")) }
         }
-        p class="panel" {
+        @if !review.commits.is_empty() { p class="panel" {
             "This finds what runs by itself and what hides. It does not find bugs or malice in code: that is yours to read. Bring it in with "
             code { (shown(&next(material))) } "."
-        }
+        } }
         (remarks("Held back", "bad", &review.held_back))
         (remarks("To look at first", "look", &review.shown_first))
         h2 { "Commits" }
         (signatures(review))
-        (rows(&["commit", "author", "subject"], review.commits.len(), review.commits.iter().map(|commit| {
-            [short(&commit.id).to_owned(), commit.author.clone(), commit.subject.clone()]
-        })))
+        (commits(&review.commits))
         @if let Some(session) = &material.session { (of_session(session)) }
         h2 { "Files" }
         (rows(&["file", "change", "added", "removed", "size", "mode"], review.files.len(), review.files.iter().map(|file| {
@@ -75,6 +74,28 @@ fn rows<const N: usize>(columns: &[&str; N], count: usize, rows: impl Iterator<I
                 }
             }
             @if count > ROW_LIMIT { p class="dim" { "And " (count - ROW_LIMIT) " more, which `sandbox diff --names` lists." } }
+        }
+    }
+}
+
+/// Each commit with its whole message.
+fn commits(commits: &[CommitSummary]) -> Markup {
+    html! {
+        @if commits.is_empty() { p class="dim" { "None." } }
+        @else {
+            div class="scroll" {
+                table {
+                    thead { tr { th { "commit" } th { "author" } th { "message" } } }
+                    tbody { @for commit in commits { tr {
+                        td { code { (short(&commit.id)) } }
+                        td { (shown(&commit.author)) }
+                        td {
+                            (shown(&commit.subject))
+                            @if !commit.body.is_empty() { pre class="message" { (shown(&commit.body)) } }
+                        }
+                    } } }
+                }
+            }
         }
     }
 }
@@ -218,6 +239,9 @@ fn unquoted(text: &str) -> Vec<u8> {
         if let Some(byte) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             bytes.push(byte);
             rest = &rest[3..];
+        } else if rest.starts_with(b"u{") {
+            // Not git's: what shows an invisible character since the patch was sanitised.
+            bytes.push(byte);
         } else if let Some((&letter, after)) = rest.split_first() {
             let letters = [(b'a', 7), (b'b', 8), (b't', 9), (b'n', 10), (b'v', 11), (b'f', 12), (b'r', 13)];
             bytes.push(letters.iter().find(|(known, _)| *known == letter).map_or(letter, |(_, byte)| *byte));

@@ -30,6 +30,7 @@ fn material(path: &str, subject: &str, patch: &str) -> Material {
                 id: "c".repeat(40),
                 author: subject.to_owned(),
                 subject: subject.to_owned(),
+                body: format!("{subject}\n\n{subject}"),
             }],
             files: vec![file],
             held_back: vec![remark.clone()],
@@ -124,4 +125,16 @@ fn many_large_changes_take_no_room_from_a_risky_one() {
     patch.push_str("diff --git a/z.sh b/z.sh\n@@ -1 +1 @@\n+the one to look at\n");
     let text = body(&material("z.sh", "x", &patch)).into_string();
     assert!(text.contains("+the one to look at") && text.contains("More files changed than the page has room for"));
+}
+
+#[test]
+fn a_name_that_is_sanitised_and_quoted_is_found_among_the_risky() {
+    let name = "two\\nlines \\u{1b}\\u{202e}.md";
+    let patch = format!(
+        "diff --git a/z b/z\n@@ -1 +1 @@\n+z\ndiff --git \"a/{0}\" \"b/{0}\"\n@@ -1 +1 @@\n+risky\n",
+        name.replace("\\u{1b}", "\\033")
+    );
+    let text = body(&material(name, "x", &patch)).into_string();
+    assert!(text.find("+risky").unwrap() < text.find("+z<").unwrap(), "{text}");
+    assert!(text.contains("<details open><summary><code>two\\nlines \\u{1b}\\u{202e}.md"), "{text}");
 }
