@@ -200,10 +200,10 @@ impl View {
             if !node.upper || left_out(path, is_folder) {
                 continue;
             }
-            if let Some(old) = base.nodes.get(path) {
-                if same(old, node)? {
-                    continue;
-                }
+            if let Some(old) = base.nodes.get(path)
+                && same(old, node)?
+            {
+                continue;
             }
             let kind = match &node.kind {
                 Kind::Folder => tree::Kind::Folder,
