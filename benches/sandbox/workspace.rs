@@ -43,7 +43,7 @@ pub(crate) fn run(table: &Table) {
         measured.0.push(steps.iter().find(|(step, _)| step == IN).unwrap().1);
         succeed(home.command().args(["down", "--discard", project.name()]));
     }
-    let [ours, git_clone] = [&measured.0, &measured.1].map(|times| Quantity::from(median_time(times)));
+    let [ours, git_clone] = [&measured.0, &measured.1].map(|times| median_time(times));
     table.compare("in: bundle, send, clone", ours, "git clone --no-hardlinks", git_clone, Aim::AtMostTimes(1.5));
 
     // The same change here and there.
@@ -69,8 +69,7 @@ pub(crate) fn run(table: &Table) {
         measured[2].push(time(|| git(project.path(), &["fetch", "--quiet", from, "+main:refs/sandbox/peer"])));
         project.git(&["update-ref", "-d", "refs/sandbox/peer"]);
     }
-    let [diff, pull, fetch] =
-        [&measured[0], &measured[1], &measured[2]].map(|times| Quantity::from(median_time(times)));
+    let [diff, pull, fetch] = [&measured[0], &measured[1], &measured[2]].map(|times| median_time(times));
     let aim = Aim::AtMost(Quantity::Seconds(2.0));
     table.single(&format!("review of {CHANGED} new files (diff)"), diff, aim);
     table.compare("out: bundle, review, fetch (pull)", pull, "git fetch", fetch, Aim::AtMostTimes(1.5));
