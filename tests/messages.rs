@@ -335,6 +335,7 @@ fn of_images() {
     stage.write("Dockerfile.agent", "FROM scratch\nCOPY .env /\n");
     stage.write(".env", "TOKEN=x\n");
     stage.fails("a file stays out", &["image", "lock", "Dockerfile.agent"]);
+    stage.fails("the launcher's own lock has it", &["image", "update", "agent", "git"]);
     stage.fails("it has no packages", &["image", "update", "Dockerfile.agent"]);
     stage.write("key.pem", "no key\n");
     let key = stage.project.join("key.pem").display().to_string();

@@ -298,6 +298,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "image update",
         &[
             ("image update agent", "take newer versions"),
+            ("image update agent git", "of one package"),
             ("image update agent --project ../payments", "of another project"),
         ],
     ),

@@ -271,6 +271,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The step needs the network and `--offline` forbids it. What is in the cache is used without it.",
     ),
     (
+        "image-package",
+        "No lock that the project may write has this Debian package: the name is another one, or an image that comes with the launcher has it. The versions of npm and PyPI programs stand in the definition.",
+    ),
+    (
         "image-platform",
         "The image is not for this machine's processor and operating system. The launcher takes the entry of an index that is for Linux and this processor, and nothing else.",
     ),

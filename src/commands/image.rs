@@ -87,6 +87,8 @@ enum ImageVerb {
     Update {
         /// The definition
         name: String,
+        /// A Debian package: take its newest version alone, and what that needs
+        package: Option<String>,
     },
     /// Show what a Dockerfile takes in without a digest, and what makes its builds differ; exit code 1 when it does take
     /// something in
@@ -211,9 +213,13 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
             context.printer.result(&changes, || changes.iter().map(LockChange::text).collect());
             return Ok(u8::from(!changes.is_empty()));
         }
-        ImageVerb::Update { name } => {
+        ImageVerb::Update { name, package } => {
             let mut changes = Vec::new();
-            for (change, lock) in image::update::update(name, &surroundings).await? {
+            let locks = match package {
+                Some(package) => image::update::update_package(name, package, &surroundings).await?,
+                None => image::update::update(name, &surroundings).await?,
+            };
+            for (change, lock) in locks {
                 write_lock(&arguments.project, &change.image, &lock)?;
                 changes.push(change);
             }
@@ -417,6 +423,10 @@ impl From<ImageError> for Failure {
                 ("image-signature", "do not use this image before you know who made the statement, and of what")
             }
             ImageError::Dockerfile(_) => ("image-dockerfile", "correct the line that the cause above names"),
+            ImageError::NoPackage { .. } => (
+                "image-package",
+                "`sandbox image outdated NAME` tells what has newer versions; those of npm and PyPI stand in image.yaml",
+            ),
             ImageError::NoDefinition(_) => (
                 "image-dockerfile",
                 "do it with the image that it is based on, and then run `sandbox image lock` for the Dockerfile",

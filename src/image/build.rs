@@ -174,7 +174,8 @@ fn debian(package: &Package, lock: &Lock, mirrors: &Mirrors) -> Wanted {
     let mut addresses: Vec<String> =
         mirrors.of(&package.suite).iter().map(|mirror| format!("{mirror}/{}", package.path)).collect();
     // Mirrors drop superseded packages within weeks; the snapshot archive has every day.
-    let date = lock.sources.iter().find(|source| source.suite == package.suite).map(|source| source.date);
+    let suite = lock.sources.iter().find(|source| source.suite == package.suite).map(|source| source.date);
+    let date = package.date.or(suite);
     let time = date.and_then(|date| jiff::Timestamp::from_second(i64::try_from(date).ok()? + 21_600).ok());
     if let Some(time) = time {
         let archive = if package.suite.ends_with("-security") { "debian-security" } else { "debian" };

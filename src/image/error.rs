@@ -14,6 +14,14 @@ pub enum ImageError {
     /// A Dockerfile, where a definition is needed.
     #[error("`{}` is a Dockerfile, which has no packages of its own", .0.escape_debug())]
     NoDefinition(String),
+    /// No lock that may be written has this package.
+    #[error("no lock of this project for the image `{name}` has the Debian package `{}`", .package.escape_debug())]
+    NoPackage {
+        /// The definition.
+        name: String,
+        /// The package.
+        package: String,
+    },
     /// The definition has no lock.
     #[error("the image `{0}` has no lock")]
     Unlocked(String),

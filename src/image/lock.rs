@@ -80,6 +80,10 @@ pub struct Package {
     pub size: u64,
     /// Its path on a mirror.
     pub path: String,
+    /// A day on which it was published, Unix time in seconds, if it is older than the suite's date: it stayed when others
+    /// were updated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<u64>,
 }
 
 /// One tarball of npm.

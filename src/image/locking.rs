@@ -11,7 +11,8 @@ use super::error::{self, ImageError, PackageProblem, PylockProblem, at};
 use super::lock::{self, Lock, NpmTarball, RECIPE, ResultDigests, Source};
 use super::pylock::{self, Interpreter};
 use super::reference::Digest;
-use super::{ImageContext, build, fetch, release, resolve, sources};
+use super::resolve::{self, Candidate};
+use super::{ImageContext, build, fetch, release, sources};
 
 /// Debian's keys, as its package debian-archive-keyring installs them.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -142,10 +143,23 @@ async fn resolve_debian(
     architecture: &str,
     context: &ImageContext<'_>,
 ) -> Result<(Vec<Source>, Vec<lock::Package>), ImageError> {
+    let (index, sources) = debian_index(client, &debian.suite, architecture, context).await?;
+    let base: Vec<String> = below.iter().flat_map(|lock| &lock.packages).map(|package| package.name.clone()).collect();
+    let packages = index.resolve(&debian.packages, &base)?.into_iter().map(Candidate::into_locked);
+    Ok((sources, packages.collect()))
+}
+
+/// All packages of a suite with its updates, after their signatures were checked.
+pub(super) async fn debian_index(
+    client: &reqwest::Client,
+    suite: &str,
+    architecture: &str,
+    context: &ImageContext<'_>,
+) -> Result<(resolve::Index, Vec<Source>), ImageError> {
     let mirrors = sources::Mirrors::read(context.apt_sources_root);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default();
     let (mut index, mut sources) = (resolve::Index::default(), Vec::new());
-    for suite in ["", "-security", "-updates"].map(|more| format!("{}{more}", debian.suite)) {
+    for suite in ["", "-security", "-updates"].map(|more| format!("{suite}{more}")) {
         let distributions: Vec<String> =
             mirrors.of(&suite).iter().map(|mirror| format!("{mirror}/dists/{suite}")).collect();
         let join = |rest: &str| distributions.iter().map(|base| format!("{base}/{rest}")).collect::<Vec<_>>();
@@ -172,18 +186,7 @@ async fn resolve_debian(
         sources.push(Source { suite, date: release.date, in_release: Digest::of(&bytes), packages: release.packages });
     }
     sources.sort_by(|a, b| a.suite.cmp(&b.suite));
-    let base: Vec<String> = below.iter().flat_map(|lock| &lock.packages).map(|package| package.name.clone()).collect();
-    let packages = index.resolve(&debian.packages, &base)?;
-    let packages = packages.into_iter().map(|candidate| lock::Package {
-        name: candidate.name,
-        version: candidate.version.to_string(),
-        architecture: candidate.architecture,
-        suite: candidate.suite,
-        sha256: candidate.sha256,
-        size: candidate.size,
-        path: candidate.path,
-    });
-    Ok((sources, packages.collect()))
+    Ok((index, sources))
 }
 
 async fn resolve_npm(

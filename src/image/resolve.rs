@@ -8,6 +8,7 @@ use debversion::Version;
 
 use super::control::{Paragraph, paragraphs};
 use super::error::ImageError;
+use super::lock::Package;
 use super::reference::Digest;
 
 /// A stanza of an index of packages.
@@ -32,6 +33,48 @@ pub struct Candidate {
     provides: Vec<Relation>,
     /// 0 for `required`, and so on (Debian Policy, section 2.5).
     rank: u8,
+}
+
+impl Candidate {
+    /// The package as a lock has it.
+    pub fn into_locked(self) -> Package {
+        Package {
+            name: self.name,
+            version: self.version.to_string(),
+            architecture: self.architecture,
+            suite: self.suite,
+            sha256: self.sha256,
+            size: self.size,
+            path: self.path,
+            date: None,
+        }
+    }
+
+    /// A package of a lock, with what its own control file says of others.
+    ///
+    /// # Errors
+    /// When that text is none, or is another package's.
+    pub fn of_locked(locked: &Package, control: &str) -> Result<Self, ImageError> {
+        let wrong = |field| ImageError::Index { suite: locked.name.clone(), field };
+        let paragraph = super::control::paragraph(control).ok_or_else(|| wrong("paragraph"))?;
+        if paragraph.line("Package") != Some(&locked.name) {
+            return Err(wrong("Package"));
+        }
+        let text = |name: &str| paragraph.get(name).unwrap_or_default();
+        Ok(Self {
+            name: locked.name.clone(),
+            version: locked.version.parse().map_err(|_| wrong("Version"))?,
+            architecture: locked.architecture.clone(),
+            suite: locked.suite.clone(),
+            path: locked.path.clone(),
+            size: locked.size,
+            sha256: locked.sha256.clone(),
+            depends: format!("{}, {}", text("Pre-Depends"), text("Depends")),
+            conflicts: format!("{}, {}", text("Conflicts"), text("Breaks")),
+            provides: text("Provides").split(',').filter_map(relation).collect(),
+            rank: 3,
+        })
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -115,6 +158,95 @@ impl Index {
             }
         }
         Ok(chosen.into_values().cloned().collect())
+    }
+
+    /// The newest version of a package.
+    pub fn newest(&self, name: &str) -> Option<&Candidate> {
+        self.packages.get(name)
+    }
+
+    /// A package of a base, which stays as it is: its own name and version, and what the newest version says it provides.
+    ///
+    /// # Errors
+    /// When its version is none.
+    pub fn stand_in(&self, locked: &Package) -> Result<Candidate, ImageError> {
+        let plain = Candidate::of_locked(locked, &format!("Package: {}\n", locked.name))?;
+        let provides = self.newest(&locked.name).map(|newest| newest.provides.clone()).unwrap_or_default();
+        Ok(Candidate { provides, ..plain })
+    }
+
+    /// The packages of a lock with the newest version of one of them. Others change only where that one needs it, and those
+    /// that nothing needs any more go; `base` stays as it is.
+    ///
+    /// # Errors
+    /// When the newest version does not go together with what is there.
+    pub fn update(
+        &self,
+        locked: &[Candidate],
+        base: &[Candidate],
+        wanted: &[String],
+        package: &str,
+    ) -> Result<Vec<Candidate>, ImageError> {
+        let mut chosen: BTreeMap<String, Candidate> =
+            locked.iter().map(|candidate| (candidate.name.clone(), candidate.clone())).collect();
+        let newer = |have: &Candidate| self.packages.get(&have.name).filter(|newest| newest.version > have.version);
+        if let Some(newest) = chosen.get(package).and_then(newer) {
+            chosen.insert(package.to_owned(), newest.clone());
+        }
+        // Each round takes in a newer version or one more package, so there is an end.
+        while let Some(change) = self.next_change(&chosen, base)? {
+            chosen.insert(change.name.clone(), change);
+        }
+        let mut needed: BTreeMap<String, Candidate> = BTreeMap::new();
+        let mut open: Vec<&Candidate> = wanted.iter().filter_map(|name| chosen.get(name)).collect();
+        while let Some(candidate) = open.pop() {
+            if needed.insert(candidate.name.clone(), candidate.clone()).is_some() {
+                continue;
+            }
+            let relations = candidate.depends.split([',', '|']).filter_map(relation);
+            for relation in relations {
+                open.extend(chosen.values().filter(|other| satisfies(other, &relation)));
+            }
+        }
+        Ok(needed.into_values().collect())
+    }
+
+    /// What has to change first for all relations to hold; nothing if they do.
+    fn next_change(
+        &self,
+        chosen: &BTreeMap<String, Candidate>,
+        base: &[Candidate],
+    ) -> Result<Option<Candidate>, ImageError> {
+        let newer = |have: &Candidate| self.packages.get(&have.name).filter(|newest| newest.version > have.version);
+        let all = || base.iter().chain(chosen.values());
+        for candidate in chosen.values() {
+            for clause in candidate.depends.split(',').map(str::trim).filter(|clause| !clause.is_empty()) {
+                let alternatives: Vec<Relation> = clause.split('|').filter_map(relation).collect();
+                if all().any(|other| alternatives.iter().any(|relation| satisfies(other, relation))) {
+                    continue;
+                }
+                // A newer version of what is there goes before another package, and that before a change of who asks.
+                let there = alternatives
+                    .iter()
+                    .find_map(|relation| chosen.values().filter_map(newer).find(|newest| satisfies(newest, relation)));
+                let another = || alternatives.iter().find_map(|relation| self.find(relation));
+                let another = || another().filter(|other| !all().any(|have| have.name == other.name));
+                let change = there.or_else(another).or_else(|| newer(candidate));
+                let missing =
+                    || ImageError::Unsatisfiable { dependency: clause.to_owned(), dependent: candidate.name.clone() };
+                return change.cloned().map(Some).ok_or_else(missing);
+            }
+        }
+        for candidate in all() {
+            for relation in candidate.conflicts.split(',').filter_map(relation) {
+                let mut others = all().filter(|other| other.name != candidate.name);
+                let Some(other) = others.find(|other| satisfies(other, &relation)) else { continue };
+                let own = |one: &Candidate| chosen.get(&one.name).and_then(newer).cloned();
+                let conflict = || ImageError::Conflict(candidate.name.clone(), other.name.clone());
+                return own(other).or_else(|| own(candidate)).map(Some).ok_or_else(conflict);
+            }
+        }
+        Ok(None)
     }
 
     fn find(&self, relation: &Relation) -> Option<&Candidate> {
@@ -242,6 +374,61 @@ mod tests {
             index(&[("a", "1", "Conflicts: b (<< 1:0~rc1)"), ("b", "9", ""), ("c", "1", "Depends: b (>> 1:0)")]);
         assert!(matches!(names(&index, &["a", "b"]), Err(ImageError::Conflict(..))));
         assert!(matches!(names(&index, &["c"]), Err(ImageError::Unsatisfiable { .. })));
+    }
+
+    fn candidate(name: &str, version: &str, more: &str) -> Candidate {
+        let locked = Package {
+            name: name.into(),
+            version: version.into(),
+            architecture: "all".into(),
+            suite: "s".into(),
+            sha256: Digest::of(name.as_bytes()),
+            size: 1,
+            path: "pool/old".into(),
+            date: None,
+        };
+        Candidate::of_locked(&locked, &format!("Package: {name}\nVersion: {version}\n{more}\n")).unwrap()
+    }
+
+    fn updated(index: &Index, locked: &[Candidate], wanted: &[&str], package: &str) -> Result<Vec<String>, ImageError> {
+        let wanted: Vec<String> = wanted.iter().map(|name| name.to_string()).collect();
+        let found = index.update(locked, &[], &wanted, package)?;
+        Ok(found.into_iter().map(|candidate| format!("{} {}", candidate.name, candidate.version)).collect())
+    }
+
+    #[test]
+    fn an_update_of_one_package_takes_along_what_it_needs_and_nothing_else() {
+        let index = index(&[
+            ("a", "2", "Depends: b (>= 2), e"),
+            ("b", "2", ""),
+            ("c", "2", ""),
+            ("d", "2", "Depends: b (= 2)"),
+            ("e", "1", ""),
+        ]);
+        let locked = [
+            candidate("a", "1", "Depends: b, old"),
+            candidate("b", "1", ""),
+            candidate("c", "1", ""),
+            candidate("d", "1", "Depends: b (= 1)"),
+            candidate("old", "1", ""),
+        ];
+        let wanted = ["a", "c", "d"];
+        // `b` because `a` wants it, `d` because it is of the same source as `b`; `old` is needed no more, `c` stays.
+        assert_eq!(updated(&index, &locked, &wanted, "a").unwrap(), ["a 2", "b 2", "c 1", "d 2", "e 1"]);
+        assert_eq!(updated(&index, &locked, &wanted, "c").unwrap(), ["a 1", "b 1", "c 2", "d 1", "old 1"]);
+        assert_eq!(updated(&index, &locked, &wanted, "e").unwrap(), ["a 1", "b 1", "c 1", "d 1", "old 1"]);
+    }
+
+    #[test]
+    fn an_update_ends_with_conflicts_by_what_is_newer_or_says_so() {
+        let index = index(&[("a", "2", "Breaks: b (<< 2)"), ("b", "2", ""), ("c", "2", "Breaks: z")]);
+        let locked =
+            [candidate("a", "1", ""), candidate("b", "1", ""), candidate("c", "1", ""), candidate("z", "1", "")];
+        let wanted = ["a", "b", "c", "z"];
+        assert_eq!(updated(&index, &locked, &wanted, "a").unwrap(), ["a 2", "b 2", "c 1", "z 1"]);
+        assert!(matches!(updated(&index, &locked, &wanted, "c"), Err(ImageError::Conflict(..))));
+        let index = super::tests::index(&[("a", "2", "Depends: nowhere")]);
+        assert!(matches!(updated(&index, &locked, &wanted, "a"), Err(ImageError::Unsatisfiable { .. })));
     }
 
     #[test]

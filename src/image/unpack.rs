@@ -25,6 +25,22 @@ pub struct Unpacked {
     pub entries: Vec<(String, Entry)>,
 }
 
+/// The text of the control file of a .deb.
+pub fn control(path: &Path) -> Result<String, PackageProblem> {
+    let file = File::open(path)?;
+    for (name, offset, length) in members(&file)? {
+        if let Some(kind) = name.strip_prefix("control.tar") {
+            let mut file = &file;
+            file.seek(SeekFrom::Start(offset))?;
+            let files = control_files(decoder(kind, BufReader::with_capacity(1 << 17, file.take(length)))?)?;
+            let text = files.into_iter().find(|(name, _)| name == "control").map(|(_, bytes)| bytes);
+            let text = text.and_then(|bytes| String::from_utf8(bytes).ok());
+            return text.ok_or(PackageProblem::Member("control"));
+        }
+    }
+    Err(PackageProblem::Member("control.tar"))
+}
+
 /// Takes a .deb apart; contents are appended to `spill`.
 pub fn deb(path: &Path, name: &str, spill: &Arc<File>) -> Result<Unpacked, PackageProblem> {
     let file = File::open(path)?;

@@ -6,8 +6,10 @@ use super::ImageContext;
 use super::definition::{self, Loaded};
 use super::error::ImageError;
 use super::inventory::PackageKind;
-use super::lock::Lock;
-use super::locking::{npm_latest, pypi_latest, resolved, with_result};
+use super::lock::{self, Lock, Package};
+use super::locking::{debian_index, npm_latest, pypi_latest, resolved, with_result};
+use super::resolve::{Candidate, Index};
+use super::{build, fetch, unpack};
 
 /// What changed in the lock of one definition.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -110,6 +112,92 @@ pub async fn update(name: &str, context: &ImageContext<'_>) -> Result<Vec<(LockC
     Ok(changed)
 }
 
+/// New locks for the newest version of one Debian package, in the lock of the project that has it. Other packages change
+/// only where that version needs it; the locks above change in their base alone.
+///
+/// # Errors
+/// When no lock has the package, a lock is out of date, the version does not fit, or a build fails.
+pub async fn update_package(
+    name: &str,
+    package: &str,
+    context: &ImageContext<'_>,
+) -> Result<Vec<(LockChange, Lock)>, ImageError> {
+    let chain = definition::chain(name, context.project_root)?;
+    let mut locks = lock::locks(&chain)?;
+    let has = |(loaded, lock): (&Loaded, &Lock)| {
+        !loaded.built_in && lock.packages.iter().any(|locked| locked.name == package)
+    };
+    let absent = || ImageError::NoPackage { name: name.to_owned(), package: package.chars().take(100).collect() };
+    let place = chain.iter().zip(&locks).position(has).ok_or_else(absent)?;
+    let debian = chain[place].definition.debian.as_ref().ok_or_else(absent)?;
+    let old = locks[place].clone();
+    let (index, sources) = debian_index(&fetch::client()?, &debian.suite, &old.architecture, context).await?;
+    let base: Vec<_> = locks[..place].iter().flat_map(|lock| &lock.packages).collect();
+    let base = base.into_iter().map(|locked| index.stand_in(locked)).collect::<Result<Vec<_>, _>>()?;
+    let own = candidates(&old, &index, context).await?;
+    let chosen = index.update(&own, &base, &debian.packages, package)?;
+    let packages: Vec<Package> =
+        chosen.into_iter().map(|candidate| kept(candidate.into_locked(), &old, &index)).collect();
+    let dates = sources.iter().map(|source| source.date).chain(locks[..place].last().map(|lock| lock.epoch));
+    let epoch = dates.max().unwrap_or(old.epoch);
+    let new = Lock { sources, packages, epoch, result: None, ..old.clone() };
+    let packages = compare(&old, &new);
+    let mut changed = Vec::new();
+    if packages.is_empty() {
+        return Ok(changed);
+    }
+    let lock = with_result(&chain[..=place], locks[..place].to_vec(), new, context).await?;
+    locks[place] = lock.clone();
+    changed.push((LockChange { image: chain[place].name.clone(), packages, stale: false }, lock));
+    for above in place + 1..chain.len() {
+        let below = locks[..above].to_vec();
+        let old = &locks[above];
+        let epoch = below.last().map_or(old.epoch, |lock| lock.epoch.max(old.epoch));
+        let new = Lock { base: below.last().map(Lock::digest).transpose()?, epoch, result: None, ..old.clone() };
+        let lock = with_result(&chain[..=above], below, new, context).await?;
+        locks[above] = lock.clone();
+        let image = chain[above].name.clone();
+        changed.push((LockChange { image, packages: Vec::new(), stale: true }, lock));
+    }
+    Ok(changed)
+}
+
+/// The packages of a lock with what they say of others: in the index for those that are the newest, and otherwise in the
+/// package itself.
+async fn candidates(lock: &Lock, index: &Index, context: &ImageContext<'_>) -> Result<Vec<Candidate>, ImageError> {
+    let newest = |locked: &Package| {
+        index.newest(&locked.name).filter(|newest| newest.version.to_string() == locked.version).cloned()
+    };
+    let older = lock.packages.iter().filter(|locked| newest(locked).is_none()).cloned().collect();
+    let older = Lock { packages: older, npm: Vec::new(), pypi: Vec::new(), ..lock.clone() };
+    let wanted = build::wanted(&older, context);
+    if let Some(root) = context.project_root {
+        fetch::adopt(&root.join(build::VENDOR), context.cache, &wanted)?;
+    }
+    fetch::all(context.cache, wanted, context.progress, context.offline).await?;
+    let mut candidates = Vec::new();
+    for locked in &lock.packages {
+        candidates.push(match newest(locked) {
+            Some(candidate) => candidate,
+            None => {
+                let broken = |problem| ImageError::Package { package: locked.name.clone(), problem };
+                let control = unpack::control(&fetch::blob(context.cache, &locked.sha256)).map_err(broken)?;
+                Candidate::of_locked(locked, &control)?
+            }
+        });
+    }
+    Ok(candidates)
+}
+
+/// A package as the former lock had it, if it did; with a day on which it was published if it is not the newest.
+fn kept(package: Package, old: &Lock, index: &Index) -> Package {
+    let same = |locked: &&Package| (&locked.name, &locked.version) == (&package.name, &package.version);
+    let Some(locked) = old.packages.iter().find(same) else { return package };
+    let newest = index.newest(&locked.name).is_some_and(|newest| newest.version.to_string() == locked.version);
+    let source = old.sources.iter().find(|source| source.suite == locked.suite).map(|source| source.date);
+    Package { date: if newest { None } else { locked.date.or(source) }, ..locked.clone() }
+}
+
 fn old_lock(loaded: &Loaded) -> Result<Option<Lock>, ImageError> {
     loaded.lock.as_deref().map(|text| Lock::parse(&loaded.name, text)).transpose()
 }
@@ -175,7 +263,28 @@ impl LockChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::lock::Package;
+
+    #[test]
+    fn what_stays_behind_keeps_a_day_on_which_it_could_be_had() {
+        let lock = old_lock(&definition::load("base", None).unwrap()).unwrap().unwrap();
+        let (first, second) = (&lock.packages[0], &lock.packages[1]);
+        let mut index = Index::default();
+        let stanza = |package: &Package, version: &str| {
+            let digest = package.sha256.hex();
+            let name = &package.name;
+            format!(
+                "Package: {name}\nVersion: {version}\nArchitecture: all\nFilename: pool/x\nSize: 1\nSHA256: {digest}\n\n"
+            )
+        };
+        index.add("s", &(stanza(first, "999:1") + &stanza(second, &second.version))).unwrap();
+        let source = lock.sources.iter().find(|source| source.suite == first.suite).unwrap().date;
+        assert_eq!(kept(first.clone(), &lock, &index), Package { date: Some(source), ..first.clone() });
+        assert_eq!(kept(second.clone(), &lock, &index), *second);
+        // A second update does not move the day.
+        let mut later = lock.clone();
+        later.packages[0].date = Some(7);
+        assert_eq!(kept(first.clone(), &later, &index).date, Some(7));
+    }
 
     #[test]
     fn tells_versions_that_changed_and_the_growth() {

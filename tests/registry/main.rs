@@ -48,7 +48,12 @@ fn login(user: &str, password: &str) -> Option<Login> {
 }
 
 async fn pushed(image: &BuiltImage, repository: &str, login: Option<Login>) -> Result<Pushed, RegistryError> {
-    let target = PushTarget { repository: repository.parse().unwrap(), tag: Some("v1".into()), mount_from: None };
+    let target = PushTarget {
+        repository: repository.parse().unwrap(),
+        tag: Some("v1".into()),
+        mount_from: None,
+        authorities: None,
+    };
     push(image, &target, login, false).await.map_err(registry_error)
 }
 
@@ -59,7 +64,7 @@ async fn pulled(
     login: Option<Login>,
 ) -> Result<BuiltImage, RegistryError> {
     let pinned = PinnedImage { repository: repository.to_owned(), digest: digest.clone() };
-    let context = PullContext { cache, login, progress: false, offline: false };
+    let context = PullContext { cache, login, authorities: None, progress: false, offline: false };
     pull(&pinned, &context).await.map_err(registry_error)
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use sandbox::image::registry::{PushTarget, RegistryError, push};
 use sandbox::image::{self, BuiltImage, ImageContext};
 use serde_json::Value;
@@ -22,14 +23,26 @@ struct Registry {
 
 impl Registry {
     fn start() -> Self {
+        Self::start_on("127.0.0.1", None)
+    }
+
+    /// One on an address of this machine; with a certificate and its key it speaks TLS.
+    fn start_on(host: &str, identity: Option<(&str, &str)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // The port is free now; nobody else is told of it before it is taken again.
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let address = std::net::TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().to_string();
+        let mut tls = String::new();
+        if let Some((certificate, key)) = identity {
+            let place = folder.path().display();
+            std::fs::write(folder.path().join("certificate.pem"), certificate).unwrap();
+            std::fs::write(folder.path().join("key.pem"), key).unwrap();
+            tls = format!(", tls: {{certificate: {place}/certificate.pem, key: {place}/key.pem}}");
+        }
         let users = folder.path().join("htpasswd");
         std::fs::write(&users, HTPASSWD).unwrap();
         let config = folder.path().join("config.yml");
         let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {0}/data}}}}\nhttp: {{addr: '{address}'}}\n\
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {0}/data}}}}\nhttp: {{addr: '{address}'{tls}}}\n\
              auth: {{htpasswd: {{realm: test, path: {0}/htpasswd}}}}\n",
             folder.path().display()
         );
@@ -82,6 +95,7 @@ async fn a_real_registry_keeps_the_digest_and_gives_the_same_bytes_back() {
         repository: format!("{}/team/copy", registry.address).parse().unwrap(),
         tag: None,
         mount_from: Some("team/small".into()),
+        authorities: None,
     };
     assert_eq!(push(&image, &other, me(), false).await.unwrap().mounted, 3);
     for wrong in [None, login("ada", "wrong")] {
@@ -91,6 +105,59 @@ async fn a_real_registry_keeps_the_digest_and_gives_the_same_bytes_back() {
     let absent = sandbox::image::reference::Digest::of(b"absent");
     let error = pulled(&folder.path().join("no"), &repository, &absent, me()).await.unwrap_err();
     assert!(matches!(error, RegistryError::Absent { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_of_a_companys_own_authority_is_trusted_by_the_file_that_the_configuration_names() {
+    // Any address but loopback's, which is spoken to in the clear; no packet goes there.
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    probe.connect("192.0.2.1:9").unwrap();
+    let host = probe.local_addr().unwrap().ip().to_string();
+    let authority_key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_certificate = authority.self_signed(&authority_key).unwrap();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec![host.clone()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let registry = Registry::start_on(&host, Some((&certificate.pem(), &key.serialize_pem())));
+    let home = Home::new();
+    let push = || {
+        let target = format!("{}/team/base", registry.address);
+        let mut command = home.sandbox();
+        command.args(["--format", "json", "image", "push", "base", &target]);
+        command.env("DOCKER_CONFIG", registry.docker_config()).output().unwrap()
+    };
+    let refused = push();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("certificate"), "{said}");
+    let folder = home.path().join("config/sandbox");
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = home.path().join("company.pem");
+    std::fs::write(&file, authority_certificate.pem()).unwrap();
+    std::fs::write(folder.join("config.yaml"), format!("network: {{ authorities: {} }}\n", file.display())).unwrap();
+    let done = push();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let done: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let reference = done["reference"].as_str().unwrap();
+    // Into a cache that has nothing, so that every byte comes by the same way back.
+    let cache = home.path().join("empty-cache");
+    let pull = |trusted: bool| {
+        let mut command = home.sandbox();
+        command.args(["image", "diff", reference, reference]).env("XDG_CACHE_HOME", &cache);
+        if !trusted {
+            command.env("XDG_CONFIG_HOME", home.path().join("other-config"));
+        }
+        command.env("DOCKER_CONFIG", registry.docker_config()).output().unwrap()
+    };
+    let refused = pull(false);
+    assert!(
+        !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("certificate"),
+        "{refused:?}"
+    );
+    let same = pull(true);
+    assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stderr));
+    assert!(String::from_utf8_lossy(&same.stdout).contains("packages that differ: 0"), "{same:?}");
 }
 
 /// The image `agent` with a configuration that no engine has seen, so that its layers are there and it is not.

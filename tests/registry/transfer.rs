@@ -33,10 +33,10 @@ async fn the_manifest_in_the_registry_has_the_bytes_and_the_digest_of_the_lock()
     // What is in the cache needs no registry any more.
     drop(fake);
     let pinned = PinnedImage { repository: repository.clone(), digest: image.manifest_digest.clone() };
-    let context = PullContext { cache: &cache, login: None, progress: false, offline: true };
+    let context = PullContext { cache: &cache, login: None, authorities: None, progress: false, offline: true };
     assert_same(&image, &pull(&pinned, &context).await.unwrap());
     let empty = folder.path().join("empty");
-    let context = PullContext { cache: &empty, login: None, progress: false, offline: true };
+    let context = PullContext { cache: &empty, login: None, authorities: None, progress: false, offline: true };
     assert!(pull(&pinned, &context).await.unwrap_err().to_string().contains("without the network"));
 }
 
@@ -181,7 +181,7 @@ async fn layers_of_another_repository_are_mounted_and_a_refused_mount_is_an_uplo
             fake.store.lock().unwrap().keep(&std::fs::read(&layer.path).unwrap());
         }
         let repository = format!("{}/team", fake.address).parse().unwrap();
-        let target = PushTarget { repository, tag: None, mount_from: Some("base".into()) };
+        let target = PushTarget { repository, tag: None, mount_from: Some("base".into()), authorities: None };
         let pushed = push(&image, &target, None, false).await.unwrap();
         let uploaded = if refuses { pushed.uploaded } else { pushed.uploaded - 1 };
         assert_eq!((uploaded, pushed.mounted), expected);

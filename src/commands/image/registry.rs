@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::image::reference::{ImageChoice, PinnedImage, ReferenceError};
 use crate::image::registry::{self, PullContext, PushTarget, RegistryError, Repository, name};
 use crate::image::{self, BuiltImage, ImageContext, ImageError};
+use crate::project::configuration;
 
 /// Builds an image, or takes it from the cache, and pushes it.
 pub(super) async fn push(
@@ -18,7 +19,8 @@ pub(super) async fn push(
     target: &str,
     mount_from: Option<&str>,
 ) -> Result<(), Failure> {
-    let target = push_target(target, mount_from).map_err(ImageError::from)?;
+    let mut target = push_target(target, mount_from).map_err(ImageError::from)?;
+    target.authorities = configuration::load(&context.folders.config)?.authorities;
     let login = login(context, &target.repository).await?;
     let locked = image::locked(image, surroundings.project_root)?;
     let built = super::dockerfile::ensure(context, surroundings, &locked).await?;
@@ -43,7 +45,7 @@ fn push_target(text: &str, mount_from: Option<&str>) -> Result<PushTarget, Regis
     }
     let repository: Repository = repository.parse()?;
     let from = mount_from.map(|from| format!("{}/{from}", repository.registry).parse::<Repository>()).transpose()?;
-    Ok(PushTarget { repository, tag, mount_from: from.map(|from| from.path) })
+    Ok(PushTarget { repository, tag, mount_from: from.map(|from| from.path), authorities: None })
 }
 
 /// Pulls an image by its digest and gives it to the engine.
@@ -69,12 +71,15 @@ pub(super) async fn pull(context: &Context, surroundings: &ImageContext<'_>, ref
 pub async fn fetch(context: &Context, pinned: &PinnedImage, offline: bool) -> Result<BuiltImage, Failure> {
     let (cache, progress) = (&context.folders.cache, context.printer.progress());
     // What is in the cache needs no login, so that no helper has to be asked.
-    let cached = registry::pull(pinned, &PullContext { cache, login: None, progress, offline: true }).await;
+    let known = PullContext { cache, login: None, authorities: None, progress, offline: true };
+    let cached = registry::pull(pinned, &known).await;
     match cached {
         Err(ImageError::Registry(RegistryError::Offline { .. })) if !offline => {
             let repository: Repository = pinned.repository.parse().map_err(ImageError::from)?;
             let login = login(context, &repository).await?;
-            Ok(registry::pull(pinned, &PullContext { cache, login, progress, offline }).await?)
+            let authorities = configuration::load(&context.folders.config)?.authorities;
+            let authorities = authorities.as_deref();
+            Ok(registry::pull(pinned, &PullContext { cache, login, authorities, progress, offline }).await?)
         }
         result => Ok(result?),
     }

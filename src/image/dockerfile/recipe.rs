@@ -75,7 +75,7 @@ impl Recipe {
     pub fn parse(name: &str, text: String, images: &BTreeSet<String>) -> Result<Self, DockerfileError> {
         let reader = read(&text, images)?;
         let errors = reader.findings.iter().filter(|finding| finding.severity == Severity::Error);
-        let first = errors.chain(&reader.uses.limits).min_by_key(|finding| finding.span.start);
+        let first = reader.uses.limits.iter().chain(errors).min_by_key(|finding| finding.span.start);
         if let Some(Finding { line, column, message, rule, remedy, .. }) = first.cloned() {
             return Err(DockerfileError::Refused { line, column, said: message, rule, remedy });
         }
@@ -166,7 +166,7 @@ mod tests {
     fn refuses_what_is_not_pinned_and_what_it_does_not_have_built_with_the_line() {
         for (text, line, rule) in [
             ("FROM debian\n", 1, "unpinned"),
-            ("FROM agent\nADD https://h/x /x\n", 2, "unpinned-add"),
+            ("FROM agent\nADD https://h/x /x\n", 2, "launcher"),
             ("# syntax=docker/PIN\nFROM agent\n", 1, "launcher"),
             ("FROM agent\nADD --checksum=sha256:HEX https://h/x /x\n", 2, "launcher"),
             ("FROM agent\nARG X=a\nCOPY $X /x\n", 3, "launcher"),

@@ -80,8 +80,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A conversation with these scopes of access, such as `repository:team/tool:pull`.
-    pub(super) fn new(repository: &Repository, scope: String, login: Option<Login>) -> Result<Self, RegistryError> {
+    /// A conversation with these scopes of access, such as `repository:team/tool:pull`. `authorities` are certificates in
+    /// PEM that are trusted beside the system's.
+    pub(super) fn new(
+        repository: &Repository,
+        scope: String,
+        login: Option<Login>,
+        authorities: Option<&str>,
+    ) -> Result<Self, RegistryError> {
         let base = Url::parse(&repository.base())
             .map_err(|_| RegistryError::Name { name: repository.to_string(), problem: "it makes no address" })?;
         let guard = Guard::new(base.host_str().map_or("", |host| host.trim_matches(['[', ']'])))?;
@@ -96,6 +102,10 @@ impl Client {
             .user_agent(concat!("sandbox/", env!("CARGO_PKG_VERSION")));
         if repository.is_loopback() {
             builder = builder.no_proxy();
+        }
+        if let Some(authorities) = authorities {
+            let found = reqwest::Certificate::from_pem_bundle(authorities.as_bytes());
+            builder = builder.tls_certs_merge(found.map_err(|error| RegistryError::Setup(error.into()))?);
         }
         let http = builder.build().map_err(|error| RegistryError::Setup(error.into()))?;
         let repository = repository.clone();

@@ -37,6 +37,8 @@ pub struct PullContext<'a> {
     pub cache: &'a Path,
     /// What the registry is shown.
     pub login: Option<Login>,
+    /// Certificate authorities to trust beside the system's, in PEM.
+    pub authorities: Option<&'a str>,
     /// Whether to draw progress on standard error.
     pub progress: bool,
     /// Whether to keep off the network.
@@ -50,7 +52,7 @@ pub struct PullContext<'a> {
 pub async fn pull(image: &PinnedImage, context: &PullContext<'_>) -> Result<BuiltImage, ImageError> {
     let repository: Repository = image.repository.parse()?;
     let scope = format!("repository:{}:pull", repository.path);
-    let client = Client::new(&repository, scope, context.login.clone())?;
+    let client = Client::new(&repository, scope, context.login.clone(), context.authorities)?;
     let pull = Pull { client, context };
     let (manifest, config) = pull.documents(&image.digest).await?;
     let diff_ids = manifest::diff_ids(&config, manifest.layers.len(), manifest::architecture())?;

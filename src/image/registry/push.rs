@@ -25,6 +25,8 @@ pub struct PushTarget {
     pub tag: Option<String>,
     /// Path of a repository of the same registry whose blobs may be used without an upload.
     pub mount_from: Option<String>,
+    /// Certificate authorities to trust beside the system's, in PEM.
+    pub authorities: Option<String>,
 }
 
 /// What a push did.
@@ -54,7 +56,7 @@ pub async fn push(
     if let Some(from) = &target.mount_from {
         scope.push_str(&format!(" repository:{from}:pull"));
     }
-    let client = Client::new(&target.repository, scope, login)?;
+    let client = Client::new(&target.repository, scope, login, target.authorities.as_deref())?;
     let reference = format!("{}@{}", target.repository, image.manifest_digest);
     let mut pushed = Pushed { reference, uploaded: 0, mounted: 0, present: 0 };
     let mut blobs = Vec::new();
