@@ -41,6 +41,9 @@ pub fn describe(plan: &Plan) -> String {
     let uncommitted =
         if plan.workspace.include_uncommitted { " with what is not committed of tracked files" } else { "" };
     row("workspace", format!("a clone of {branch}{uncommitted}{depth}, in a volume of its own"));
+    if plan.workspace.keep_home {
+        row("home", "kept by `down`; what an earlier session of this sandbox left in it comes along".to_owned());
+    }
     for (index, mount) in plan.mounts.iter().enumerate() {
         let access = if mount.read_only { "read-only" } else { "writable" };
         row(if index == 0 { "mounts" } else { "" }, format!("{} ({access}): {}", mount.target, mount.purpose));

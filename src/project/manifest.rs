@@ -70,6 +70,8 @@ pub struct WorkspaceSpec {
     pub depth: Option<u32>,
     /// Whether changes of tracked files that are not committed go along as one marked commit.
     pub include_uncommitted: bool,
+    /// Whether the agent's home outlives `down`.
+    pub keep_home: bool,
 }
 
 /// Limits of the agent's container.

@@ -146,6 +146,10 @@ fn workspace() -> Value {
                 "include_uncommitted",
                 json!({ "type": "boolean", "default": false, "description": "Whether uncommitted changes of tracked files go along." }),
             ),
+            (
+                "home",
+                json!({ "type": "string", "enum": ["keep", "remove"], "default": "remove", "description": "Whether `down` keeps the agent's home for this sandbox's next session." }),
+            ),
         ],
     )
 }

@@ -143,6 +143,9 @@ pub struct PlannedWorkspace {
     pub depth: Option<u32>,
     /// Whether uncommitted changes of tracked files go along.
     pub include_uncommitted: bool,
+    /// Whether the agent's home outlives `down`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_home: bool,
 }
 
 /// One mount of the agent's container, for people and auditors.
@@ -226,6 +229,7 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
             branch: manifest.workspace.branch.clone(),
             depth: manifest.workspace.depth,
             include_uncommitted: manifest.workspace.include_uncommitted,
+            keep_home: manifest.workspace.keep_home,
         },
         mounts: planned_mounts(&agent),
         network: manifest.network.clone(),

@@ -33,7 +33,7 @@ pub(in crate::project) const ROOT: &[&str] = &[
 /// The most ports that `up` forwards.
 pub(in crate::project) const PORTS_LIMIT: usize = 16;
 /// Keys of `workspace`.
-pub(in crate::project) const WORKSPACE: &[&str] = &["source", "branch", "depth", "include_uncommitted"];
+pub(in crate::project) const WORKSPACE: &[&str] = &["source", "branch", "depth", "include_uncommitted", "home"];
 /// Keys of `resources`.
 pub(in crate::project) const RESOURCES: &[&str] = &["cpus", "memory", "pids", "disk", "session"];
 
@@ -146,7 +146,8 @@ fn image(reader: &mut Reader, fields: &Fields<'_>, default: &str) -> Option<Imag
 }
 
 fn workspace(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> WorkspaceSpec {
-    let mut spec = WorkspaceSpec { source: ".".into(), branch: None, depth: None, include_uncommitted: false };
+    let mut spec =
+        WorkspaceSpec { source: ".".into(), branch: None, depth: None, include_uncommitted: false, keep_home: false };
     let Some(fields) = fields.get("workspace").and_then(|node| reader.fields(node, "`workspace`", WORKSPACE)) else {
         return spec;
     };
@@ -162,6 +163,14 @@ fn workspace(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Workspace
     }
     if let Some(node) = fields.get("include_uncommitted") {
         spec.include_uncommitted = reader.boolean(node, "`workspace.include_uncommitted`").unwrap_or(false);
+    }
+    if let Some(node) = fields.get("home") {
+        let keep = |text: &str| match text {
+            "keep" => Some(true),
+            "remove" => Some(false),
+            _ => None,
+        };
+        spec.keep_home = reader.parsed(node, "`workspace.home`", "keep or remove", keep).unwrap_or(false);
     }
     spec
 }
