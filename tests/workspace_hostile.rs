@@ -158,7 +158,7 @@ fn project() -> ProjectName {
 }
 
 fn spec(include_uncommitted: bool, depth: Option<u32>) -> WorkspaceSpec {
-    WorkspaceSpec { source: ".".into(), branch: None, depth, include_uncommitted, sign: false }
+    WorkspaceSpec { source: ".".into(), branch: None, depth, include_uncommitted, sign: false, keep_home: false }
 }
 
 async fn bundled(scene: &Scene, spec: &WorkspaceSpec) -> (SourceState, PathBuf) {

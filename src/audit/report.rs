@@ -370,7 +370,7 @@ impl Building {
                     });
                 }
             }
-            "credential.delivered" | "session.removed" => {}
+            "credential.delivered" | "session.removed" | "home.kept" | "home.removed" => {}
             _ => {
                 if report.notices.len() < ENTRY_LIMIT {
                     report.notices.push(Notice {

@@ -167,6 +167,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("down", "refuses to lose commits that were not pulled"),
             ("down payments --name try-2", "only this one of its sandboxes"),
             ("down --discard", "lose them"),
+            ("down --discard-home", "also remove the home that `workspace.home: keep` keeps"),
         ],
     ),
     ("gc", &[("gc --dry-run", "say what a crash left behind"), ("gc", "remove it")]),

@@ -8,7 +8,7 @@ use crate::audit::AuditLog;
 use crate::commands::connect::connect;
 use crate::commands::load::{Target, machine_key};
 use crate::commands::up::take_lock;
-use crate::commands::{Context, Failure, sandbox};
+use crate::commands::{Context, Failure, kept_home, sandbox};
 use crate::image::reference::Digest;
 use crate::session::identity::SandboxId;
 use crate::session::journal::{Journal, Phase};
@@ -30,6 +30,9 @@ pub struct Args {
     /// Lose commits that were not pulled
     #[arg(long)]
     pub discard: bool,
+    /// Also remove the home that `workspace.home: keep` keeps
+    #[arg(long)]
+    pub discard_home: bool,
 }
 
 /// Arguments of `gc`.
@@ -68,6 +71,9 @@ fn describe(garbage: &Garbage, dry_run: bool) -> String {
 /// When it has commits that were not pulled, or something could not be removed.
 pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let engine = connect(context).await?;
+    if args.discard_home && kept_home::discard(context, &engine, &args.target).await? {
+        return Ok(0);
+    }
     let found = sandbox::find(context, &engine, &args.target).await?;
     let journal = Journal::of(&context.folders.state, &found.record.id);
     let lock = take_lock(context, &journal).await?;
@@ -94,28 +100,36 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     if record.owes() {
         sandbox::stop(context, &engine, &journal, &mut record, "sandbox down").await?;
     }
-    let complaints = teardown::remove(&engine, &key, &journal, &record).await;
+    let complaints = teardown::remove(&engine, &key, &journal, &record, args.discard_home).await;
     drop(lock);
     let audit = AuditLog::open(&context.folders.state)?;
     let (actor, _) = super::load::actor();
     let outcome = if complaints.is_empty() { "ok" } else { "failed" };
     audit.append(&crate::session::launch::event(&actor, &record, "session.removed", outcome, &[]))?;
-    audit.anchor()?;
     let whole = complaints.is_empty();
+    if record.keep_home {
+        let action = if args.discard_home { "home.removed" } else { "home.kept" };
+        audit.append(&crate::session::launch::event(&actor, &record, action, outcome, &[]))?;
+    }
+    audit.anchor()?;
     sandbox::report(context, complaints);
     if whole {
         // What is in the log can be asked for later; a log that cannot be read must not make this a failure.
         let report = super::report::session(context, &args.target, Some(record.session.as_str())).ok();
+        let home_kept = record.keep_home && !args.discard_home;
         let summary = serde_json::json!({
-            "project": record.id.project, "name": record.id.name, "removed": true, "report": report,
+            "project": record.id.project, "name": record.id.name, "removed": true, "home_kept": home_kept,
+            "report": report,
         });
         context.printer.result(&summary, || {
             let page = report.as_ref().map(super::report::describe).unwrap_or_default();
-            format!(
-                "{page}\n{} is down: credentials withdrawn, containers and volumes removed\n{}",
-                record.id,
-                sandbox::report_hint(&record.id)
-            )
+            let removed = if home_kept {
+                "containers and clone removed; the agent's home is kept for the next `up`"
+            } else {
+                "containers and volumes removed"
+            };
+            let hint = sandbox::report_hint(&record.id);
+            format!("{page}\n{} is down: credentials withdrawn, {removed}\n{hint}", record.id)
         });
     }
     Ok(u8::from(!whole))
@@ -203,7 +217,7 @@ async fn collect(context: &Context, engine: &crate::engine::Engine, id: &Sandbox
     };
     sandbox::stop(context, engine, &journal, &mut record, "the session was cut off").await?;
     if record.start.is_empty() {
-        sandbox::report(context, teardown::remove(engine, &key, &journal, &record).await);
+        sandbox::report(context, teardown::remove(engine, &key, &journal, &record, false).await);
     } else {
         // The clone may hold commits, so it stays until `down`.
         sandbox::report(context, sandbox::remove_containers(engine, &key, &record).await);

@@ -18,6 +18,7 @@ pub mod failure;
 pub mod folders;
 pub mod image;
 pub mod init;
+pub mod kept_home;
 pub mod load;
 pub mod logs;
 pub mod manifest_failure;

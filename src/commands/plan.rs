@@ -44,6 +44,9 @@ pub fn describe(plan: &Plan) -> String {
     if plan.workspace.sign {
         row("", "commits are signed with a key of the session".to_owned());
     }
+    if plan.workspace.keep_home {
+        row("home", "kept by `down`; what an earlier session of this sandbox left in it comes along".to_owned());
+    }
     for (index, mount) in plan.mounts.iter().enumerate() {
         let access = if mount.read_only { "read-only" } else { "writable" };
         row(if index == 0 { "mounts" } else { "" }, format!("{} ({access}): {}", mount.target, mount.purpose));

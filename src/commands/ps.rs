@@ -76,6 +76,7 @@ fn word(condition: Condition) -> &'static str {
         Condition::Running => "running",
         Condition::Unsupervised => "unsupervised",
         Condition::Stopped => "stopped",
+        Condition::Kept => "home kept",
         Condition::Half => "cut off",
         Condition::Foreign => "somebody else's",
     }

@@ -112,6 +112,7 @@ pub fn settled(state: &SandboxState) -> Condition {
     let all_run = [Role::Agent, Role::Relay, Role::Gateway].into_iter().all(|role| state.runs(role));
     match state.record.as_ref().map(|record| record.phase) {
         None if state.containers.is_empty() && state.volumes.is_empty() => Condition::Absent,
+        None if state.is_kept_home() => Condition::Kept,
         Some(Phase::Running) if all_run && state.supervised => Condition::Running,
         Some(Phase::Running) if all_run => Condition::Unsupervised,
         Some(Phase::Stopped) => Condition::Stopped,

@@ -15,7 +15,7 @@ use crate::commands::progress::Progress;
 use crate::commands::sandbox::{self, Sandbox, remove_containers};
 use crate::commands::supervise::Request;
 use crate::commands::supervisor::Supervisor;
-use crate::commands::{Context, Failure, cut_off, init, network, trust};
+use crate::commands::{Context, Failure, cut_off, init, kept_home, network, trust};
 use crate::engine::Engine;
 use crate::image::ImageContext;
 use crate::image::reference::ImageChoice;
@@ -49,7 +49,7 @@ pub struct Args {
     /// Another confinement profile than the manifest's
     #[arg(long, value_name = "PROFILE")]
     pub profile: Option<String>,
-    /// Start from a new clone; refuses while there are commits that were not pulled
+    /// Start from a new clone and a new home; refuses while there are commits that were not pulled
     #[arg(long)]
     pub fresh: bool,
     /// Fetch nothing, and expect that no host answers
@@ -206,7 +206,8 @@ async fn start(
         return join(context, args, loaded, engine, &found, record, sessions, lock).await;
     };
     let source = source::inspect(&loaded.manifest.workspace.source, &loaded.manifest.workspace)?;
-    let kept = clear(context, args, engine, journal, &found, &source).await?;
+    let kept = clear(context, args, loaded, engine, journal, &found, &source).await?;
+    let home = kept_home::find(engine, &key, loaded, &found).await?.filter(|_| kept.is_none());
     warn_of_tracked_secrets(context, loaded, &source.base).await?;
     let progress = Progress::start(&context.printer);
     let image = agent_image(context, args, loaded, engine, &progress).await?;
@@ -234,6 +235,11 @@ async fn start(
         progress: &report,
     };
     let mut record = launch::intend(&input)?;
+    if let Some(home) = &home {
+        audit.append(&launch::event(&actor, &record, "home.reused", "ok", &[("since", &home.since)]))?;
+        progress.finish();
+        context.printer.note(&format!("the agent's home of {} comes along; `--fresh` begins a new one", home.since));
+    }
     // It gets ready while the containers start. When the launch fails, the end of its input ends it.
     let supervisor = Supervisor::spawn(context, loaded, args)?;
     let launched = tokio::select! {
@@ -249,8 +255,9 @@ async fn start(
             let mut complaints = teardown::stop(engine, journal, &mut record, "the launch failed", &context).await;
             // A clone that an earlier session left stays; what this launch made goes.
             complaints.extend(remove_containers(engine, &key, &record).await);
-            if record.start.is_empty() && found.volumes.is_empty() {
-                complaints.extend(teardown::remove(engine, &key, journal, &record).await);
+            if record.start.is_empty() && (found.volumes.is_empty() || found.is_kept_home()) {
+                let new_home = found.volumes.is_empty();
+                complaints.extend(teardown::remove(engine, &key, journal, &record, new_home).await);
             }
             return Err(sandbox::with_complaints(failure, &complaints));
         }
@@ -371,13 +378,19 @@ pub async fn take_lock(context: &Context, journal: &Journal) -> Result<File, Fai
 async fn clear(
     context: &Context,
     args: &Args,
+    loaded: &Loaded,
     engine: &Engine,
     journal: &Journal,
     found: &SandboxState,
     source: &source::SourceState,
 ) -> Result<Option<KeptClone>, Failure> {
+    let discard_home = args.fresh || !loaded.manifest.workspace.keep_home;
     let Some(record) = &found.record else {
-        if !found.containers.is_empty() || !found.volumes.is_empty() {
+        if found.is_kept_home() {
+            if discard_home {
+                kept_home::remove(context, engine, &found.id).await?;
+            }
+        } else if !found.containers.is_empty() || !found.volumes.is_empty() {
             sandbox::remove_found(engine, found).await?;
         }
         return Ok(None);
@@ -394,7 +407,12 @@ async fn clear(
     }
     sandbox::report(context, remove_containers(engine, &key, &record).await);
     if args.fresh || !clone_is_whole {
-        sandbox::report(context, teardown::remove(engine, &key, journal, &record).await);
+        let complaints = teardown::remove(engine, &key, journal, &record, discard_home).await;
+        let removed = complaints.is_empty();
+        sandbox::report(context, complaints);
+        if removed && record.keep_home && discard_home {
+            kept_home::note_removal(context, &record.id)?;
+        }
         return Ok(None);
     }
     if source.branch != record.branch {

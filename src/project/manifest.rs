@@ -74,6 +74,8 @@ pub struct WorkspaceSpec {
     pub include_uncommitted: bool,
     /// Whether commits are signed with a key of the session.
     pub sign: bool,
+    /// Whether the agent's home outlives `down`.
+    pub keep_home: bool,
 }
 
 /// Limits of the agent's container.

@@ -150,6 +150,10 @@ fn workspace() -> Value {
                 "sign",
                 json!({ "type": "boolean", "default": false, "description": "Whether commits are signed with a key of the session, by which `pull` tells them from others." }),
             ),
+            (
+                "home",
+                json!({ "type": "string", "enum": ["keep", "remove"], "default": "remove", "description": "Whether `down` keeps the agent's home for this sandbox's next session." }),
+            ),
         ],
     )
 }

@@ -198,6 +198,9 @@ pub struct Record {
     /// Ports of the agent's loopback that the supervisor forwards, and what keeps it from that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<JournalPort>,
+    /// Whether the volume of the agent's home outlives the sandbox.
+    #[serde(default)]
+    pub keep_home: bool,
     /// Every object that was, or was about to be, made.
     pub objects: Vec<JournalObject>,
     /// Credentials that are out, by name.

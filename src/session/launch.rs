@@ -247,6 +247,7 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         limits: SessionLimits { disk: plan.disk, session: plan.session_limit.map(Duration::from_secs) },
         policy: plan.network.clone(),
         ports: plan.ports.iter().map(|&forward| JournalPort { forward, problem: None }).collect(),
+        keep_home: plan.workspace.keep_home,
         objects: vec![
             container(Role::Agent),
             container(Role::Gateway),

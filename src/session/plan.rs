@@ -146,6 +146,9 @@ pub struct PlannedWorkspace {
     /// Whether commits are signed with a key of the session.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sign: bool,
+    /// Whether the agent's home outlives `down`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_home: bool,
 }
 
 /// One mount of the agent's container, for people and auditors.
@@ -230,6 +233,7 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
             depth: manifest.workspace.depth,
             include_uncommitted: manifest.workspace.include_uncommitted,
             sign: manifest.workspace.sign,
+            keep_home: manifest.workspace.keep_home,
         },
         mounts: planned_mounts(&agent),
         network: manifest.network.clone(),

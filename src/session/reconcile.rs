@@ -39,6 +39,8 @@ pub enum Condition {
     Unsupervised,
     /// Containers are stopped; the clone is there.
     Stopped,
+    /// It is down; the home of its agent is kept for the next session.
+    Kept,
     /// A launch or an end was cut off: `up` or `gc` mends it.
     Half,
     /// Objects with its names belong to another person or machine.
@@ -68,6 +70,12 @@ const CONTAINER_ROLES: [Role; 5] = [Role::Agent, Role::Relay, Role::Gateway, Rol
 const VOLUME_ROLES: [Role; 4] = [Role::Workspace, Role::Home, Role::Secrets, Role::Channel];
 
 impl SandboxState {
+    /// Whether nothing is there but a home that `down` kept. A journal goes only after everything else went, so a home
+    /// without one was not left by a crash.
+    pub fn is_kept_home(&self) -> bool {
+        self.record.is_none() && self.containers.is_empty() && self.volumes.iter().eq([&Role::Home])
+    }
+
     /// Whether the container of that role runs.
     pub fn runs(&self, role: Role) -> bool {
         self.containers.get(&role).is_some_and(|container| container.status == ContainerStatus::Running)
@@ -143,6 +151,7 @@ fn condition(state: &SandboxState, busy: bool) -> Condition {
     let any_runs = state.containers.keys().any(|role| state.runs(*role));
     match phase {
         None if state.containers.is_empty() && state.volumes.is_empty() => Condition::Absent,
+        None if state.is_kept_home() => Condition::Kept,
         None => Condition::Half,
         Some(Phase::Running) if all_run && state.supervised => Condition::Running,
         Some(Phase::Running) if all_run => Condition::Unsupervised,

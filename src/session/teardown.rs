@@ -96,11 +96,18 @@ pub async fn halt(engine: &Engine, record: &Record) -> Result<(), EngineError> {
     }
 }
 
-/// Removes every container and volume of the sandbox, and its journal when nothing is left.
+/// Removes every container and volume of the sandbox, and its journal when nothing is left. A home that is kept stays,
+/// unless it is to go too.
 ///
 /// The journal names objects before they exist, so a name alone does not make an object ours: without an id in the
 /// journal, its label must prove it.
-pub async fn remove(engine: &Engine, key: &MachineKey, journal: &Journal, record: &Record) -> Vec<Complaint> {
+pub async fn remove(
+    engine: &Engine,
+    key: &MachineKey,
+    journal: &Journal,
+    record: &Record,
+    discard_home: bool,
+) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     let containers = record.objects.iter().filter(|object| object.kind == ObjectKind::Container);
     let removals = containers.map(|object| async move { (object, remove_container(engine, key, object).await) });
@@ -109,7 +116,8 @@ pub async fn remove(engine: &Engine, key: &MachineKey, journal: &Journal, record
             complaints.push(format!("the container {} was not removed: {error}", object.name));
         }
     }
-    let volumes = record.objects.iter().filter(|object| object.kind == ObjectKind::Volume);
+    let stays = |role: Option<Role>| role == Some(Role::Home) && record.keep_home && !discard_home;
+    let volumes = record.objects.iter().filter(|object| object.kind == ObjectKind::Volume && !stays(object.role));
     let removals = volumes.map(|object| async move { (object, remove_volume(engine, key, object).await) });
     for (object, removed) in futures_util::future::join_all(removals).await {
         if let Err(error) = removed {

@@ -33,7 +33,7 @@ pub(in crate::project) const ROOT: &[&str] = &[
 /// The most ports that `up` forwards.
 pub(in crate::project) const PORTS_LIMIT: usize = 16;
 /// Keys of `workspace`.
-pub(in crate::project) const WORKSPACE: &[&str] = &["source", "branch", "depth", "include_uncommitted", "sign"];
+pub(in crate::project) const WORKSPACE: &[&str] = &["source", "branch", "depth", "include_uncommitted", "sign", "home"];
 /// Keys of `resources`.
 pub(in crate::project) const RESOURCES: &[&str] = &["cpus", "memory", "pids", "disk", "session"];
 
@@ -148,8 +148,14 @@ fn image(reader: &mut Reader, fields: &Fields<'_>, default: &str) -> Option<Imag
 }
 
 fn workspace(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> WorkspaceSpec {
-    let source = std::path::PathBuf::from(".");
-    let mut spec = WorkspaceSpec { source, branch: None, depth: None, include_uncommitted: false, sign: false };
+    let mut spec = WorkspaceSpec {
+        source: ".".into(),
+        branch: None,
+        depth: None,
+        include_uncommitted: false,
+        sign: false,
+        keep_home: false,
+    };
     let Some(fields) = fields.get("workspace").and_then(|node| reader.fields(node, "`workspace`", WORKSPACE)) else {
         return spec;
     };
@@ -168,6 +174,14 @@ fn workspace(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Workspace
     }
     if let Some(node) = fields.get("sign") {
         spec.sign = reader.boolean(node, "`workspace.sign`").unwrap_or(false);
+    }
+    if let Some(node) = fields.get("home") {
+        let keep = |text: &str| match text {
+            "keep" => Some(true),
+            "remove" => Some(false),
+            _ => None,
+        };
+        spec.keep_home = reader.parsed(node, "`workspace.home`", "keep or remove", keep).unwrap_or(false);
     }
     spec
 }
