@@ -98,6 +98,8 @@ fn work_goes_on_through_many_rotations_and_ends_when_a_credential_ran_out_that_i
     assert!(revoked.len() >= 7 && issued.starts_with(&revoked), "{revoked:?} {issued:?}");
 
     // The supervisor dies; the next `up` takes over before anything has run out.
+    let providers = ["git", "model", "fragile"];
+    let before = providers.map(|provider| lines(&home, &format!("issued-{provider}")).len());
     let process = rustix::process::Pid::from_raw(supervisors(project.path())[0]).unwrap();
     rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
     run(&["up", &name, "--offline", "--detach", "--", "sleep", "600"]);
@@ -130,12 +132,13 @@ fn work_goes_on_through_many_rotations_and_ends_when_a_credential_ran_out_that_i
     eventually("the session's end", PATIENCE, || status(&home, &name)["condition"] == "stopped");
     let ended = status(&home, &name)["ended"].clone();
     assert_eq!(ended, "the credential fragile ran out, and there was no new one");
-    for provider in ["git", "model", "fragile"] {
-        let (mut issued, mut revoked) =
+    for (provider, before) in providers.into_iter().zip(before) {
+        let (issued, revoked) =
             (lines(&home, &format!("issued-{provider}")), lines(&home, &format!("revoked-{provider}")));
-        issued.sort();
-        revoked.sort();
-        assert_eq!(issued, revoked, "{provider}");
+        // What an issuer was making at the moment of the crash nobody knew of; it ends by itself.
+        let left: Vec<&String> = issued.iter().filter(|number| !revoked.contains(number)).collect();
+        let then = [before.to_string(), (before + 1).to_string()];
+        assert!(left.len() <= 1 && left.iter().all(|number| then.contains(number)), "{provider}: {left:?}, {before}");
     }
     eventually("the end of all roles", PATIENCE, || {
         postgres.query("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'") == "0"
