@@ -165,7 +165,6 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "down",
         &[
             ("down", "refuses to lose commits that were not pulled"),
-            ("down payments --name try-2", "only this one of its sandboxes"),
             ("down --discard", "lose them"),
             ("down --discard-home", "also remove the home that `workspace.home: keep` keeps"),
         ],
