@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-full bench fuzz engine packages lint build install deb docs unit demo-tests
+.PHONY: help demo test test-full test-engines bench fuzz engine packages lint build install deb docs unit demo-tests
 
 # The command that runs the tests of the demo's agent, which need no engine.
 DEMO_TESTS := python3 -B -m unittest discover -s examples/demo/tests
@@ -18,7 +18,17 @@ test: packages engine lint demo-tests unit ## lints and all tests; of each long 
 
 test-full: packages engine lint demo-tests ## lints and all tests, with every case of every matrix
 	SANDBOX_TEST_FULL=1 cargo test --locked -- --include-ignored
+	@$(MAKE) test-engines
 	@echo "make test-full: passed"
+
+# Programs of tests that are about what an engine does.
+ENGINE_TESTS := attacks copy dockerfile_agent engine engines init kill_switch ports resilience session
+
+test-engines: packages ## the tests of engines, on Docker Engine 26 and 28 with either image store; needs root
+	@for name in $$(scripts/engines list); do \
+		echo "Docker Engine $$name"; \
+		scripts/engines run $$name cargo test --locked $(ENGINE_TESTS:%=--test %) || exit 1; \
+	done
 
 bench: packages engine ## measure against docker run, docker exec and a direct connection
 	cargo bench --locked --bench sandbox

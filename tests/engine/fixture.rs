@@ -162,14 +162,43 @@ pub(crate) async fn load(engine: &Engine, volumes: &[&str]) -> String {
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", hex::encode(Sha256::digest(&layer)))] },
     }))
     .unwrap();
-    let id = hex::encode(Sha256::digest(&config));
-    let manifest = serde_json::json!([{ "Config": format!("{id}.json"), "RepoTags": null, "Layers": ["layer.tar"] }]);
-    let manifest = serde_json::to_vec(&manifest).unwrap();
-    let files = [(format!("{id}.json"), config), ("layer.tar".into(), layer), ("manifest.json".into(), manifest)];
+    // Both forms in one archive, as the product writes it: what docker save does, and an OCI layout, which says what the
+    // digest of the manifest is.
+    let digest = |bytes: &[u8]| format!("sha256:{}", hex::encode(Sha256::digest(bytes)));
+    let blob = |digest: &str| format!("blobs/{}", digest.replace(':', "/"));
+    let part = |kind: &str, bytes: &[u8]| {
+        let media_type = format!("application/vnd.oci.image.{kind}");
+        serde_json::json!({ "mediaType": media_type, "digest": digest(bytes), "size": bytes.len() })
+    };
+    let manifest = serde_json::to_vec(&serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": part("config.v1+json", &config),
+        "layers": [part("layer.v1.tar", &layer)],
+    }))
+    .unwrap();
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [part("manifest.v1+json", &manifest)] });
+    let docker = serde_json::json!([
+        { "Config": blob(&digest(&config)), "RepoTags": null, "Layers": [blob(&digest(&layer))] }
+    ]);
+    let ids = [digest(&config), digest(&manifest)];
+    let files = [
+        ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+        ("index.json".to_owned(), serde_json::to_vec(&index).unwrap()),
+        ("manifest.json".to_owned(), serde_json::to_vec(&docker).unwrap()),
+        (blob(&ids[0]), config),
+        (blob(&ids[1]), manifest),
+        (blob(&digest(&layer)), layer),
+    ];
     let files: Vec<(&str, &[u8], u32)> =
         files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice(), 0o644)).collect();
     engine.load_image(std::io::Cursor::new(archive(&files))).await.unwrap();
-    format!("sha256:{id}")
+    for id in ids {
+        if let Some(image) = engine.image(&id).await.unwrap() {
+            return image.id;
+        }
+    }
+    panic!("the engine lacks the image that was loaded");
 }
 
 fn archive(files: &[(&str, &[u8], u32)]) -> Vec<u8> {

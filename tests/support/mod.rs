@@ -180,7 +180,7 @@ pub(crate) fn assert_no_canary(home: &Home, project: &str, canaries: &[&str]) {
     check("docker events", &events.stdout);
     let root = docker(&["info", "--format", "{{.DockerRootDir}}"]);
     let root = String::from_utf8_lossy(&root.stdout).trim().to_owned();
-    for folder in ["containers", "volumes", "overlay2"] {
+    for folder in ["containers", "volumes", "overlay2", "containerd", "rootfs", "image"] {
         grep(&Path::new(&root).join(folder), home.began, canaries);
     }
     grep(home.path(), 0, canaries);
