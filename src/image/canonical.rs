@@ -113,6 +113,8 @@ impl View {
     fn add(&mut self, section: Section, upper: bool) -> Result<(), SavedError> {
         let (file, start) = (section.file.clone(), section.start);
         let mut own = BTreeSet::new();
+        // The number of each file of this layer, by path.
+        let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
         for entry in tar::Archive::new(section).entries_with_seek()? {
             let mut entry = entry?;
             let Some(path) = canonical(&entry.path_bytes())? else { continue };
@@ -160,6 +162,9 @@ impl View {
                     let target = canonical(link()?.as_bytes())?.unwrap_or_default();
                     let same = self.nodes.get(&target).filter(|same| matches!(same.kind, Kind::File(..)));
                     node = Node { upper, ..same.cloned().ok_or_else(|| SavedError::Path(path.clone()))? };
+                    if let (Kind::File(_, number), Some(own)) = (&mut node.kind, numbers.get(&target)) {
+                        *number = *own;
+                    }
                 }
                 tar::EntryType::Regular | tar::EntryType::Continuous => {
                     let (offset, length) = (start + entry.raw_file_position(), entry.size());
@@ -169,10 +174,21 @@ impl View {
                 _ if upper => return Err(SavedError::Special(path)),
                 _ => node.kind = Kind::Special,
             }
+            if let Kind::File(_, number) = node.kind {
+                numbers.insert(path.clone(), number);
+            }
             if !matches!(node.kind, Kind::Folder) {
                 self.hide_below(&path, &own);
             }
-            self.nodes.insert(path.clone(), node);
+            // A graph driver brings a file again that only got a second name, and the containerd store does not, which then
+            // has that name as a file of its own. So what is as it was stays what it was, and no name of what is new.
+            let unchanged = match self.nodes.get(&path).filter(|_| upper) {
+                Some(old) => same(old, &node)?,
+                None => false,
+            };
+            if !unchanged {
+                self.nodes.insert(path.clone(), node);
+            }
             own.insert(path);
             if self.nodes.len() > ENTRIES {
                 return Err(SavedError::Size);

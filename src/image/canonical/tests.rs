@@ -80,6 +80,29 @@ fn made(layers: &[&[Item<'_>]]) -> Result<(Vec<String>, Option<Digest>), ImageEr
 }
 
 #[test]
+fn a_second_name_is_a_file_of_its_own_whether_or_not_the_first_comes_again() {
+    let copied: &[Item<'_>] = &[("opt/new/", "/", 0o755, 0, 5), ("opt/new/one", "1", 0o644, 7, 5)];
+    // So a graph driver writes `ln one a; ln one b`, by the order of names or by that of the folder, and so does the other
+    // store.
+    let by_name: &[Item<'_>] = &[
+        ("opt/new/", "/", 0o755, 0, 9),
+        ("opt/new/a", "1", 0o644, 7, 5),
+        ("opt/new/b", "=>opt/new/a", 0o644, 7, 5),
+        ("opt/new/one", "=>opt/new/a", 0o644, 7, 5),
+    ];
+    let by_folder: &[Item<'_>] = &[
+        ("opt/new/one", "1", 0o644, 7, 5),
+        ("opt/new/a", "=>opt/new/one", 0o644, 7, 5),
+        ("opt/new/b", "=>opt/new/one", 0o644, 7, 5),
+    ];
+    let other: &[Item<'_>] = &[("opt/new/a", "1", 0o644, 7, 5), ("opt/new/b", "=>opt/new/a", 0o644, 7, 5)];
+    let (entries, digest) = made(&[copied, by_name]).unwrap();
+    assert_eq!(entries, ["opt/new/ 755 0 ", "opt/new/a 644 7 1", "opt/new/b 644 7 ->opt/new/a", "opt/new/one 644 7 1"]);
+    assert_eq!(made(&[copied, by_folder]).unwrap(), (entries.clone(), digest.clone()));
+    assert_eq!(made(&[copied, other]).unwrap(), (entries, digest));
+}
+
+#[test]
 fn two_builders_ways_to_write_the_same_files_give_one_digest() {
     // One writes parents, opaque folders, and each step by itself; the other what changed alone, in another order.
     let first: &[&[Item<'_>]] = &[
