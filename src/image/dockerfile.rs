@@ -165,6 +165,26 @@ const SIGNS: &[Sign] = &[
     },
 ];
 
+/// Folders that images have; the first is the root.
+const USUAL: &[&str] = &[
+    "",
+    ".",
+    "/etc",
+    "/home",
+    "/home/agent",
+    "/opt",
+    "/root",
+    "/srv",
+    "/usr/lib",
+    "/usr/local",
+    "/usr/local/bin",
+    "/usr/local/lib",
+    "/usr/local/share",
+    "/usr/share",
+    "/var/lib",
+    "/workspace",
+];
+
 static PATTERNS: LazyLock<Vec<Option<Regex>>> =
     LazyLock::new(|| SIGNS.iter().map(|sign| Regex::new(sign.pattern).ok()).collect());
 
@@ -303,10 +323,30 @@ impl Reader<'_> {
             }
             Instruction::Copy(copy) => {
                 self.source_of(&copy.options);
+                self.copy_options(&copy.options, &["from", "chown"]);
+                if let Some((_, span)) = flag(&copy.options, "chown").filter(|_| !is_below_usual(&copy.dest.value)) {
+                    self.find(
+                        span,
+                        Severity::Warning,
+                        "copy-owner",
+                        "gives a folder that it makes above another folder to an owner that depends on the builder"
+                            .to_owned(),
+                        "make the folders above before, with `install --directory --owner`",
+                    );
+                }
                 self.sources(&copy.src, &copy.copy.span, flag(&copy.options, "from").is_none());
             }
             Instruction::Add(add) => {
                 self.source_of(&add.options);
+                if let Some(owner) = add.options.iter().find(|option| option.name.value == "chown") {
+                    let remedy = "use COPY, or unpack the archive with RUN";
+                    self.limit(
+                        owner.name.span.clone(),
+                        "an owner, which builders give to what is unpacked or not",
+                        remedy,
+                    );
+                }
+                self.copy_options(&add.options, &["from", "chown", "checksum"]);
                 let sum = flag(&add.options, "checksum").is_some_and(|(sum, _)| sum.parse::<Digest>().is_ok());
                 for source in &add.src {
                     if let Source::Path(path) = source {
@@ -318,7 +358,11 @@ impl Reader<'_> {
             Instruction::Run(run) => {
                 if let Some(option) = run.options.first() {
                     let span = option.name.span.clone();
-                    self.limit(span, "an option of RUN, which only BuildKit knows", "leave it out");
+                    self.limit(
+                        span,
+                        "an option of RUN, which only BuildKit knows",
+                        "leave it out: an image is the same whoever builds",
+                    );
                 }
                 if !run.here_docs.is_empty() {
                     let remedy = "write a file, COPY it and run it, or join the commands with `&&`";
@@ -341,14 +385,19 @@ impl Reader<'_> {
                 let name = user.arguments.value.split(':').next().unwrap_or_default().trim();
                 self.user = !matches!(name, "" | "0" | "root");
             }
-            Instruction::Workdir(folder) if self.user => self.find(
-                folder.workdir.span.clone(),
-                Severity::Warning,
-                "workdir-owner",
-                "makes a folder whose owner depends on the builder: root's for one, the user's for the other"
-                    .to_owned(),
-                "put WORKDIR before USER, and make the folder with `install --directory --owner`",
-            ),
+            Instruction::Workdir(folder) if self.user => {
+                // https://github.com/moby/moby/issues/36677
+                let (span, said) = (folder.workdir.span.clone(), "makes a folder whose owner depends on the builder");
+                let remedy = "put WORKDIR before USER, and make the folder with `install --directory --owner`";
+                self.limit(span.clone(), said, remedy);
+                self.find(
+                    span,
+                    Severity::Warning,
+                    "workdir-owner",
+                    format!("{said}: root's for one, the user's for the other"),
+                    remedy,
+                );
+            }
             Instruction::Volume(volume) => self.find(
                 volume.volume.span.clone(),
                 Severity::Error,
@@ -377,6 +426,14 @@ impl Reader<'_> {
         if let Some((from, span)) = flag(options, "from") {
             let (from, span) = (from.to_owned(), span);
             self.image(&from, span, "what is copied");
+        }
+    }
+
+    /// Options of COPY and ADD other than those that both builders know.
+    fn copy_options(&mut self, options: &[Flag<'_>], known: &[&str]) {
+        for option in options.iter().filter(|option| !known.contains(&option.name.value.as_ref())) {
+            let remedy = "leave it out; RUN can change what was copied";
+            self.limit(option.name.span.clone(), "an option that only BuildKit knows", remedy);
         }
     }
 
@@ -531,6 +588,16 @@ impl Reader<'_> {
 fn flag<'a>(options: &'a [Flag<'_>], name: &str) -> Option<(&'a str, Span)> {
     let option = options.iter().find(|option| option.name.value == name)?;
     option.value.as_ref().map(|value| (value.value.as_ref(), value.span.clone()))
+}
+
+/// Whether the folder above a destination is one that images have, so that COPY makes none but the last.
+fn is_below_usual(destination: &str) -> bool {
+    let path = destination.trim_end_matches('/');
+    match path.rsplit_once('/') {
+        // In the working folder, which WORKDIR has made.
+        None => true,
+        Some((above, _)) => USUAL.contains(&above),
+    }
 }
 
 fn shown(text: &str) -> String {

@@ -99,14 +99,14 @@ impl Recipe {
         Ok(Self { name: name.to_owned(), digest, bases, last, sources, text, uses })
     }
 
-    /// The text with the images of an engine in the place of the names: `ids` has the id of each base.
-    pub fn with_ids(&self, ids: &BTreeMap<String, String>) -> String {
+    /// The text with the names that an engine has for the images: `names` has that of each base.
+    pub fn with_names(&self, names: &BTreeMap<String, String>) -> String {
         let mut text = self.text.clone();
         let mut uses: Vec<_> = self.uses.iter().collect();
         uses.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
         for (span, image) in uses {
-            if let (Some(id), true) = (ids.get(image), text.get(span.clone()).is_some()) {
-                text.replace_range(span.clone(), id);
+            if let (Some(name), true) = (names.get(image), text.get(span.clone()).is_some()) {
+                text.replace_range(span.clone(), name);
             }
         }
         text
@@ -152,12 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn writes_the_engines_ids_where_the_images_were_named() {
+    fn writes_the_engines_names_where_the_images_were_named() {
         let found = recipe("FROM agent AS a\n# agent\nFROM PIN\nCOPY --from=agent /agent /b\n").unwrap();
         let ids =
             BTreeMap::from([("agent".to_owned(), "sha256:1".to_owned()), (PIN.to_owned(), "sha256:22".to_owned())]);
         assert_eq!(
-            found.with_ids(&ids),
+            found.with_names(&ids),
             "FROM sha256:1 AS a\n# agent\nFROM sha256:22\nCOPY --from=sha256:1 /agent /b\n"
         );
     }
@@ -177,6 +177,13 @@ mod tests {
             ("FROM agent\nCOPY <<E /x\nid\nE\n", 2, "launcher"),
             ("FROM agent\nONBUILD RUN id\n", 2, "launcher"),
             ("FROM agent\nVOLUME /x\n", 2, "volume"),
+            ("FROM agent\nUSER 1000\nWORKDIR /a\n", 3, "launcher"),
+            ("FROM agent\nADD --chown=1:1 a.tar /a\n", 2, "launcher"),
+            ("FROM agent\nCOPY --chmod=755 a /a\n", 2, "launcher"),
+            ("FROM agent\nCOPY --link a /a\n", 2, "launcher"),
+            ("FROM agent\nRUN --mount=type=cache,target=/c id\n", 2, "launcher"),
+            ("FROM agent\nCOPY --from=nginx a /a\n", 2, "unpinned"),
+            ("FROM agent\nRUN --mount=from=nginx,target=/c id\n", 2, "launcher"),
         ] {
             match recipe(&text.replace("HEX", &"ab".repeat(32))) {
                 Err(DockerfileError::Refused { line: at, rule: by, .. }) => {

@@ -89,6 +89,10 @@ fn finds_what_makes_builds_differ_where_it_stands() {
 fn finds_folders_whose_owner_depends_on_the_builder_and_volumes() {
     assert_eq!(found("FROM PIN\nUSER 1000:1000\nWORKDIR /a\n"), [(3, 1, "workdir-owner")]);
     assert_eq!(found("FROM PIN\nUSER root\nWORKDIR /a\n"), []);
+    assert_eq!(found("FROM PIN\nCOPY --chown=1000:1000 a /made/here/\n"), [(2, 14, "copy-owner")]);
+    for destination in ["/opt/a", "/home/agent/a/", "/a", "a", "./a"] {
+        assert_eq!(found(&format!("FROM PIN\nCOPY --chown=1000:1000 a {destination}\nCOPY a /made/here/\n")), []);
+    }
     // A stage begins with its image's user.
     assert_eq!(found("FROM PIN\nUSER 1000\nFROM PIN\nWORKDIR /a\n"), []);
     assert_eq!(found("FROM PIN\nVOLUME /data\n"), [(2, 1, "volume")]);
