@@ -101,6 +101,10 @@ fn advice(error: &EngineError) -> (&'static str, String) {
             "image-build",
             "correct that step; its network is off unless the image is locked with `--with-network`".into(),
         ),
+        E::BuilderAbsent { .. } => (
+            "image-builder",
+            "leave DOCKER_BUILDKIT out, so that the classic builder is used, or update the engine to 27.5 or later".into(),
+        ),
         E::SavedTooLarge { .. } | E::SavedUnwritten(_) => {
             ("image-build", "look whether the disk is full, and make the image smaller".into())
         }

@@ -239,6 +239,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "A step of the Dockerfile failed, or what came of it is no image that the launcher takes over. The last lines of the builder are above. Steps have no network unless the image was locked with `--with-network`.",
     ),
     (
+        "image-builder",
+        "DOCKER_BUILDKIT is neither 0 nor 1, or it asks for BuildKit and the one of this engine cannot be given the files of a build: engines before 27.5 with the containerd store look for them in the network instead. Leave the variable out, and the classic builder is used; the image is the same.",
+    ),
+    (
         "image-context",
         "COPY or ADD of the Dockerfile name something that does not go into a build: a file that is absent or left out, that may hold credentials, or that is a link out of the project.",
     ),

@@ -289,6 +289,12 @@ pub enum EngineError {
         #[source]
         source: Refusal,
     },
+    /// This engine has no BuildKit that can be given files.
+    #[error("build with BuildKit: that of Docker Engine {version} does not get the files of a build")]
+    BuilderAbsent {
+        /// Version of the engine.
+        version: String,
+    },
     /// An image is larger than anybody's.
     #[error("save an image: it is larger than {limit} bytes")]
     SavedTooLarge {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bollard::models::ImageInspect;
-use bollard::query_parameters::{ImportImageOptions, ListImagesOptions, RemoveImageOptions};
+use bollard::query_parameters::{ImportImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions};
 use futures_util::TryStreamExt;
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
@@ -80,6 +80,30 @@ impl Engine {
     pub(super) async fn required_image(&self, reference: &str) -> Result<ImageSummary, EngineError> {
         let missing = || EngineError::NotFound { kind: Kind::Image, name: reference.to_owned() };
         self.image(reference).await?.ok_or_else(missing)
+    }
+
+    /// Gives an image a name by which a Dockerfile can be based on it, and gives the name.
+    ///
+    /// An id is none for BuildKit, nor is a digest where a graph driver keeps images. The name says what the image is, so it
+    /// stays: nobody else gives it to another one. No registry has it (RFC 2606, section 2), so no engine pulls it.
+    ///
+    /// # Errors
+    ///
+    /// When the engine has no such image.
+    pub async fn name_base(&self, id: &str, digest: &str) -> Result<String, EngineError> {
+        const REPOSITORY: &str = "sandbox.invalid/base";
+        check_reference(id)?;
+        let tag = digest.rsplit(':').next().unwrap_or_default();
+        let name = format!("{REPOSITORY}:{tag}");
+        check_reference(&name)?;
+        let options = TagImageOptions { repo: Some(REPOSITORY.to_owned()), tag: Some(tag.to_owned()) };
+        let tagged = self.client().tag_image(id, Some(options));
+        let tagged = self.call("name an image", CALL_LIMIT, tagged).await;
+        tagged.map_err(|error| error.missing(Kind::Image, id))?;
+        match self.required_image(&name).await?.id == id {
+            true => Ok(name),
+            false => Err(EngineError::NameTaken { kind: Kind::Image, name }),
+        }
     }
 
     /// All images with these labels (`key=value` or `key`).

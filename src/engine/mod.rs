@@ -5,6 +5,7 @@
 //! call has a time limit. The archive calls (`docker cp`) are never used: files travel on streams, see [`stream`].
 
 mod build;
+mod buildkit;
 mod containers;
 mod error;
 mod event;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
 use serde::{Deserialize, Serialize};
 
-pub use build::{Build, BuildSpec};
+pub use build::{Build, BuildSpec, Builder};
 pub use containers::{ContainerState, ContainerStatus, ContainerUsage};
 pub use endpoint::{Endpoint, EngineEnvironment, discover};
 pub use error::{EndpointProblem, EngineError, Kind, Refusal};

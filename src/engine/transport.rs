@@ -10,9 +10,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use futures_util::{Stream, TryStreamExt as _};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -68,6 +70,9 @@ pub(super) async fn within<F: Future>(
 ) -> Result<F::Output, EngineError> {
     tokio::time::timeout(limit, future).await.map_err(|_| EngineError::Timeout { call, limit })
 }
+
+/// What a request carries.
+type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// A request of ours.
 pub(super) struct Call<'a> {
@@ -133,8 +138,37 @@ pub(super) async fn hijack(address: &Address, call: &Call<'_>) -> Result<TokioIo
     Ok(TokioIo::new(upgraded))
 }
 
-async fn request(address: &Address, call: &Call<'_>, upgrade: bool) -> Result<http::Response<Incoming>, EngineError> {
-    let broken = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Transport { call: call.name, source };
+/// Asks for one field of an answer's head.
+pub(super) async fn header(
+    address: &Address,
+    name: &'static str,
+    path: &str,
+    field: &str,
+) -> Result<Option<String>, EngineError> {
+    let call = Call { name, method: Method::GET, path, body: Bytes::new() };
+    let response = request(address, &call, false).await?;
+    Ok(response.headers().get(field).and_then(|value| value.to_str().ok()).map(str::to_owned))
+}
+
+/// Sends a tar of any size, and gives the answer, which is read as it comes. The caller limits the time: the engine may
+/// answer only when it has all of it.
+pub(super) async fn upload(
+    address: &Address,
+    name: &'static str,
+    path: &str,
+    content: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> Result<Incoming, EngineError> {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .header(header::HOST, "docker")
+        .header(header::CONTENT_TYPE, "application/x-tar")
+        .body(StreamBody::new(content.map_ok(Frame::data)).boxed_unsync())
+        .map_err(|source| EngineError::Transport { call: name, source: Box::new(source) })?;
+    Ok(accepted(name, send(address, request).await).await?.into_body())
+}
+
+async fn request(address: &Address, call: &Call<'_>, upgrade: bool) -> Result<Response<Incoming>, EngineError> {
     let mut builder = Request::builder()
         .method(call.method.clone())
         .uri(call.path)
@@ -143,33 +177,47 @@ async fn request(address: &Address, call: &Call<'_>, upgrade: bool) -> Result<ht
     if upgrade {
         builder = builder.header(header::CONNECTION, "Upgrade").header(header::UPGRADE, "tcp");
     }
-    let request = builder.body(Full::new(call.body.clone())).map_err(|source| broken(Box::new(source)))?;
-    let exchange = async {
-        let mut sender = match address {
-            Address::Unix(path) => drive(UnixStream::connect(path).await?).await?,
-            Address::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                // Keystrokes travel on this connection.
-                stream.set_nodelay(true)?;
-                drive(stream).await?
-            }
-        };
-        sender.send_request(request).await.map_err(io::Error::other)
+    let request = builder
+        .body(Full::new(call.body.clone()).map_err(|never| match never {}).boxed_unsync())
+        .map_err(|source| EngineError::Transport { call: call.name, source: Box::new(source) })?;
+    let response = within(call.name, ANSWER_LIMIT, send(address, request)).await?;
+    accepted(call.name, response).await
+}
+
+/// Sends a request on a connection of its own.
+async fn send(address: &Address, request: Request<Body>) -> io::Result<Response<Incoming>> {
+    let mut sender = match address {
+        Address::Unix(path) => drive(UnixStream::connect(path).await?).await?,
+        Address::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            // Keystrokes travel on this connection.
+            stream.set_nodelay(true)?;
+            drive(stream).await?
+        }
     };
-    let response = within(call.name, ANSWER_LIMIT, exchange).await?.map_err(|source| broken(Box::new(source)))?;
+    sender.send_request(request).await.map_err(io::Error::other)
+}
+
+/// An answer that is not a refusal.
+async fn accepted(
+    call: &'static str,
+    response: io::Result<Response<Incoming>>,
+) -> Result<Response<Incoming>, EngineError> {
+    let broken = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Transport { call, source };
+    let response = response.map_err(|source| broken(Box::new(source)))?;
     if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
     let status = response.status().as_u16();
-    let body = within(call.name, ANSWER_LIMIT, Limited::new(response.into_body(), BODY_LIMIT).collect())
+    let body = within(call, ANSWER_LIMIT, Limited::new(response.into_body(), BODY_LIMIT).collect())
         .await?
         .map_err(broken)?
         .to_bytes();
-    Err(EngineError::Api { call: call.name, status, source: refusal(&body) })
+    Err(EngineError::Api { call, status, source: refusal(&body) })
 }
 
 /// Starts the task that moves the bytes of a connection; it ends with the connection.
-async fn drive<S>(stream: S) -> io::Result<http1::SendRequest<Full<Bytes>>>
+async fn drive<S>(stream: S) -> io::Result<http1::SendRequest<Body>>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {

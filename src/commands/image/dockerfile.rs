@@ -11,7 +11,7 @@ use crate::commands::connect::connect;
 use crate::commands::printer::sanitise;
 use crate::commands::progress::Progress;
 use crate::commands::{Context, Failure};
-use crate::engine::{Build, BuildSpec, Engine};
+use crate::engine::{Build, BuildSpec, Builder, Engine};
 use crate::image::dockerfile::context::BuildContext;
 use crate::image::dockerfile::lock::{self, DockerfileLock, LockedBase};
 use crate::image::dockerfile::recipe::{Base, Recipe};
@@ -172,30 +172,31 @@ async fn make(
     let root = root(surroundings, &recipe.name)?;
     let epoch = bases.values().filter_map(BuiltImage::epoch).max().unwrap_or_default();
     let engine = connect(context).await?;
-    let mut ids = BTreeMap::new();
+    let builder = engine.builder(wanted_builder()?).await?;
+    let mut ids = Vec::new();
+    let mut names = BTreeMap::new();
     for (written, base) in bases {
-        ids.insert(written.clone(), registry::load(&engine, base).await?);
+        let id = registry::load(&engine, base).await?;
+        names.insert(written.clone(), engine.name_base(&id, &base.config_digest.to_string()).await?);
+        ids.push(id);
     }
     let files = BuildContext::collect(root, &recipe.name, &recipe.sources).map_err(ImageError::Context)?;
     let io = |error| ImageError::File { path: surroundings.cache.to_owned(), source: error };
     let mut sent = tempfile::tempfile_in(surroundings.cache).map_err(io)?;
     let more: [(&str, &[u8]); 2] =
-        [(".dockerignore", SENT_IGNORE.as_bytes()), (SENT_AS, &recipe.with_ids(&ids).into_bytes())];
+        [(".dockerignore", SENT_IGNORE.as_bytes()), (SENT_AS, &recipe.with_names(&names).into_bytes())];
     let context_digest = files.write(std::io::BufWriter::new(&sent), epoch, &more).map_err(ImageError::Context)?;
     std::io::Seek::rewind(&mut sent).map_err(io)?;
     let spec = BuildSpec {
         dockerfile: SENT_AS.to_owned(),
         network,
         arguments: BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string())]),
-        bases: ids.into_values().collect(),
+        bases: ids,
+        builder,
     };
     let progress = Progress::start(&context.printer);
-    let line = |text: &str| {
-        if text.starts_with("Step ") {
-            progress.say(sanitise(&text.chars().take(SHOWN).collect::<String>()));
-        }
-    };
-    let build = engine.build_image(tokio::fs::File::from_std(sent), &spec, &line).await?;
+    let step = |text: &str| progress.say(sanitise(&text.chars().take(SHOWN).collect::<String>()));
+    let build = engine.build_image(tokio::fs::File::from_std(sent), &spec, &step).await?;
     progress.step("taking the image over");
     let saved = save(&engine, &build, surroundings.cache).await;
     engine.discard_build(&build).await?;
@@ -234,6 +235,25 @@ async fn make(
     let built = lock.assemble(&recipe.name, all)?;
     (lock.result.config, lock.result.manifest) = (built.config_digest.clone(), built.manifest_digest.clone());
     Ok(Made { built, lock })
+}
+
+/// The builder that Docker's own variable asks for (https://docs.docker.com/build/building/variables/#docker_buildkit).
+fn wanted_builder() -> Result<Option<Builder>, Failure> {
+    const NAME: &str = "DOCKER_BUILDKIT";
+    match std::env::var(NAME).unwrap_or_default().to_ascii_lowercase().as_str() {
+        "" => Ok(None),
+        "0" | "f" | "false" => Ok(Some(Builder::Classic)),
+        "1" | "t" | "true" => Ok(Some(Builder::BuildKit)),
+        _ => {
+            let said = std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is neither 0 nor 1");
+            Err(Failure::system(
+                "usage",
+                "read the variable DOCKER_BUILDKIT",
+                &said,
+                "set it to 0, to 1, or not at all",
+            ))
+        }
+    }
 }
 
 /// The image as the engine gives it away, in a file without a name.
