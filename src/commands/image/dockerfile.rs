@@ -247,7 +247,7 @@ fn wanted_builder() -> Result<Option<Builder>, Failure> {
         _ => {
             let said = std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is neither 0 nor 1");
             Err(Failure::system(
-                "usage",
+                "image-builder",
                 "read the variable DOCKER_BUILDKIT",
                 &said,
                 "set it to 0, to 1, or not at all",
