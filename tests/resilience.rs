@@ -7,7 +7,7 @@ mod support;
 use std::process::Stdio;
 use std::time::Duration;
 
-use support::{Home, Project, docker, eventually, status, text};
+use support::{Home, Project, docker, eventually, status, supervisors, text};
 
 /// A command that tells in the home folder how often it was started, and stays.
 const COUNTS: &[&str] = &["bash", "-c", "date +%s.%N >> ~/starts; exec sleep 600"];
@@ -116,6 +116,67 @@ fn a_gateway_that_dies_is_started_again_and_what_runs_goes_on() {
     assert!(inside(&home, &project, denied).1.contains("host not allowed"), "{:?}", inside(&home, &project, denied));
     assert_eq!(inside(&home, &project, "wc -l < ~/starts").1, "1\n");
     assert!(status(&home, project.name())["restarted"].is_null());
+}
+
+/// Stops (SIGSTOP) what runs in a container, or lets it go on (SIGCONT).
+fn signal(project: &Project<'_>, role: &str, name: &str) {
+    let sent = docker(&["kill", "--signal", name, &container(project, role)]);
+    assert!(sent.status.success(), "{}", text(&sent.stderr));
+}
+
+#[test]
+fn a_gateway_and_a_relay_that_stand_still_let_nothing_through_and_go_on_where_they_were() {
+    let home = Home::new();
+    let project = Project::new(&home, "still", "image: agent\n");
+    detached(&home, &project, COUNTS);
+    let denied = "curl --silent --show-error --max-time 3 http://example.com/";
+    assert!(inside(&home, &project, denied).1.contains("host not allowed"));
+    for role in ["gateway", "relay"] {
+        signal(&project, role, "STOP");
+        let (code, said) = inside(&home, &project, denied);
+        // curl(1): 28 is a time that ran out. Neither is there an answer, nor a way around.
+        assert_eq!(code, Some(28), "{role}: {said}");
+        signal(&project, role, "CONT");
+        eventually(&format!("the {role}'s answer"), Duration::from_secs(10), || {
+            inside(&home, &project, denied).1.contains("host not allowed")
+        });
+    }
+    let status = status(&home, project.name());
+    assert_eq!(status["condition"], "running", "{status}");
+    assert_eq!(inside(&home, &project, "wc -l < ~/starts").1, "1\n");
+}
+
+#[test]
+fn a_supervisor_that_stands_still_or_is_killed_opens_nothing_and_is_followed_by_the_next() {
+    let home = Home::new();
+    let project = Project::new(&home, "watcher", "image: agent\n");
+    detached(&home, &project, COUNTS);
+    let denied = "curl --silent --show-error --max-time 3 http://example.com/";
+    let supervisor = || rustix::process::Pid::from_raw(supervisors(project.path())[0]).unwrap();
+    let first = supervisor();
+    rustix::process::kill_process(first, rustix::process::Signal::STOP).unwrap();
+    // What it would restart stays away until it goes on: without a gateway nothing is let through.
+    assert!(docker(&["kill", &container(&project, "gateway")]).status.success());
+    let (_, said) = inside(&home, &project, denied);
+    assert!(!said.contains("host not allowed"), "{said}");
+    assert_ne!(inside(&home, &project, "curl --silent --fail --max-time 3 http://example.com/").0, Some(0));
+    rustix::process::kill_process(first, rustix::process::Signal::CONT).unwrap();
+    eventually("the gateway's return", Duration::from_secs(20), || {
+        inside(&home, &project, denied).1.contains("host not allowed")
+    });
+    rustix::process::kill_process(first, rustix::process::Signal::KILL).unwrap();
+    eventually("the supervisor's end", Duration::from_secs(10), || supervisors(project.path()).is_empty());
+    // The gateway still decides, and what it decides is recorded once there is somebody to do so.
+    assert!(inside(&home, &project, denied).1.contains("host not allowed"));
+    let up = home.sandbox().args(["up", project.name(), "--", "true"]).output().unwrap();
+    assert!(up.status.success(), "{}", text(&up.stderr));
+    eventually("another supervisor", Duration::from_secs(10), || !supervisors(project.path()).is_empty());
+    assert_ne!(supervisor(), first);
+    assert!(docker(&["kill", &container(&project, "gateway")]).status.success());
+    eventually("the gateway's return", Duration::from_secs(30), || {
+        inside(&home, &project, denied).1.contains("host not allowed")
+    });
+    assert_eq!(inside(&home, &project, "wc -l < ~/starts").1, "1\n");
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! Measures `sandbox` against what does a part of the same: `docker run`, `docker exec`, a direct connection, squid,
-//! mmdebstrap, git. Both sides run in turn, in one run on one machine, so the ratios mean something where the times do not.
+//! tinyproxy, mitmproxy, mmdebstrap, git. Both sides run in turn, in one run on one machine, so the ratios mean something where the times do not.
 //!
 //! `cargo bench --bench sandbox` measures everything, `cargo bench --bench sandbox -- exec memory` these groups alone.
 //! `SANDBOX_BENCH_RUNS` says how often each thing is measured; the medians are printed. A ratio over its aim is told and
 //! is no failure: that is for whoever reads it to judge. A missing program is: exit code 2.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
+mod gateway;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/gateway/harness.rs"]
+mod harness;
 mod images;
 mod measure;
 mod network;
@@ -39,6 +43,11 @@ const GROUPS: &[Group] = &[
     Group { name: "memory", needs: &[DOCKER], run: sessions::memory },
     Group { name: "workspace", needs: &[DOCKER], run: workspace::run },
     Group { name: "network", needs: &[DOCKER, ("squid", "squid")], run: network::run },
+    Group {
+        name: "gateway",
+        needs: &[("squid", "squid"), ("tinyproxy", "tinyproxy-bin"), ("mitmdump", "mitmproxy")],
+        run: gateway::run,
+    },
     Group { name: "parallel", needs: &[DOCKER], run: sessions::parallel },
     Group { name: "image", needs: &[("mmdebstrap", "mmdebstrap"), ("dpkg-deb", "dpkg")], run: images::run },
 ];

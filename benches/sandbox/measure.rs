@@ -10,12 +10,15 @@ pub(crate) enum Quantity {
     Seconds(f64),
     Bytes(f64),
     BytesPerSecond(f64),
+    PerSecond(f64),
 }
 
 impl Quantity {
     fn number(self) -> f64 {
         match self {
-            Self::Seconds(number) | Self::Bytes(number) | Self::BytesPerSecond(number) => number,
+            Self::Seconds(number) | Self::Bytes(number) | Self::BytesPerSecond(number) | Self::PerSecond(number) => {
+                number
+            }
         }
     }
 }
@@ -33,6 +36,7 @@ impl fmt::Display for Quantity {
             Self::Seconds(seconds) if seconds >= 0.01 => format!("{:.0} ms", seconds * 1e3),
             Self::Seconds(seconds) => format!("{:.0} µs", seconds * 1e6),
             Self::Bytes(bytes) => format!("{:.1} MB", bytes / 1e6),
+            Self::PerSecond(rate) => format!("{rate:.0} /s"),
             Self::BytesPerSecond(rate) => format!("{:.0} MB/s", rate / 1e6),
         };
         formatter.pad(&text)

@@ -327,7 +327,7 @@ impl Building {
             }
             "network.allowed" => {
                 let place = self.host(fact("host"), fact("port"));
-                place.0.connections += 1;
+                place.0.connections += number("count").max(1);
                 let key = place.1;
                 if self.open.len() < OPEN_LIMIT {
                     self.open.insert(fact("connection").to_owned(), key);
@@ -344,9 +344,10 @@ impl Building {
             // Its numbers begin anew.
             "gateway.restarted" => self.open.clear(),
             "request.allowed" => {
-                self.host(fact("host"), fact("port")).0.requests += 1;
+                let count = number("count").max(1);
+                self.host(fact("host"), fact("port")).0.requests += count;
                 if let Some(used) = self.credential(fact("credential")) {
-                    used.injected += 1;
+                    used.injected += count;
                     used.used = Some(event.time);
                 }
             }

@@ -8,11 +8,12 @@ use std::sync::{Arc, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::request::Parts;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use zeroize::Zeroizing;
 
+use crate::gateway::override_fields;
 use crate::gateway::protocol::Brokered;
 use crate::network::name::Host;
 use crate::network::placement::Placement;
@@ -101,15 +102,38 @@ impl Broker {
         take_out(&credential.placement, parts)?;
         put_in(&credential, parts)
     }
+
+    /// Takes a credential that stands in the query out of the place that an answer sends the client to: servers repeat the
+    /// query when they redirect. The client's next request gets it again, if it is for the credential's host.
+    pub fn hide(&self, name: &str, headers: &mut HeaderMap) {
+        let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(Placement::Query(own)) = held.get(name).map(|credential| &credential.placement) else { return };
+        let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else { return };
+        let Some((before, rest)) = location.split_once('?') else { return };
+        let (query, fragment) = rest.split_once('#').map_or((rest, None), |(query, rest)| (query, Some(rest)));
+        let other = |parameter: &&str| parameter.split('=').next().is_none_or(|name| !name.eq_ignore_ascii_case(own));
+        let kept: Vec<&str> = query.split('&').filter(other).collect();
+        let mut hidden = before.to_owned();
+        for (mark, text) in [("?", (!kept.is_empty()).then(|| kept.join("&"))), ("#", fragment.map(str::to_owned))] {
+            if let Some(text) = text {
+                hidden.push_str(mark);
+                hidden.push_str(&text);
+            }
+        }
+        if let Ok(value) = HeaderValue::from_str(&hidden) {
+            headers.insert(LOCATION, value);
+        }
+    }
 }
 
 fn take_out(placement: &Placement, parts: &mut Parts) -> Result<(), BrokerError> {
-    for name in [AUTHORIZATION, COOKIE] {
-        parts.headers.remove(name);
-    }
-    for name in CREDENTIAL_FIELDS {
-        parts.headers.remove(*name);
-    }
+    let placed = match placement {
+        Placement::Header(name) => name.replace('_', "-"),
+        _ => String::new(),
+    };
+    override_fields::take_out(&mut parts.headers, |name| {
+        name == AUTHORIZATION.as_str() || name == COOKIE.as_str() || name == placed || CREDENTIAL_FIELDS.contains(&name)
+    });
     let own = match placement {
         Placement::Query(name) => Some(name.as_str()),
         _ => None,
@@ -242,6 +266,8 @@ mod tests {
             ("X-Goog-Api-Key", "mine"),
             ("Cookie", "session=mine"),
             ("Private-Token", "mine"),
+            ("X_Api_Key", "mine"),
+            ("x_goog-api_key", "mine"),
             ("Accept", "text/html"),
         ];
         let target = "/v1?key=mine&a=b&ACCESS_TOKEN=mine&%6bey=mine&c;token=mine;d&api_key=mine";
@@ -251,6 +277,21 @@ mod tests {
         assert_eq!(field(&parts, "x-api-key"), "ours");
         assert_eq!(field(&parts, "accept"), "text/html");
         assert_eq!(parts.uri, "/v1?a=b&c;d");
+    }
+
+    #[test]
+    fn a_redirect_does_not_show_a_credential_that_stands_in_the_query() {
+        let broker = Broker::default();
+        broker.hold(vec![credential(Placement::query("key").unwrap(), "ours")]);
+        for (location, hidden) in [
+            ("https://other.example/?key=ours", "https://other.example/"),
+            ("/v1/?a=b&KEY=ours&c#key=d", "/v1/?a=b&c#key=d"),
+            ("/v1/", "/v1/"),
+        ] {
+            let mut headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
+            broker.hide("key", &mut headers);
+            assert_eq!(headers[LOCATION], hidden);
+        }
     }
 
     #[test]

@@ -16,7 +16,8 @@ use tokio::time::timeout;
 use crate::gateway::authority::Authority;
 use crate::gateway::broker::Broker;
 use crate::gateway::budget::{Budgets, Exceeded};
-use crate::gateway::channel::{Header, ListedName, Listing, read_header, to_line};
+use crate::gateway::channel::{Header, ListedName, Listing, receive_header, to_line};
+use crate::gateway::client::Client;
 use crate::gateway::denials::Denials;
 use crate::gateway::destination::{DialError, LEAK, authorise, dial, resolve};
 use crate::gateway::forward::{HeadError, forward, read_head, refuse};
@@ -87,14 +88,33 @@ struct Proxied {
 }
 
 /// Serves one connection of the relay.
-pub async fn serve(shared: Arc<Shared>, mut relay: UnixStream) {
+pub async fn serve(shared: Arc<Shared>, relay: UnixStream) {
     // A relay that says nothing, or something else, is not one.
-    let Ok(Ok(header)) = timeout(HEADER_TIMEOUT, read_header(&mut relay)).await else { return };
-    match header {
-        Header::Control {} => push_listings(&shared, relay).await,
-        Header::Http {} => proxy(&shared, relay).await,
-        Header::Tcp { host, port } => transparent(&shared, relay, host, port).await,
+    let Ok(Ok((header, descriptor))) = timeout(HEADER_TIMEOUT, receive_header(&relay)).await else { return };
+    if header == (Header::Control {}) {
+        return push_listings(&shared, relay).await;
     }
+    drop(relay);
+    // A client that is gone already needs nothing.
+    let Some(Ok(client)) = descriptor.map(Client::take_over) else { return };
+    match header {
+        Header::Control {} => {}
+        Header::Http {} => proxy(&shared, client.clone()).await,
+        Header::Tcp { host, port } => transparent(&shared, client.clone(), host, port).await,
+    }
+    client.end().await;
+}
+
+/// Ends a connection for which there is no place.
+pub async fn turn_away(relay: &UnixStream) {
+    let Ok(Ok((header, Some(descriptor)))) = timeout(HEADER_TIMEOUT, receive_header(relay)).await else { return };
+    let Ok(client) = Client::take_over(descriptor) else { return };
+    if header == (Header::Http {}) {
+        client.say(
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n",
+        );
+    }
+    client.end().await;
 }
 
 /// Sends the names of the policy now and whenever it changes, until the relay goes away.
@@ -125,7 +145,7 @@ fn listing(policy: Option<&Policy>) -> Listing {
 }
 
 /// An agent's program that knows of the proxy.
-async fn proxy(shared: &Arc<Shared>, mut client: UnixStream) {
+async fn proxy(shared: &Arc<Shared>, mut client: Client) {
     let mut bytes = Vec::with_capacity(1024);
     let head = match timeout(HEAD_TIMEOUT, read_head(&mut client, &mut bytes)).await {
         Ok(Ok(head)) => head,
@@ -140,6 +160,7 @@ async fn proxy(shared: &Arc<Shared>, mut client: UnixStream) {
         Target::Authority(host, port) => {
             let asked = shared.asked(host.to_string(), port, "connect");
             let rest = bytes.split_off(head.length);
+            drop(bytes);
             let Some(dialled) = open_or_refuse(shared, &asked, &host, port, &mut client).await else { return };
             if client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.is_ok() {
                 tunnelled(shared, asked, Rewound::new(rest, client), &host, port, dialled).await;
@@ -149,7 +170,7 @@ async fn proxy(shared: &Arc<Shared>, mut client: UnixStream) {
             let asked = shared.asked(host.to_string(), port, "http");
             let Some(dialled) = open_or_refuse(shared, &asked, &host, port, &mut client).await else { return };
             let client = Rewound::new(bytes, client);
-            plain_http(shared, &asked, client, &host, port, dialled).await;
+            Box::pin(plain_http(shared, &asked, client, &host, port, dialled)).await;
         }
         Target::Origin(host, port) => {
             let asked = shared.asked(host.to_string(), port, "http");
@@ -159,13 +180,13 @@ async fn proxy(shared: &Arc<Shared>, mut client: UnixStream) {
 }
 
 /// An agent's program that connected to the address of a listed name.
-async fn transparent(shared: &Arc<Shared>, client: UnixStream, text: String, port: u16) {
+async fn transparent(shared: &Arc<Shared>, client: Client, text: String, port: u16) {
     let asked = shared.asked(text, port, "tcp");
     let Ok(host) = asked.host.parse::<Host>() else {
         shared.deny(&asked, "request", "the host is not valid".to_owned()).await;
         return;
     };
-    match open(shared, &host, port).await {
+    match Box::pin(open(shared, &host, port)).await {
         Ok(dialled) => tunnelled(shared, asked, client, &host, port, dialled).await,
         Err(error) => {
             shared.deny(&asked, error.reason(), with_sources(&error)).await;
@@ -207,9 +228,9 @@ async fn open_or_refuse(
     asked: &Asked,
     host: &Host,
     port: u16,
-    client: &mut UnixStream,
+    client: &mut Client,
 ) -> Option<Dialled> {
-    let error = match open(shared, host, port).await {
+    let error = match Box::pin(open(shared, host, port)).await {
         Ok(dialled) => return Some(dialled),
         Err(error) => error,
     };
@@ -242,7 +263,7 @@ async fn open_or_refuse(
     None
 }
 
-async fn refuse_request(shared: &Shared, asked: &Asked, client: &mut UnixStream, detail: &str) {
+async fn refuse_request(shared: &Shared, asked: &Asked, client: &mut Client, detail: &str) {
     if shared.deny(asked, "request", detail.to_owned()).await {
         refuse(client, StatusCode::BAD_REQUEST, &json!({ "error": detail })).await;
     }
@@ -253,11 +274,12 @@ async fn tunnelled<C>(shared: &Arc<Shared>, asked: Asked, mut client: C, host: &
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    // What is large goes to the heap while it lives: a tunnel, of which there may be thousands, stays small.
     if dialled.permit.rule.is_inspected() {
-        return inspect_connection(shared, &asked, client, host, port, dialled).await;
+        return Box::pin(inspect_connection(shared, &asked, client, host, port, dialled)).await;
     }
     if port == 80 {
-        return http_inside(shared, &asked, client, host, port, dialled).await;
+        return Box::pin(http_inside(shared, &asked, client, host, port, dialled)).await;
     }
     if port != 443 {
         if !shared.allow(&asked, &dialled).await {

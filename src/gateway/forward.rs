@@ -24,7 +24,7 @@ use crate::gateway::leak::Leak;
 use crate::gateway::leak::body::{WatchedBody, look};
 use crate::gateway::protocol::{Event, RequestDecision};
 use crate::gateway::report::visible;
-use crate::gateway::request::{HEAD_LIMIT, RequestError, RequestHead, parse_request_head};
+use crate::gateway::request::{HEAD_LIMIT, HeadEnd, RequestError, RequestHead, parse_whole_head};
 
 /// Header fields that belong to one connection alone (RFC 9110 section 7.6.1), or to the proxy. `Expect` is answered by
 /// our own server.
@@ -44,9 +44,10 @@ pub enum HeadError {
 
 /// Reads a request's head. The bytes read are added to `bytes`, with what followed the head.
 pub async fn read_head<C: AsyncRead + Unpin>(client: &mut C, bytes: &mut Vec<u8>) -> Result<RequestHead, HeadError> {
+    let mut end = HeadEnd::default();
     loop {
-        if let Some(head) = parse_request_head(bytes).map_err(HeadError::Refused)? {
-            return Ok(head);
+        if let Some(length) = end.find(bytes).map_err(HeadError::Refused)? {
+            return parse_whole_head(bytes, length).map_err(HeadError::Refused);
         }
         let room = (HEAD_LIMIT.saturating_sub(bytes.len())) as u64;
         match (&mut *client).take(room).read_buf(bytes).await {
@@ -80,7 +81,7 @@ where
     served
 }
 
-pub(super) type Answer = Response<Either<Incoming, Full<Bytes>>>;
+pub(super) type Answer = Response<Either<WatchedBody, Full<Bytes>>>;
 
 async fn exchange(
     shared: &Shared,
@@ -104,6 +105,7 @@ async fn exchange(
         rule: None,
         credential: None,
         detail: None,
+        count: None,
     };
     let (request, watched) = match look(&shared.leaks, &shared.reporter, host, inspected.tls, request, decision) {
         Ok(looked) => looked,
@@ -120,7 +122,7 @@ async fn exchange(
     match sender.send_request(request.map(|body| Limited::new(body, most))).await {
         Ok(mut response) => {
             strip(response.headers_mut());
-            response.map(Either::Left)
+            response.map(|body| Either::Left(WatchedBody::unwatched_answer(body)))
         }
         Err(_) => match watched.as_deref().and_then(|watched| watched.leak()) {
             Some(leak) => leaked(leak),
@@ -174,7 +176,8 @@ fn over(limit: Exceeded) -> Answer {
 /// The answer to a request that carries a credential to where it is not for.
 pub(super) fn leaked(leak: &Leak) -> Answer {
     let body = serde_json::json!({ "error": leak.to_string(), "credential": leak.credential(), "next": leak.next() });
-    said(StatusCode::FORBIDDEN, &body)
+    let status = if matches!(leak, Leak::Shows { .. }) { StatusCode::BAD_GATEWAY } else { StatusCode::FORBIDDEN };
+    said(status, &body)
 }
 
 /// An answer of our own.

@@ -25,6 +25,18 @@ pub fn opens_tls(first: u8) -> bool {
     first == 0x16
 }
 
+/// How many bytes the TLS records take that these bytes begin (RFC 8446 section 5.1): with fewer there is nothing new to
+/// read, however small the pieces are in which an agent sends them.
+pub fn records_end(bytes: &[u8]) -> usize {
+    const HEADER: usize = 5;
+    let mut end = 0;
+    while end < bytes.len() || end == 0 {
+        let Some(header) = bytes.get(end..end + HEADER) else { return end + HEADER };
+        end += HEADER + usize::from(u16::from_be_bytes([header[3], header[4]]));
+    }
+    end
+}
+
 /// Reads the first bytes of a connection as a ClientHello.
 pub fn parse_client_hello(bytes: &[u8]) -> ClientHello {
     let Some(&first) = bytes.first() else { return ClientHello::Incomplete };

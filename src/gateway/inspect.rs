@@ -31,7 +31,8 @@ use crate::gateway::budget::Slot;
 use crate::gateway::connection::Shared;
 use crate::gateway::forward::{Answer, leaked, said, strip};
 use crate::gateway::hello::offered_protocols;
-use crate::gateway::leak::body::{WatchedBody, look};
+use crate::gateway::leak::body::{Told, WatchedBody, ask_for_readable, look, refusal};
+use crate::gateway::override_fields;
 use crate::gateway::protocol::{Event, RequestDecision};
 use crate::gateway::report::visible;
 use crate::gateway::request::{HEAD_LIMIT, split_authority};
@@ -264,6 +265,7 @@ async fn answer(
         rule: None,
         credential: None,
         detail: None,
+        count: None,
     };
     let client = upgrades.then(|| hyper::upgrade::on(&mut request));
     let looked = look(&shared.leaks, &shared.reporter, &inspected.host, inspected.tls, request, decision.clone());
@@ -281,8 +283,9 @@ async fn answer(
         Ok((_, allowed)) => (true, "rule", None, Some(allowed.rule.clone()), allowed.credential.clone()),
         Err(refusal) => (false, refusal.reason, Some(visible(&refusal.detail)), None, None),
     };
+    let injected = credential.clone();
     let decision = RequestDecision { allowed, reason: reason.to_owned(), rule, credential, detail, ..decision };
-    if !shared.reporter.send(Event::Request(decision)).await {
+    if !shared.reporter.send(Event::Request(decision.clone())).await {
         // What cannot be reported does not happen.
         return Err(io::ErrorKind::BrokenPipe.into());
     }
@@ -320,10 +323,35 @@ async fn answer(
         if let Ok(mut upgraded) = upgraded.lock() {
             *upgraded = Some(pair);
         }
-        return Ok(response.map(Either::Left));
+        return Ok(response.map(|body| Either::Left(WatchedBody::unwatched_answer(body))));
     }
     strip(response.headers_mut());
-    Ok(response.map(Either::Left))
+    match injected {
+        None => Ok(response.map(|body| Either::Left(WatchedBody::unwatched_answer(body)))),
+        Some(credential) => {
+            shared.broker.hide(&credential, response.headers_mut());
+            Ok(watch_answer(&shared, decision, response).await)
+        }
+    }
+}
+
+/// Looks at the answer to a request that a credential was put into: a host that repeats it would show it to the agent.
+async fn watch_answer(shared: &Shared, decision: RequestDecision, response: http::Response<Incoming>) -> Answer {
+    let Some(watch) = shared.leaks.watch() else {
+        return response.map(|body| Either::Left(WatchedBody::unwatched_answer(body)));
+    };
+    let (parts, body) = response.into_parts();
+    let told = Told::new(shared.reporter.clone(), decision.clone());
+    let watched =
+        watch.look_at_answer(&parts.headers).and_then(|()| WatchedBody::of_answer(body, &parts.headers, watch, told));
+    match watched {
+        Ok(body) => http::Response::from_parts(parts, Either::Left(body)),
+        Err(leak) => {
+            // A refusal needs no report to be one.
+            shared.reporter.send(Event::Request(refusal(decision, &leak))).await;
+            leaked(&leak)
+        }
+    }
 }
 
 /// Whether a request asks for a WebSocket (RFC 6455 section 4.1). Any other upgrade is dropped with its header field.
@@ -371,21 +399,31 @@ fn judge(
     if request.method() == Method::CONNECT {
         return Err(bad("request", "a tunnel inside a tunnel".to_owned()));
     }
+    let overriding = override_fields::methods(request.headers(), request.uri());
+    let mut methods = std::iter::once(request.method().as_str()).chain(overriding.iter().map(String::as_str));
+    if methods.any(override_fields::shows_the_request) {
+        return Err(bad("request", "an answer that shows the request is none for an agent".to_owned()));
+    }
     let path: RequestPath = request.uri().path().parse().map_err(|error| bad("path", format!("{error}")))?;
     let policy = shared.policy.borrow().clone();
     let entry = policy.as_ref().and_then(|policy| policy.find_host(&inspected.host, inspected.port));
     let method = request.method().as_str();
-    let rule = entry.and_then(|entry| match entry.rules.as_slice() {
-        [] => Some("any request".to_owned()),
-        rules => rules.iter().find(|rule| rule.allows(method, upgrades, &path)).map(ToString::to_string),
-    });
+    // A request that asks to be taken for another method has to be allowed as both.
+    let as_method = |method: &str| {
+        entry.and_then(|entry| match entry.rules.as_slice() {
+            [] => Some("any request".to_owned()),
+            rules => rules.iter().find(|rule| rule.allows(method, upgrades, &path)).map(ToString::to_string),
+        })
+    };
+    let refused = overriding.iter().map(String::as_str).find(|method| as_method(method).is_none());
+    let (method, rule) = refused.map_or_else(|| (method, as_method(method)), |method| (method, None));
     match (entry, rule) {
         (Some(entry), Some(rule)) => {
             let origin = entry.origin.as_deref().unwrap_or("network.allow");
             Ok(Allowed { path, rule: format!("{origin} {rule}"), credential: entry.broker.clone() })
         }
         _ => {
-            let word = if upgrades { "WEBSOCKET" } else { method };
+            let word = if upgrades { "WEBSOCKET".to_owned() } else { visible(method) };
             let origin = entry.and_then(|entry| entry.origin.as_deref()).unwrap_or("sandbox.yaml");
             let host = &inspected.host;
             let path = visible(path.as_str());
@@ -448,6 +486,7 @@ fn prepare(
         return Err(refusal("credential", "a credential is never sent without TLS".to_owned(), next));
     }
     let (mut parts, body) = rebuilt.into_parts();
+    ask_for_readable(&mut parts.headers);
     shared.broker.apply(name, &inspected.host, &mut parts).map_err(|error| {
         let next = format!("ask the developer to look at `{name}` in `sandbox status`");
         refusal("credential", error.to_string(), &next)
@@ -472,6 +511,7 @@ fn rebuild(
     let host = &inspected.host;
     let authority = if inspected.port == default { host.to_string() } else { format!("{host}:{}", inspected.port) };
     strip(&mut parts.headers);
+    override_fields::strip(&mut parts.headers);
     if parts.version == Version::HTTP_2 {
         parts.headers.remove(header::HOST);
         parts.uri = Uri::builder().scheme("https").authority(authority).path_and_query(target).build().ok()?;

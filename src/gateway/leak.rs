@@ -7,7 +7,7 @@
 
 pub mod body;
 mod pattern;
-mod scan;
+pub mod scan;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -42,6 +42,14 @@ pub enum Leak {
         /// In which part.
         place: &'static str,
     },
+    /// The answer to it shows a brokered credential.
+    #[error("the host's answer shows the credential `{credential}` in its {place}, which the agent is not to see")]
+    Shows {
+        /// The credential's name.
+        credential: String,
+        /// In which part.
+        place: &'static str,
+    },
     /// Its body says that it is compressed, and is not, or holds too much.
     #[error("the compressed body of the request cannot be read: {0}")]
     Unreadable(&'static str),
@@ -51,7 +59,7 @@ impl Leak {
     /// The credential that the request carries.
     pub fn credential(&self) -> Option<&str> {
         match self {
-            Self::Carries { credential, .. } => Some(credential),
+            Self::Carries { credential, .. } | Self::Shows { credential, .. } => Some(credential),
             Self::Unreadable(_) => None,
         }
     }
@@ -62,6 +70,10 @@ impl Leak {
             Self::Carries { credential, .. } => format!(
                 "take it out; if it belongs there, ask the developer to add this host to `hosts` of `{credential}` in \
                  sandbox.yaml"
+            ),
+            Self::Shows { credential, .. } => format!(
+                "ask for something else; the developer may narrow `rules` of the host of `{credential}` in sandbox.yaml to \
+                 requests whose answers do not repeat it"
             ),
             Self::Unreadable(_) => "send the body without compression".to_owned(),
         }
@@ -148,6 +160,8 @@ fn remember(values: &mut Vec<Secret>, value: Secret) {
 struct Holder {
     credential: String,
     hosts: Vec<HostPattern>,
+    /// Whether the agent has it nowhere, and is not to get it from an answer.
+    brokered: bool,
 }
 
 impl Holder {
@@ -193,10 +207,13 @@ impl Watch {
         for (name, values) in &state.files {
             // A file without an entry holds no secret: it only says where one is.
             let Some(place) = state.places.get(name) else { continue };
-            look_for(Holder { credential: place.credential.clone(), hosts: place.hosts.clone() }, values);
+            look_for(
+                Holder { credential: place.credential.clone(), hosts: place.hosts.clone(), brokered: false },
+                values,
+            );
         }
         for (name, (host, values)) in &state.brokered {
-            look_for(Holder { credential: name.clone(), hosts: vec![host.clone()] }, values);
+            look_for(Holder { credential: name.clone(), hosts: vec![host.clone()], brokered: true }, values);
         }
         let (texts, patterns): (Vec<_>, Vec<_>) = patterns.into_iter().unzip();
         if texts.is_empty() {
@@ -242,6 +259,23 @@ impl Watch {
 
     fn permitted(&self, host: &Host, tls: bool, credential_field: bool) -> Vec<bool> {
         self.holders.iter().map(|holder| holder.permits(host, tls, credential_field)).collect()
+    }
+
+    /// Which credentials an answer may show: those that the agent has as files.
+    fn shown(&self) -> Vec<bool> {
+        self.holders.iter().map(|holder| !holder.brokered).collect()
+    }
+
+    /// Looks at the header fields or trailers of an answer.
+    ///
+    /// # Errors
+    /// When they show a brokered credential.
+    pub fn look_at_answer(self: &Arc<Self>, headers: &HeaderMap) -> Result<(), Leak> {
+        let shown: Arc<[bool]> = self.shown().into();
+        for value in headers.values() {
+            scan::Scanner::of_answer(self.clone(), shown.clone(), "header fields").push(value.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// Looks at one text.

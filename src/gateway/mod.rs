@@ -1,18 +1,20 @@
 //! The programs `relay` and `gateway`, and the line protocol between launcher and gateway.
 //!
-//! The relay owns the agent's network namespace, moves bytes and decides nothing. The gateway makes every decision.
-//! Between them is one unix socket ([`channel`]).
+//! The relay owns the agent's network namespace, accepts its connections and decides nothing. The gateway, to which it
+//! hands them over, makes every decision. Between them is one unix socket ([`channel`]).
 //!
 //! In the order of a connection: [`relay`] accepts it (and answers DNS, [`dns`] and [`names`]); [`program`] takes it from
-//! the socket; [`request`] and [`hello`] read what it asks for, as pure functions; [`destination`] matches, resolves,
+//! the socket ([`client`]); [`request`] and [`hello`] read what it asks for, as pure functions; [`destination`] matches, resolves,
 //! checks and dials, or [`upstream`] asks a proxy; [`connection`] puts these in order, [`permit`] ends what the policy no longer allows and [`budget`]
 //! what is too much, and [`tunnel`] or [`forward`] moves the bytes, or [`inspect`] reads the requests inside TLS with
-//! certificates of [`authority`], and [`leak`] looks in them for credentials that are not for there; [`report`] tells the
-//! launcher, with [`denials`] summed up. [`secrets`] holds the credential files, and [`reads`] watches who opens them.
+//! certificates of [`authority`] (and [`override_fields`] what they ask to be taken for), and [`leak`] looks in them for credentials that are not for there; [`report`] tells the
+//! launcher, with [`denials`] and [`floods`] summed up. [`secrets`] holds the credential files, and [`reads`] watches who opens them.
 
 pub mod protocol;
 
 pub mod channel;
+
+pub mod client;
 
 pub mod dns;
 
@@ -39,6 +41,8 @@ pub mod authority;
 
 pub mod broker;
 
+pub mod override_fields;
+
 pub mod budget;
 
 pub mod permit;
@@ -46,6 +50,8 @@ pub mod permit;
 pub mod inspect;
 
 pub mod denials;
+
+pub mod floods;
 
 pub mod leak;
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::io::{AsyncRead, AsyncReadExt as _, BufReader};
@@ -27,7 +28,7 @@ use crate::gateway::authority::{Authority, AuthorityError};
 use crate::gateway::broker::Broker;
 use crate::gateway::budget::Budgets;
 use crate::gateway::channel::{CONNECTION_LIMIT, LineError, read_line};
-use crate::gateway::connection::{Shared, serve};
+use crate::gateway::connection::{Shared, serve, turn_away};
 use crate::gateway::denials::Denials;
 use crate::gateway::leak::Leaks;
 use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT};
@@ -38,6 +39,12 @@ use crate::network::policy::Policy;
 
 /// How long to wait before standard input is looked at again after its end.
 const INPUT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Descriptors for the rest: files, the resolver's sockets, further attempts to reach a host, connections to be turned away.
+const DESCRIPTORS: usize = 256;
+
+/// How many connections beyond the limit are told so at a time.
+const REFUSAL_LIMIT: usize = 64;
 
 /// Where the gateway finds what it works with. The defaults are those of its container.
 #[derive(Debug, Clone)]
@@ -152,6 +159,7 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
         () = take_commands(&shared, folder, &reads, tokio::io::stdin()) => Ok(()),
         // Without a way to report nothing is decided any more.
         () = shared.denials.report(&reporter) => Ok(()),
+        () = reporter.tell_sums() => Ok(()),
         result = reads.report(&reporter) => result.map_err(GatewayError::Runtime),
         result = ended() => result.map_err(GatewayError::Runtime),
     }
@@ -191,8 +199,15 @@ fn listen(path: &Path, group: u32) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// How many connections leave enough descriptors for everything else: each has one of its client and one of its host.
+fn connection_limit() -> usize {
+    let all = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    (all.saturating_sub(DESCRIPTORS) / 2).clamp(1, CONNECTION_LIMIT)
+}
+
 async fn take_connections(shared: &Arc<Shared>, listener: &UnixListener, relay_uid: u32) {
-    let slots = Arc::new(Semaphore::new(CONNECTION_LIMIT + 8));
+    let slots = Arc::new(Semaphore::new(connection_limit()));
+    let refusals = Arc::new(Semaphore::new(REFUSAL_LIMIT));
     loop {
         let Ok((relay, _)) = listener.accept().await else {
             // Out of descriptors: connections have to end first.
@@ -202,13 +217,23 @@ async fn take_connections(shared: &Arc<Shared>, listener: &UnixListener, relay_u
         if !is_relay(&relay, relay_uid) {
             continue;
         }
-        // The relay has a limit of its own; beyond that the connection is dropped.
-        let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
-        let shared = shared.clone();
-        tokio::spawn(async move {
-            serve(shared, relay).await;
-            drop(slot);
-        });
+        match slots.clone().try_acquire_owned() {
+            Ok(slot) => {
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    serve(shared, relay).await;
+                    drop(slot);
+                });
+            }
+            Err(_) => {
+                // Too many to be told ends with a reset.
+                let Ok(slot) = refusals.clone().try_acquire_owned() else { continue };
+                tokio::spawn(async move {
+                    turn_away(&relay).await;
+                    drop(slot);
+                });
+            }
+        }
     }
 }
 

@@ -153,6 +153,9 @@ pub struct RequestDecision {
     /// More for people.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
+    /// How many such decisions this one stands for, when it is more than itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub count: Option<u64>,
 }
 
 /// The end of an allowed connection.

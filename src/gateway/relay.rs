@@ -1,6 +1,7 @@
-//! The program `relay`: owns the agent's network namespace, answers its DNS and passes its connections to the gateway.
+//! The program `relay`: owns the agent's network namespace, answers its DNS and hands its connections to the gateway.
 //!
-//! It decides nothing. What it listens for is what the gateway pushes; without a gateway every connection fails.
+//! It decides nothing and reads nothing of them. What it listens for is what the gateway pushes; without a gateway every
+//! connection fails.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -14,17 +15,16 @@ use http::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use crate::gateway::channel::{CONNECTION_LIMIT, Header, Listing, from_line, read_line, to_line};
+use crate::gateway::channel::{Header, Listing, from_line, read_line, send_header};
 use crate::gateway::dns::{self, Found};
 use crate::gateway::forward::refuse;
 use crate::gateway::names::NameTable;
 use crate::gateway::program::{ended, event_loop, fail};
 use crate::gateway::protocol::LINE_LIMIT;
-use crate::gateway::transfer::transfer;
 use crate::gateway::tunnel::reset;
 use crate::network::name::HostName;
 
@@ -38,8 +38,8 @@ const QUESTION_RATE: f64 = 1000.0;
 const DNS_CONNECTION_LIMIT: usize = 64;
 const DNS_IDLE: Duration = Duration::from_secs(10);
 
-/// How long a client may go on sending after the gateway has ended its side.
-const HALF_OPEN: Duration = Duration::from_secs(2);
+/// How many clients are told at a time that the gateway is away.
+const REFUSAL_LIMIT: usize = 64;
 
 /// Where the relay listens and where its gateway is. The defaults are those of its container.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ pub enum RelayError {
 #[derive(Debug)]
 struct Relay {
     socket: PathBuf,
-    slots: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -111,7 +111,7 @@ async fn run(options: &RelayOptions) -> Result<(), RelayError> {
     };
     let relay = Arc::new(Relay {
         socket: options.socket.clone(),
-        slots: Arc::new(Semaphore::new(CONNECTION_LIMIT)),
+        refusals: Arc::new(Semaphore::new(REFUSAL_LIMIT)),
         state: Mutex::new(state),
     });
     // The launcher waits for this line in the container's log.
@@ -135,7 +135,7 @@ async fn follow_gateway(relay: Arc<Relay>) {
 }
 
 async fn take_listings(relay: &Arc<Relay>) -> io::Result<()> {
-    let stream = connect(&relay.socket, &Header::Control {}).await?;
+    let stream = connect(&relay.socket, &Header::Control {}, None).await?;
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     while read_line(&mut reader, &mut line, LINE_LIMIT).await.map_err(io::Error::other)? {
@@ -147,10 +147,10 @@ async fn take_listings(relay: &Arc<Relay>) -> io::Result<()> {
     Ok(())
 }
 
-async fn connect(socket: &Path, header: &Header) -> io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(&to_line(header)?).await?;
-    Ok(stream)
+async fn connect(socket: &Path, header: &Header, client: Option<&TcpStream>) -> io::Result<UnixStream> {
+    let gateway = UnixStream::connect(socket).await?;
+    send_header(&gateway, header, client).await?;
+    Ok(gateway)
 }
 
 /// Opens the sockets that the table asks for, and closes those that it no longer does.
@@ -202,70 +202,22 @@ async fn accept(relay: Arc<Relay>, listener: TcpListener, target: Option<(HostNa
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        match relay.slots.clone().try_acquire_owned() {
-            Ok(slot) => drop(tokio::spawn(pass_on(relay.clone(), client, header.clone(), slot))),
-            Err(_) if target.is_none() => refuse_at_limit(client),
-            Err(_) => reset(&client),
+        // The gateway holds it from here on. This takes no longer than to queue it there.
+        if connect(&relay.socket, &header, Some(&client)).await.is_err() {
+            without_gateway(&relay, client, target.is_none());
         }
     }
 }
 
-/// Refuses without waiting: a client that does not read must not take a place of its own.
-fn refuse_at_limit(client: TcpStream) {
-    let answer =
-        b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
-    // A new socket's buffer has room for this.
-    let _ = client.try_write(answer);
-}
-
-async fn pass_on(relay: Arc<Relay>, mut client: TcpStream, header: Header, slot: OwnedSemaphorePermit) {
-    // Only latency is at stake.
-    let _ = client.set_nodelay(true);
-    match connect(&relay.socket, &header).await {
-        Ok(gateway) => move_bytes(client, gateway).await,
-        Err(_) if header == (Header::Http {}) => {
+/// Ends a connection that nobody takes. A client of the proxy is told why, unless too many are being told.
+fn without_gateway(relay: &Arc<Relay>, mut client: TcpStream, proxy: bool) {
+    match relay.refusals.clone().try_acquire_owned() {
+        Ok(slot) if proxy => drop(tokio::spawn(async move {
             let body = json!({ "error": "the sandbox's gateway is not running", "next": "try again" });
             refuse(&mut client, StatusCode::BAD_GATEWAY, &body).await;
-        }
-        Err(_) => reset(&client),
-    }
-    drop(slot);
-}
-
-/// Passes bytes both ways until both ends have closed. The gateway's answer gets through also when it no longer takes
-/// what the client sends.
-async fn move_bytes(mut client: TcpStream, mut gateway: UnixStream) {
-    if exchange(&mut client, &mut gateway).await == 0 {
-        reset(&client);
-    }
-}
-
-/// Gives the number of bytes that came from the gateway.
-async fn exchange(client: &mut TcpStream, gateway: &mut UnixStream) -> u64 {
-    let (mut from_client, mut to_client) = client.split();
-    let (mut from_gateway, mut to_gateway) = gateway.split();
-    let up = async {
-        if transfer(&mut from_client, &mut to_gateway).await.is_ok() {
-            // A gateway that is gone shows in the other direction.
-            let _ = to_gateway.shutdown().await;
-        }
-    };
-    let down = async {
-        let received = transfer(&mut from_gateway, &mut to_client).await.unwrap_or(0);
-        if received > 0 {
-            // A client that is gone needs no end.
-            let _ = to_client.shutdown().await;
-        }
-        received
-    };
-    tokio::pin!(up, down);
-    tokio::select! {
-        received = &mut down => {
-            // The gateway has nothing more to say. What the client still sends is of use only where it is still read.
-            let _ = timeout(HALF_OPEN, up).await;
-            received
-        }
-        () = &mut up => down.await,
+            drop(slot);
+        })),
+        _ => reset(&client),
     }
 }
 

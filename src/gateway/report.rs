@@ -1,19 +1,28 @@
-//! Writes events to the launcher: JSON lines on standard output, one for each decision.
+//! Writes events to the launcher: JSON lines on standard output, one for each decision, and sums of a flood.
 //!
 //! The queue is bounded. When nobody takes the events, connections wait: nothing is allowed without being reported.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::gateway::floods::Floods;
 use crate::gateway::protocol::Event;
 
 /// How many events wait for standard output before connections do.
 const QUEUE: usize = 1024;
 
+/// How often sums are told.
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// The way to the launcher.
 #[derive(Debug, Clone)]
-pub struct Reporter(mpsc::Sender<Event>);
+pub struct Reporter {
+    queue: mpsc::Sender<Event>,
+    floods: Arc<Floods>,
+}
 
 impl Reporter {
     /// Starts the thread that writes. Standard output may block, and must not stop the event loop.
@@ -28,12 +37,28 @@ impl Reporter {
                 }
             }
         })?;
-        Ok(Self(sender))
+        Ok(Self { queue: sender, floods: Arc::default() })
     }
 
-    /// Hands over an event. `false` means that it cannot be reported, so what it tells of must not happen.
+    /// Hands over an event, to be told at once or in a sum. `false` means that it cannot be reported, so what it tells of
+    /// must not happen.
     pub async fn send(&self, event: Event) -> bool {
-        self.0.send(event).await.is_ok()
+        match self.floods.take(event) {
+            Some(event) => self.queue.send(event).await.is_ok(),
+            None => !self.queue.is_closed(),
+        }
+    }
+
+    /// Tells sums for as long as somebody takes them.
+    pub async fn tell_sums(&self) {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            for sum in self.floods.sums() {
+                if self.queue.send(sum).await.is_err() {
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -44,11 +69,17 @@ fn write_event(output: &mut impl Write, event: &Event) -> io::Result<()> {
     output.flush()
 }
 
-/// The text with control characters made visible and bounded in length, for people and logs.
+/// The text with control characters and those that show as nothing or turn the line around made visible, and bounded in
+/// length, for people and logs.
 pub fn visible(text: &str) -> String {
+    // Unicode's format characters that hide or reorder (UAX 9, UTS 39), and its line separators.
+    let hidden = |c: char| {
+        matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+    };
     text.chars()
         .take(256)
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .flat_map(|c| if c.is_control() || hidden(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect()
 }
 
@@ -59,6 +90,7 @@ mod tests {
     #[test]
     fn makes_control_characters_visible_and_bounds_the_length() {
         assert_eq!(visible("a\r\n\u{1b}[31m\0b"), "a\\r\\n\\u{1b}[31m\\u{0}b");
+        assert_eq!(visible("a\u{202e}b\u{200b}c\u{2028}\u{85}é"), "a\\u{202e}b\\u{200b}c\\u{2028}\\u{85}é");
         assert_eq!(visible(&"x".repeat(1000)).len(), 256);
     }
 }

@@ -65,29 +65,50 @@ pub enum Target {
     Origin(Host, u16),
 }
 
-/// Where the head ends: the index after the first empty line. Judges line ends and folding on the way.
-pub fn find_end(bytes: &[u8]) -> Result<Option<usize>, RequestError> {
-    let mut line_start = 0;
-    for (index, &byte) in bytes.iter().enumerate() {
-        match byte {
-            b'\n' if index == 0 || bytes[index - 1] != b'\r' => return Err(RequestError::LineEnd),
-            b'\n' if index - line_start == 1 => {
-                // An empty first line is tolerated by some parsers (RFC 9112 section 2.2) and not by others.
-                return if line_start == 0 { Err(RequestError::Syntax) } else { Ok(Some(index + 1)) };
+/// Finds where a head ends while its bytes come in, and judges line ends and folding on the way. Each byte is looked at
+/// once, however small the pieces are in which an agent sends them.
+#[derive(Debug, Default)]
+pub struct HeadEnd {
+    looked: usize,
+    line_start: usize,
+}
+
+impl HeadEnd {
+    /// The index after the first empty line of a head that begins with all bytes that were given before.
+    ///
+    /// # Errors
+    /// When no head begins so.
+    pub fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, RequestError> {
+        for (index, &byte) in bytes.iter().enumerate().skip(self.looked) {
+            match byte {
+                b'\n' if index == 0 || bytes[index - 1] != b'\r' => return Err(RequestError::LineEnd),
+                b'\n' if index - self.line_start == 1 => {
+                    // An empty first line is tolerated by some parsers (RFC 9112 section 2.2) and not by others.
+                    return if self.line_start == 0 { Err(RequestError::Syntax) } else { Ok(Some(index + 1)) };
+                }
+                b'\n' => self.line_start = index + 1,
+                b' ' | b'\t' if index == self.line_start => return Err(RequestError::Folded),
+                b'\0' => return Err(RequestError::Syntax),
+                _ if index > 0 && bytes[index - 1] == b'\r' => return Err(RequestError::LineEnd),
+                _ => {}
             }
-            b'\n' => line_start = index + 1,
-            b' ' | b'\t' if index == line_start => return Err(RequestError::Folded),
-            b'\0' => return Err(RequestError::Syntax),
-            _ if index > 0 && bytes[index - 1] == b'\r' => return Err(RequestError::LineEnd),
-            _ => {}
         }
+        self.looked = bytes.len();
+        if bytes.len() >= HEAD_LIMIT { Err(RequestError::TooLong) } else { Ok(None) }
     }
-    if bytes.len() >= HEAD_LIMIT { Err(RequestError::TooLong) } else { Ok(None) }
 }
 
 /// Reads a request's head from the first bytes of a connection. `None` means that more bytes are needed.
 pub fn parse_request_head(bytes: &[u8]) -> Result<Option<RequestHead>, RequestError> {
-    let Some(length) = find_end(bytes)? else { return Ok(None) };
+    let end = HeadEnd::default().find(bytes)?;
+    end.map(|length| parse_whole_head(bytes, length)).transpose()
+}
+
+/// Reads a request's head of this length, as [`HeadEnd`] found it.
+///
+/// # Errors
+/// When it is refused.
+pub fn parse_whole_head(bytes: &[u8], length: usize) -> Result<RequestHead, RequestError> {
     if length > HEAD_LIMIT {
         return Err(RequestError::TooLong);
     }
@@ -123,7 +144,7 @@ pub fn parse_request_head(bytes: &[u8]) -> Result<Option<RequestHead>, RequestEr
     if hosts.len() > 1 {
         return Err(RequestError::Hosts(hosts.len()));
     }
-    Ok(Some(RequestHead { method: method.to_owned(), target, length }))
+    Ok(RequestHead { method: method.to_owned(), target, length })
 }
 
 fn values<'a>(fields: &'a [httparse::Header<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {

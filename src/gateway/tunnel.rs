@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::gateway::hello::{ClientHello, HELLO_LIMIT, names_host, opens_tls, parse_client_hello};
+use crate::gateway::hello::{ClientHello, HELLO_LIMIT, names_host, opens_tls, parse_client_hello, records_end};
 use crate::gateway::transfer::transfer;
 use crate::network::name::Host;
 
@@ -61,12 +61,19 @@ async fn read_hello<C: AsyncRead + Unpin>(
     host: &Host,
     bytes: &mut Vec<u8>,
 ) -> Result<(), OpeningError> {
+    let mut awaited = 0;
     loop {
-        match parse_client_hello(bytes) {
-            ClientHello::Complete(name) if names_host(name.as_deref(), host) => return Ok(()),
-            ClientHello::Complete(name) => return Err(OpeningError::ServerName(name)),
-            ClientHello::Invalid => return Err(OpeningError::Hello),
-            ClientHello::Incomplete => {}
+        if bytes.len() >= awaited {
+            match parse_client_hello(bytes) {
+                ClientHello::Complete(name) if names_host(name.as_deref(), host) => return Ok(()),
+                ClientHello::Complete(name) => return Err(OpeningError::ServerName(name)),
+                ClientHello::Invalid => return Err(OpeningError::Hello),
+                ClientHello::Incomplete => {}
+            }
+            awaited = records_end(bytes);
+            if awaited > HELLO_LIMIT {
+                return Err(OpeningError::Hello);
+            }
         }
         let room = (HELLO_LIMIT + 1 - bytes.len()) as u64;
         let read = (&mut *client).take(room).read_buf(bytes).await.map_err(OpeningError::Read)?;

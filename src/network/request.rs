@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 /// The longest path that is judged, in bytes.
@@ -26,7 +27,8 @@ pub enum PathError {
     /// A byte that RFC 3986 (section 3.3) does not have in a path, as itself or encoded.
     #[error("the path has a control character, a backslash or a character that has to be encoded")]
     Character,
-    /// `%` without two hexadecimal digits, or an encoded `%` before two: decoded twice it would be something else.
+    /// `%` without two hexadecimal digits, or an encoded `%` before two, which decoded twice would be something else, or
+    /// what is not UTF-8.
     #[error("the path is encoded wrongly or twice")]
     Encoding,
     /// `.` or `..`, encoded or with a parameter behind `;`, which some servers take off first.
@@ -74,6 +76,10 @@ fn canonical(text: &str) -> Result<String, PathError> {
     }
     if text.len() > PATH_LIMIT {
         return Err(PathError::TooLong);
+    }
+    // Overlong forms (`%C0%AE` for a dot) and other broken UTF-8 are repaired by some servers and not by others.
+    if percent_decode_str(text).decode_utf8().is_err() {
+        return Err(PathError::Encoding);
     }
     let mut canonical = String::with_capacity(text.len());
     let bytes = text.as_bytes();

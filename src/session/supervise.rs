@@ -371,6 +371,7 @@ fn record_line(input: &SuperviseInput<'_>, record: &Record, line: &[u8]) {
         Event::Decision(decision) => record_decision(input, record, &decision),
         Event::Request(request) => {
             let (connection, port) = (request.connection.to_string(), request.port.to_string());
+            let count = request.count.map(|count| count.to_string());
             let mut facts = vec![
                 ("connection", connection.as_str()),
                 ("host", &request.host),
@@ -380,9 +381,14 @@ fn record_line(input: &SuperviseInput<'_>, record: &Record, line: &[u8]) {
                 ("reason", &request.reason),
             ];
             facts.extend(
-                [("rule", &request.rule), ("credential", &request.credential), ("detail", &request.detail)]
-                    .iter()
-                    .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value))),
+                [
+                    ("rule", &request.rule),
+                    ("credential", &request.credential),
+                    ("detail", &request.detail),
+                    ("count", &count),
+                ]
+                .iter()
+                .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value))),
             );
             let (action, outcome) =
                 if request.allowed { ("request.allowed", "ok") } else { ("request.denied", "denied") };

@@ -36,7 +36,11 @@ pub(crate) struct Harness {
     pub(crate) proxy: SocketAddr,
     pub(crate) dns: SocketAddr,
     name_server: SocketAddr,
+    names: Names,
 }
+
+/// The addresses of each name, with its last dot.
+type Names = Arc<Mutex<HashMap<String, Vec<IpAddr>>>>;
 
 impl Drop for Harness {
     fn drop(&mut self) {
@@ -127,10 +131,29 @@ impl Gateway {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Sends it a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(&self.child, name);
+    }
+
+    /// The time that it has computed.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // proc_pid_stat(5): behind the name in parentheses, the 12th and 13th are ticks, of which a second has 100.
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        let ticks = [fields[11], fields[12]].iter().map(|text| text.parse::<u64>().unwrap()).sum::<u64>();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Anonymous memory in KiB.
     pub(crate) fn anonymous_memory(&self) -> u64 {
         anonymous_memory(&self.child)
     }
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success(), "{name}");
 }
 
 fn anonymous_memory(child: &Child) -> u64 {
@@ -152,7 +175,7 @@ impl Harness {
         let [a, b, c] = network;
         let at = |last: u8, port: u16| SocketAddr::from(([a, b, c, last], port));
         let (proxy, dns, name_server) = (at(250, 3128), at(251, 5353), at(252, 5353));
-        serve_names(name_server, names);
+        let names = serve_names(name_server, names);
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("secrets")).unwrap();
         let mut relay = Command::new(env!("CARGO_BIN_EXE_sandbox"))
@@ -168,7 +191,7 @@ impl Harness {
         BufReader::new(relay.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         assert_eq!(ready, "{\"event\":\"ready\"}\n");
         let gateway = Gateway::start(folder.path(), name_server, relay_uid);
-        Self { folder, relay, gateway, proxy, dns, name_server }
+        Self { folder, relay, gateway, proxy, dns, name_server, names }
     }
 
     /// Replaces the policy by rules of host, port and private networks.
@@ -192,6 +215,17 @@ impl Harness {
 
     pub(crate) fn secrets(&self) -> std::path::PathBuf {
         self.folder.path().join("secrets")
+    }
+
+    /// Sends the relay a signal by its name.
+    pub(crate) fn signal_relay(&self, name: &str) {
+        signal(&self.relay, name);
+    }
+
+    /// Has the name server answer a name with other addresses from now on.
+    pub(crate) fn name(&self, name: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        self.names.lock().unwrap().insert(format!("{name}."), addresses);
     }
 
     /// The relay's anonymous memory in KiB.
@@ -269,12 +303,14 @@ pub(crate) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn serve_names(address: SocketAddr, names: &[(&str, &[&str])]) {
+fn serve_names(address: SocketAddr, names: &[(&str, &[&str])]) -> Names {
     let socket = UdpSocket::bind(address).unwrap();
-    let names: HashMap<String, Vec<IpAddr>> = names
+    let names = names
         .iter()
         .map(|(name, addresses)| (format!("{name}."), addresses.iter().map(|text| text.parse().unwrap()).collect()))
         .collect();
+    let names: Names = Arc::new(Mutex::new(names));
+    let known = names.clone();
     thread::spawn(move || {
         let mut buffer = [0; 1500];
         while let Ok((length, client)) = socket.recv_from(&mut buffer) {
@@ -282,7 +318,7 @@ fn serve_names(address: SocketAddr, names: &[(&str, &[&str])]) {
             let query = question.queries[0].clone();
             let mut reply = Message::response(question.metadata.id, OpCode::Query);
             reply.add_query(query.clone());
-            match names.get(&query.name().to_ascii().to_lowercase()) {
+            match known.lock().unwrap().get(&query.name().to_ascii().to_lowercase()) {
                 None => reply.metadata.response_code = ResponseCode::NXDomain,
                 Some(addresses) => {
                     for address in addresses {
@@ -298,6 +334,7 @@ fn serve_names(address: SocketAddr, names: &[(&str, &[&str])]) {
             socket.send_to(&reply.to_vec().unwrap(), client).unwrap();
         }
     });
+    names
 }
 
 /// A server that sends back what it gets, after a greeting.

@@ -41,8 +41,16 @@ pub(crate) fn authority() -> &'static TestAuthority {
 
 pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
 
+/// What a server answers to what it was asked, in one line.
+type Answering = fn(&str) -> Response<Full<Bytes>>;
+
 /// A TLS server for this name that keeps what it is asked, and answers `ok`.
 pub(crate) fn server(name: &str, protocols: &[&str]) -> (u16, Seen) {
+    server_answering(name, protocols, |_| Response::new(Full::new(Bytes::from_static(b"ok"))))
+}
+
+/// The same with another answer.
+pub(crate) fn server_answering(name: &str, protocols: &[&str], answering: Answering) -> (u16, Seen) {
     let key = KeyPair::generate().unwrap();
     let parameters = CertificateParams::new(vec![name.to_owned()]).unwrap();
     let certificate = parameters.signed_by(&key, &authority().issuer).unwrap().der().clone();
@@ -70,7 +78,7 @@ pub(crate) fn server(name: &str, protocols: &[&str]) -> (u16, Seen) {
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    let service = service_fn(move |request: Request<Incoming>| keep(kept.clone(), request));
+                    let service = service_fn(move |request: Request<Incoming>| keep(kept.clone(), answering, request));
                     let stream = TokioIo::new(stream);
                     if http2 {
                         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -85,15 +93,22 @@ pub(crate) fn server(name: &str, protocols: &[&str]) -> (u16, Seen) {
     (port, seen)
 }
 
-async fn keep(seen: Seen, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+async fn keep(
+    seen: Seen,
+    answering: Answering,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let mut line = format!("{:?} {} {}", request.version(), request.method(), request.uri());
     for (name, value) in request.headers() {
         line.push_str(&format!(" {name}={}", value.to_str().unwrap()));
     }
-    let body = request.into_body().collect().await?.to_bytes();
-    line.push_str(&format!(" body={}", String::from_utf8_lossy(&body)));
-    seen.lock().unwrap().push(line);
-    Ok(Response::new(Full::new(Bytes::from_static(b"ok"))))
+    let body = request.into_body().collect().await?;
+    for (name, value) in body.trailers().into_iter().flatten() {
+        line.push_str(&format!(" trailer {name}={}", value.to_str().unwrap()));
+    }
+    line.push_str(&format!(" body={}", String::from_utf8_lossy(&body.to_bytes())));
+    seen.lock().unwrap().push(line.clone());
+    Ok(answering(&line))
 }
 
 fn allow(harness: &mut Harness, host: &str, port: u16, rules: &[&str]) {
@@ -189,17 +204,25 @@ fn the_hosts_own_certificate_is_verified() {
 }
 
 /// A TLS connection through the gateway to the host, which trusts the session's authority.
-pub(crate) fn open(harness: &Harness, port: u16) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
+pub(crate) fn open(harness: &Harness, port: u16) -> Tls {
+    open_for(harness, port, &[])
+}
+
+pub(crate) type Tls = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+/// The same, with these protocols offered.
+pub(crate) fn open_for(harness: &Harness, port: u16, protocols: &[&str]) -> Tls {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(certificate(harness)).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     let stream = harness.tunnel(&format!("rules.example:{port}")).unwrap();
     let client = rustls::ClientConnection::new(Arc::new(config), "rules.example".try_into().unwrap()).unwrap();
     rustls::StreamOwned::new(client, stream)

@@ -14,7 +14,9 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use serde_json::json;
 
+mod adversarial;
 mod harness;
+mod http2;
 mod inspection;
 mod leaks;
 

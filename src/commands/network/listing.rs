@@ -82,14 +82,14 @@ impl<'a> Tally<'a> {
         match event.action.as_str() {
             "network.allowed" => {
                 let Some(index) = self.entry(fact("host"), fact("port")) else { return };
-                self.through[index].connections += 1;
+                self.through[index].connections += number("count").max(1);
                 if self.open.len() < OPEN_LIMIT {
                     self.open.insert(fact("connection").to_owned(), index);
                 }
             }
             "request.allowed" => {
                 if let Some(index) = self.entry(fact("host"), fact("port")) {
-                    self.through[index].requests += 1;
+                    self.through[index].requests += number("count").max(1);
                 }
             }
             "network.closed" => {

@@ -1,4 +1,5 @@
-//! A request's body that is looked at while it passes, and ends with an error where it would carry a credential out.
+//! A request's body that is looked at while it passes, and ends with an error where it would carry a credential out; and
+//! an answer's, which does where it would show a brokered credential to the agent.
 //!
 //! Bytes that could be the beginning of a value stay here until it is clear that they are not, so that the host gets no
 //! more than a few bytes of one.
@@ -8,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_ENCODING;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue};
 use http::request::Parts;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
@@ -82,6 +83,9 @@ pub fn refusal(decision: RequestDecision, leak: &Leak) -> RequestDecision {
 pub struct WatchedBody {
     inner: Incoming,
     looking: Option<Looking>,
+    /// Whether trailers go on. Those of a request have no use (RFC 9110 section 6.5.1 lets a server merge them into the
+    /// header fields, which were judged without them).
+    trailers: bool,
 }
 
 struct Looking {
@@ -90,15 +94,44 @@ struct Looking {
     held: BytesMut,
     trailers: Option<Frame<Bytes>>,
     ended: bool,
-    host: Host,
-    tls: bool,
+    /// The host that a request is for, and whether TLS carries it; none for an answer.
+    to: Option<(Host, bool)>,
     told: Arc<Told>,
 }
 
+/// Has a host pack its answer in no way that could not be looked into.
+pub fn ask_for_readable(headers: &mut HeaderMap) {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let known = |coding: &&str| {
+        let name = coding.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        matches!(name.as_str(), "gzip" | "x-gzip" | "deflate" | "zstd" | "identity")
+    };
+    let kept: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).filter(known).collect();
+    let kept = if kept.is_empty() { "identity".to_owned() } else { kept.join(", ") };
+    if let Ok(value) = HeaderValue::from_str(&kept) {
+        headers.insert(ACCEPT_ENCODING, value);
+    }
+}
+
 impl WatchedBody {
-    /// A body in which nothing is looked for.
+    /// A request's body in which nothing is looked for.
     pub fn unwatched(inner: Incoming) -> Self {
-        Self { inner, looking: None }
+        Self { inner, looking: None, trailers: false }
+    }
+
+    /// An answer's body in which nothing is looked for.
+    pub fn unwatched_answer(inner: Incoming) -> Self {
+        Self { inner, looking: None, trailers: true }
+    }
+
+    /// An answer's body in which brokered credentials are looked for.
+    ///
+    /// # Errors
+    /// When there is no memory to unpack it.
+    pub fn of_answer(inner: Incoming, headers: &HeaderMap, watch: Arc<Watch>, told: Arc<Told>) -> Result<Self, Leak> {
+        let scanner = Scanner::of_answer(watch.clone(), watch.shown().into(), "body");
+        let looking = Looking::new(watch, scanner, headers, None, told)?;
+        Ok(Self { inner, looking: Some(looking), trailers: true })
     }
 
     /// A body in which credentials are looked for that are not for this host.
@@ -114,15 +147,25 @@ impl WatchedBody {
         told: Arc<Told>,
     ) -> Result<Self, Leak> {
         let permitted: Arc<[bool]> = watch.permitted(host, tls, false).into();
-        let encoding = parts.headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let scanner = BodyScanner::new(Scanner::new(watch.clone(), permitted, "body"), encoding)?;
-        let held = BytesMut::new();
-        let looking = Looking { watch, scanner, held, trailers: None, ended: false, host: host.clone(), tls, told };
-        Ok(Self { inner, looking: Some(looking) })
+        let scanner = Scanner::new(watch.clone(), permitted, "body");
+        let looking = Looking::new(watch, scanner, &parts.headers, Some((host.clone(), tls)), told)?;
+        Ok(Self { inner, looking: Some(looking), trailers: false })
     }
 }
 
 impl Looking {
+    fn new(
+        watch: Arc<Watch>,
+        scanner: Scanner,
+        headers: &HeaderMap,
+        to: Option<(Host, bool)>,
+        told: Arc<Told>,
+    ) -> Result<Self, Leak> {
+        let encoding = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let scanner = BodyScanner::new(scanner, encoding)?;
+        Ok(Self { watch, scanner, held: BytesMut::new(), trailers: None, ended: false, to, told })
+    }
+
     /// Takes a part of the body in and gives what may go on.
     fn data(&mut self, bytes: Bytes) -> Result<Bytes, Leak> {
         self.scanner.push(&bytes)?;
@@ -141,9 +184,12 @@ impl Looking {
         self.ended = true;
         self.scanner.end()?;
         if let Some(fields) = trailers.as_ref().and_then(Frame::trailers_ref) {
-            self.watch.look_at_fields(&self.host, self.tls, fields)?;
+            match &self.to {
+                Some((host, tls)) => self.watch.look_at_fields(host, *tls, fields)?,
+                None => self.watch.look_at_answer(fields)?,
+            }
         }
-        self.trailers = trailers;
+        self.trailers = trailers.filter(|_| self.to.is_none());
         Ok(())
     }
 
@@ -164,6 +210,7 @@ impl Body for WatchedBody {
         let this = &mut *self;
         let Some(looking) = &mut this.looking else {
             let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
+            let frame = frame.filter(|frame| this.trailers || frame.as_ref().map_or(true, Frame::is_data));
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Incoming)));
         };
         loop {

@@ -17,10 +17,12 @@ const WINDOW_LOG: u32 = 21;
 const LONGEST_ESCAPE: usize = 18;
 
 /// Looks at bytes as they come.
-pub(super) struct Scanner {
+pub struct Scanner {
     watch: Arc<Watch>,
     permitted: Arc<[bool]>,
     place: &'static str,
+    /// Whether it is an answer that is looked at, and not a request.
+    answer: bool,
     /// After the bytes as they are.
     raw: StateID,
     /// After the bytes with their escapes undone: percent-encoding, JSON's, and both. A value may have in it what looks like
@@ -35,12 +37,14 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
-    pub(super) fn new(watch: Arc<Watch>, permitted: Arc<[bool]>, place: &'static str) -> Self {
+    /// Looks for every credential but those that are permitted there, by their number, in this part of a request.
+    pub fn new(watch: Arc<Watch>, permitted: Arc<[bool]>, place: &'static str) -> Self {
         let raw = watch.start;
         Self {
             watch,
             permitted,
             place,
+            answer: false,
             raw,
             undone: [raw; 3],
             apart: false,
@@ -51,8 +55,16 @@ impl Scanner {
         }
     }
 
+    /// The same for an answer.
+    pub(super) fn of_answer(watch: Arc<Watch>, permitted: Arc<[bool]>, place: &'static str) -> Self {
+        Self { answer: true, ..Self::new(watch, permitted, place) }
+    }
+
     /// Looks at the next bytes.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Leak> {
+    ///
+    /// # Errors
+    /// When there is a credential in them, or they cannot be read.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Leak> {
         if let Some(found) = &self.found {
             return Err(found.clone());
         }
@@ -85,7 +97,7 @@ impl Scanner {
 
     /// How many of the last bytes could be the beginning of a value, which must not go on before it is clear that they are
     /// not.
-    pub(super) fn undecided(&self) -> usize {
+    pub fn undecided(&self) -> usize {
         let raw = self.watch.depth(self.raw);
         if !self.apart {
             return raw;
@@ -98,7 +110,8 @@ impl Scanner {
 
     fn check(&mut self, state: StateID) -> Result<(), Leak> {
         let Some(credential) = self.watch.found(state, &self.permitted) else { return Ok(()) };
-        let leak = Leak::Carries { credential: credential.to_owned(), place: self.place };
+        let (credential, place) = (credential.to_owned(), self.place);
+        let leak = if self.answer { Leak::Shows { credential, place } } else { Leak::Carries { credential, place } };
         Err(self.keep(leak))
     }
 
@@ -211,18 +224,26 @@ fn digit(byte: u8) -> u8 {
 }
 
 /// Looks at a body, unpacked when it says that it is packed in a way that is known.
-pub(super) enum BodyScanner {
+pub enum BodyScanner {
+    /// As it is.
     Plain(Box<Scanner>),
+    /// RFC 1952.
     Gzip(Box<flate2::write::MultiGzDecoder<Scanner>>),
+    /// RFC 1950.
     Zlib(Box<flate2::write::ZlibDecoder<Scanner>>),
+    /// RFC 8878.
     Zstd(Box<zstd::stream::write::Decoder<'static, Scanner>>),
 }
 
 impl BodyScanner {
     /// For a body of this `Content-Encoding` (RFC 9110 section 8.4.1). Others are looked at as they are.
-    pub(super) fn new(mut scanner: Scanner, encoding: &str) -> Result<Self, Leak> {
+    ///
+    /// # Errors
+    /// When there is no memory to unpack it.
+    pub fn new(mut scanner: Scanner, encoding: &str) -> Result<Self, Leak> {
         let encoding = encoding.trim().to_ascii_lowercase();
-        if matches!(encoding.as_str(), "gzip" | "x-gzip" | "deflate" | "zstd") {
+        // An answer is a host's, and may be a large download.
+        if !scanner.answer && matches!(encoding.as_str(), "gzip" | "x-gzip" | "deflate" | "zstd") {
             scanner.limit = UNPACKED_LIMIT;
         }
         Ok(match encoding.as_str() {
@@ -239,7 +260,10 @@ impl BodyScanner {
     }
 
     /// Looks at the next bytes.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Leak> {
+    ///
+    /// # Errors
+    /// When there is a credential in them, or they cannot be read.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Leak> {
         let outcome = match self {
             Self::Plain(scanner) => return scanner.push(bytes),
             // Flushed, so that nothing that was unpacked waits for the next bytes.
@@ -251,7 +275,10 @@ impl BodyScanner {
     }
 
     /// Looks at what the end brings to light.
-    pub(super) fn end(&mut self) -> Result<(), Leak> {
+    ///
+    /// # Errors
+    /// When there is a credential in it, or it is no end.
+    pub fn end(&mut self) -> Result<(), Leak> {
         let outcome = match self {
             Self::Gzip(decoder) => decoder.try_finish(),
             Self::Zlib(decoder) => decoder.try_finish(),
@@ -262,7 +289,7 @@ impl BodyScanner {
     }
 
     /// How many of the last `held` bytes must not go on yet. Of a packed body it is all or nothing.
-    pub(super) fn undecided(&self, held: usize) -> usize {
+    pub fn undecided(&self, held: usize) -> usize {
         match (self, self.scanner().undecided()) {
             (Self::Plain(_), undecided) => undecided.min(held),
             (_, 0) => 0,
@@ -270,10 +297,18 @@ impl BodyScanner {
         }
     }
 
-    fn told(&self, outcome: io::Result<()>) -> Result<(), Leak> {
-        match (&self.scanner().found, outcome) {
+    fn told(&mut self, outcome: io::Result<()>) -> Result<(), Leak> {
+        let scanner = self.scanner();
+        match (&scanner.found, outcome) {
             (Some(found), _) => Err(found.clone()),
             (None, Ok(())) => Ok(()),
+            // What a host packs wrongly (or not at all, as with HEAD) is the client's to judge. The rest is looked at as
+            // it is.
+            (None, Err(_)) if scanner.answer => {
+                let plain = Scanner::of_answer(scanner.watch.clone(), scanner.permitted.clone(), scanner.place);
+                *self = Self::Plain(Box::new(plain));
+                Ok(())
+            }
             (None, Err(_)) => Err(Leak::Unreadable("it is not in the form that its head says")),
         }
     }
