@@ -64,7 +64,11 @@ fn project() -> tempfile::TempDir {
     std::os::unix::fs::symlink("one", folder.path().join("tools/link")).unwrap();
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
-    (header.set_size(2), header.set_mode(0o640), header.set_uid(1234), header.set_gid(1234), header.set_mtime(1));
+    header.set_size(2);
+    header.set_mode(0o640);
+    header.set_uid(1234);
+    header.set_gid(1234);
+    header.set_mtime(1);
     archive.append_data(&mut header, "packed/file", &b"p\n"[..]).unwrap();
     file("tools.tar", &archive.into_inner().unwrap());
     folder

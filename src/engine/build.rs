@@ -281,7 +281,7 @@ impl Progress {
     }
 }
 
-/// The parameters of a build (https://docs.docker.com/reference/api/engine/version/v1.44/#tag/Image/operation/ImageBuild).
+/// The parameters of a build (<https://docs.docker.com/reference/api/engine/version/v1.44/#tag/Image/operation/ImageBuild>).
 fn query(spec: &BuildSpec) -> String {
     let arguments = serde_json::json!(spec.arguments).to_string();
     let parameters = [

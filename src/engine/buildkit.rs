@@ -19,7 +19,7 @@ const LINE: usize = 2000;
 const RECORDS: usize = 2000;
 
 /// `moby.buildkit.v1.StatusResponse`, as far as it matters here
-/// (https://github.com/moby/buildkit/blob/master/api/services/control/control.proto).
+/// (<https://github.com/moby/buildkit/blob/master/api/services/control/control.proto>).
 #[derive(Clone, PartialEq, prost::Message)]
 struct Status {
     #[prost(message, repeated, tag = "1")]

@@ -237,7 +237,7 @@ async fn make(
     Ok(Made { built, lock })
 }
 
-/// The builder that Docker's own variable asks for (https://docs.docker.com/build/building/variables/#docker_buildkit).
+/// The builder that Docker's own variable asks for (<https://docs.docker.com/build/building/variables/#docker_buildkit>).
 fn wanted_builder() -> Result<Option<Builder>, Failure> {
     const NAME: &str = "DOCKER_BUILDKIT";
     match std::env::var(NAME).unwrap_or_default().to_ascii_lowercase().as_str() {
