@@ -33,7 +33,7 @@ test-engines: packages ## the tests of engines, on Docker Engine 26 and 28 with 
 bench: packages engine ## measure against docker run, docker exec and a direct connection
 	cargo bench --locked --bench sandbox
 
-fuzz: ## every fuzz target for a minute; needs a nightly toolchain and cargo-fuzz
+fuzz: ## every fuzz target for a minute; needs cargo-fuzz
 	@scripts/fuzz
 
 unit:

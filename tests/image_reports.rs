@@ -339,3 +339,58 @@ fn an_image_is_built_of_what_the_project_keeps_and_of_nothing_else() {
     let cache = tempfile::tempdir().unwrap();
     assert!(text(&fresh(cache.path()).stderr).contains("image-offline"));
 }
+
+/// The `cosign` of Debian 13, from the package that the launcher itself chooses and fetches.
+fn cosign(project: &Project) -> PathBuf {
+    let images = project.0.path().join("images/cosign");
+    std::fs::create_dir_all(&images).unwrap();
+    std::fs::write(images.join("image.yaml"), "version: 1\ndebian: {suite: trixie, packages: [cosign]}\n").unwrap();
+    project.json(&["--format", "json", "lock", "cosign"]);
+    project.json(&["--format", "json", "vendor", "cosign"]);
+    let lock: Value = serde_json::from_slice(&std::fs::read(images.join("image.lock")).unwrap()).unwrap();
+    let packages = lock["packages"].as_array().unwrap();
+    let package = packages.iter().find(|package| package["name"] == "cosign").unwrap();
+    let digest = word(package, "sha256");
+    let file = project.0.path().join("images/vendor").join(digest.trim_start_matches("sha256:"));
+    let folder = project.0.path().join("cosign");
+    assert!(Command::new("dpkg-deb").arg("--extract").arg(file).arg(&folder).status().unwrap().success());
+    folder.join("usr/bin/cosign")
+}
+
+#[test]
+#[ignore = "fetches 20 MB and needs the package lists of Debian 13; `make test-full` runs it"]
+fn cosign_verifies_a_signed_statement_against_the_manifest_and_refuses_another_key_or_manifest() {
+    let project = Project::new();
+    let cosign = cosign(&project);
+    let folder = project.0.path().to_owned();
+    for name in ["own", "other"] {
+        let (key, public) = (format!("{name}.pem"), format!("{name}.pub"));
+        openssl(&folder, &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", &key]);
+        openssl(&folder, &["pkey", "-in", &key, "-pubout", "-out", &public]);
+    }
+    let layout = folder.join("layout");
+    let output = format!("oci:{}", layout.display());
+    let built = project.json(&["--format", "json", "build", "base", "--output", &output]);
+    let manifest = layout.join("blobs/sha256").join(word(&built, "manifest").trim_start_matches("sha256:"));
+    let envelope = project.image(&["sign", "base", "--key", folder.join("own.pem").to_str().unwrap()]).stdout;
+    std::fs::write(folder.join("envelope.json"), envelope).unwrap();
+    let verify = |key: &str, manifest: &Path| {
+        let output = Command::new(&cosign)
+            .args(["verify-blob-attestation", "--key", key, "--signature", "envelope.json"])
+            .args(["--type", "slsaprovenance1", "--insecure-ignore-tlog"])
+            .arg(manifest)
+            .current_dir(&folder)
+            .env("HOME", &folder)
+            .output()
+            .unwrap();
+        (output.status.success(), text(&output.stderr))
+    };
+    let (good, said) = verify("own.pub", &manifest);
+    assert!(good && said.contains("Verified OK"), "{said}");
+    let (good, said) = verify("other.pub", &manifest);
+    assert!(!good && said.contains("signatures"), "{said}");
+    let other = folder.join("other.json");
+    std::fs::write(&other, [std::fs::read(&manifest).unwrap(), b"\n".to_vec()].concat()).unwrap();
+    let (good, said) = verify("own.pub", &other);
+    assert!(!good && said.contains("no matching subject digest"), "{said}");
+}

@@ -1,9 +1,18 @@
-//! The image builder with all packages at hand, against mmdebstrap with the same packages at hand.
+//! The image builder with all packages at hand, against mmdebstrap and `docker build` with the same packages at hand; its
+//! unpacking against xz; and its memory.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sandbox::image::lock::{self, Package};
+use sandbox::image::reference::Digest;
+use sandbox::image::{build, definition};
+use sha2::Digest as _;
 
 use crate::measure::{Aim, Quantity, Table, in_turn, median_time, time};
 use crate::succeed;
@@ -50,9 +59,162 @@ pub(crate) fn run(table: &Table) {
     let what = format!("image build {IMAGE}, {} packages at hand", names.len());
     table.compare(&what, built, "mmdebstrap, unpacking only", extracted, Aim::AtMostTimes(0.2));
 
+    unpacking(table, &cache, folder.path());
+    docker_build(table, &repository, &names, built);
+    memory(table, folder.path());
+
     build();
     let idle: Vec<_> = (0..3 * table.runs).map(|_| time(build)).collect();
     table.single(&format!("image build {IMAGE}, nothing to do"), median_time(&idle), Aim::AtMost(NOTHING));
+}
+
+/// What a chain's locks name, and where the cache keeps it.
+fn packages() -> Vec<Package> {
+    let chain = definition::chain(IMAGE, None).unwrap();
+    lock::locks(&chain).unwrap().into_iter().flat_map(|lock| lock.packages).collect()
+}
+
+/// Taking all packages apart, on as many threads as there are processors, against `xz -d` of their contents, one after
+/// the other.
+fn unpacking(table: &Table, cache: &Path, folder: &Path) {
+    let (packages, cache) = (packages(), cache.join("sandbox"));
+    let mut archives = Vec::new();
+    for package in &packages {
+        let path = sandbox::image::fetch::blob(&cache, &package.sha256);
+        let member = succeed(Command::new("ar").arg("t").arg(&path));
+        let member = String::from_utf8(member).unwrap();
+        let member = member.lines().find(|name| name.starts_with("data.tar")).unwrap().to_owned();
+        assert!(member.ends_with(".xz"), "{member} is for another program than xz");
+        let archive = folder.join(format!("{}.tar.xz", package.name));
+        fs::write(&archive, succeed(Command::new("ar").arg("p").arg(&path).arg(&member))).unwrap();
+        archives.push(archive);
+    }
+    let ours = || {
+        time(|| {
+            for unpacked in build::unpack_all(&packages, &cache, folder).unwrap() {
+                unpacked.unwrap();
+            }
+        })
+    };
+    let peer = || {
+        time(|| {
+            for archive in &archives {
+                let mut command = Command::new("xz");
+                command.arg("--decompress").arg("--stdout").arg("--threads=1").arg(archive).stdout(Stdio::null());
+                assert!(command.status().unwrap().success());
+            }
+        })
+    };
+    let [unpacked, decompressed] = in_turn(table.runs.min(3), ours, peer);
+    let what = format!("unpacking {} packages", packages.len());
+    table.compare(&what, unpacked, "the sum of `xz -d`, one thread", decompressed, Aim::AtMostTimes(0.6));
+}
+
+/// The build against a Dockerfile that installs the same packages from the same files, on a root that has apt already.
+fn docker_build(table: &Table, repository: &Path, names: &[String], built: Quantity) {
+    if !Command::new("docker").arg("version").output().is_ok_and(|output| output.status.success()) {
+        return table.remark("no engine answers, so there is no `docker build` to compare with");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root.tar");
+    succeed(Command::new("mmdebstrap").args(["--quiet", "--variant=apt", "bookworm"]).arg(&root));
+    let base = String::from_utf8(succeed(Command::new("docker").args(["import", "--"]).arg(&root))).unwrap();
+    let base = base.trim();
+    let tag = "sandbox-bench-root:latest";
+    succeed(Command::new("docker").args(["tag", base, tag]));
+    fs::remove_file(&root).unwrap();
+    let context = folder.path().join("repository");
+    fs::create_dir(&context).unwrap();
+    for entry in fs::read_dir(repository).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, context.join(path.file_name().unwrap())).unwrap();
+    }
+    let names = names.join(" ");
+    let dockerfile = format!(
+        "FROM {tag}\nCOPY repository /repository\nRUN rm -f /etc/apt/sources.list /etc/apt/sources.list.d/* \\\n \
+         && echo 'deb [trusted=yes] file:/repository ./' > /etc/apt/sources.list && apt-get update --quiet \\\n \
+         && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --allow-downgrades {names}\n"
+    );
+    fs::write(folder.path().join("Dockerfile"), dockerfile).unwrap();
+    let times: Vec<_> = (0..table.runs.min(3))
+        .map(|_| {
+            let mut command = Command::new("docker");
+            command.args(["build", "--quiet", "--no-cache", "--network=none", "--tag", "sandbox-bench-built"]);
+            time(|| drop(succeed(command.arg(folder.path()))))
+        })
+        .collect();
+    let _ = Command::new("docker").args(["image", "rm", "--force", "sandbox-bench-built", tag]).output();
+    table.compare(
+        "image build, packages at hand",
+        built,
+        "docker build of the same",
+        median_time(&times),
+        Aim::AtMostTimes(0.5),
+    );
+}
+
+/// The most memory that a build takes whose agent is one file of 400 MB in a tarball of npm.
+fn memory(table: &Table, folder: &Path) {
+    let cache = folder.join("cache");
+    let (size, tarball) = agent(&cache.join("sandbox/blobs/sha256"));
+    let images = folder.join("images/large");
+    fs::create_dir_all(&images).unwrap();
+    let text = "version: 1\nnpm:\n  - {package: large, version: 1.0.0, bin: {large: large}}\n";
+    fs::write(images.join("image.yaml"), text).unwrap();
+    // What comes out is not known before, so that the build ends with the difference.
+    let any = Digest::of(b"");
+    let lock = lock::Lock {
+        definition: Digest::of(text.as_bytes()),
+        base: None,
+        sources: Vec::new(),
+        packages: Vec::new(),
+        npm: vec![tarball],
+        result: Some(lock::ResultDigests { diff_ids: vec![any.clone()], config: any.clone(), manifest: any }),
+        ..lock::locks(&definition::chain("base", None).unwrap()).unwrap().remove(0)
+    };
+    fs::write(images.join("image.lock"), lock.text().unwrap()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox"));
+    command.args(["image", "build", "large"]).current_dir(folder).env("XDG_CACHE_HOME", &cache).env("CI", "true");
+    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut most = 0.0_f64;
+    while child.try_wait().unwrap().is_none() {
+        // VmHWM is the most that was in memory so far (proc_pid_status(5)); what was a moment before the end is near it.
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+        most = most.max(kilobytes.unwrap_or_default() * 1024.0);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    assert!(said.contains("image-mismatch"), "{said}");
+    let what = format!("memory of a build with an agent of {:.0} MB", size / 1e6);
+    table.single(&what, Quantity::Bytes(most), Aim::AtMost(Quantity::Bytes(300e6)));
+}
+
+/// Puts a tarball with one program of 400 MB, which hardly can be compressed, into a store.
+fn agent(blobs: &Path) -> (f64, lock::NpmTarball) {
+    const SIZE: u64 = 400_000_000;
+    fs::create_dir_all(blobs).unwrap();
+    let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(SIZE);
+    header.set_mode(0o755);
+    // Numbers of a simple generator: the same in each run, and no two alike near each other.
+    let mut state = 1_u64;
+    let program: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u32
+    })
+    .flat_map(u32::to_le_bytes)
+    .take(SIZE as usize)
+    .collect();
+    builder.append_data(&mut header, "package/large", &program[..]).unwrap();
+    let bytes = builder.into_inner().unwrap().finish().unwrap();
+    let sha256 = Digest::of(&bytes);
+    fs::write(blobs.join(sha256.hex()), &bytes).unwrap();
+    let integrity = format!("sha512-{}", STANDARD.encode(sha2::Sha512::digest(&bytes)));
+    let (package, version, size) = ("large".to_owned(), "1.0.0".to_owned(), bytes.len() as u64);
+    (SIZE as f64, lock::NpmTarball { package, version, integrity, sha256, size, place: None, url: None })
 }
 
 /// Makes an apt repository of the packages of the image's locks, and gives their names.

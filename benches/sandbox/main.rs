@@ -49,7 +49,11 @@ const GROUPS: &[Group] = &[
         run: gateway::run,
     },
     Group { name: "parallel", needs: &[DOCKER], run: sessions::parallel },
-    Group { name: "image", needs: &[("mmdebstrap", "mmdebstrap"), ("dpkg-deb", "dpkg")], run: images::run },
+    Group {
+        name: "image",
+        needs: &[("mmdebstrap", "mmdebstrap"), ("dpkg-deb", "dpkg"), ("ar", "binutils"), ("xz", "xz-utils")],
+        run: images::run,
+    },
 ];
 
 fn main() -> ExitCode {

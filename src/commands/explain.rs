@@ -243,6 +243,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "DOCKER_BUILDKIT is neither 0 nor 1, or it asks for BuildKit and the one of this engine cannot be given the files of a build: engines before 27.5 with the containerd store look for them in the network instead. Leave the variable out, and the classic builder is used; the image is the same.",
     ),
     (
+        "image-content",
+        "A package was fetched as its digest says, and is not what a package has to be: it reaches out of the image, is longer than any, or has another name or version than the lock says. Nothing of it was used.",
+    ),
+    (
         "image-context",
         "COPY or ADD of the Dockerfile name something that does not go into a build: a file that is absent or left out, that may hold credentials, or that is a link out of the project.",
     ),
@@ -271,6 +275,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The build gave other bytes than its lock says. A lock pins the image to the byte, so that this one is not used. When the definition or the launcher changed on purpose, lock it again.",
     ),
     (
+        "image-npm",
+        "The definition has programs of npm that need others, and images/NAME/package-lock.json does not give a tarball of each that can be unpacked. `sandbox image lock` has `npm` write the file where there is none; no script of a package is run.",
+    ),
+    (
         "image-offline",
         "The step needs the network and `--offline` forbids it. What is in the cache is used without it.",
     ),
@@ -292,7 +300,11 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "image-release",
-        "The index of the distribution is not signed by a key that is trusted, or its signature has expired. Check the mirror and the clock; an attacker in between looks the same.",
+        "The index of the distribution is not signed by a key that is trusted, is out of date, or is older than the one that is locked. Check the mirror and the clock; an attacker in between looks the same.",
+    ),
+    (
+        "image-repository",
+        "The definition names a repository of others than Debian, and the file with its key cannot be used. It is a file beside image.yaml with OpenPGP keys, binary or armored; whoever has the private key decides what is in the image.",
     ),
     (
         "image-script",
@@ -321,6 +333,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "image-vendored",
         "A file in images/vendor is not the one that its name and the lock say. It is not used, and nothing else is taken in its place.",
+    ),
+    (
+        "image-version",
+        "The definition asks for a version of a Debian package, or for that of a suite, which no source has. Repositories keep the newest version of a release alone; one that is gone is in an image only as long as its lock is.",
     ),
     (
         "image-volume",

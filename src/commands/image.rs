@@ -6,10 +6,11 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
+use super::printer::sanitise;
 use super::{Context, Failure};
 use crate::image::attestation::AttestationError;
 use crate::image::dockerfile::{is_name, lock::file_name};
-use crate::image::error::PylockProblem;
+use crate::image::error::{NpmLockProblem, PylockProblem};
 use crate::image::lock::Lock;
 use crate::image::update::LockChange;
 use crate::image::{self, BuiltImage, ImageContext, ImageError, sbom};
@@ -42,6 +43,9 @@ enum ImageVerb {
         /// Let the steps of a Dockerfile use a network; the lock says so, and whoever builds from it does the same
         #[arg(long)]
         with_network: bool,
+        /// Take a release file of a repository that is out of date, as one of an old snapshot is; the lock says so
+        #[arg(long)]
+        allow_expired: bool,
     },
     /// Build what the lock says
     Build {
@@ -89,6 +93,9 @@ enum ImageVerb {
         name: String,
         /// A Debian package: take its newest version alone, and what that needs
         package: Option<String>,
+        /// Take a release file of a repository that is out of date; the lock says so
+        #[arg(long)]
+        allow_expired: bool,
     },
     /// Show what a Dockerfile takes in without a digest, and what makes its builds differ; exit code 1 when it does take
     /// something in
@@ -146,6 +153,12 @@ enum ImageVerb {
     },
 }
 
+impl ImageVerb {
+    fn allows_expired(&self) -> bool {
+        matches!(self, Self::Lock { allow_expired: true, .. } | Self::Update { allow_expired: true, .. })
+    }
+}
+
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum SbomForm {
     /// SPDX 2.3
@@ -184,6 +197,7 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
         apt_sources_root: Path::new("/etc/apt"),
         progress: context.printer.progress(),
         offline: arguments.offline,
+        allow_expired: arguments.verb.allows_expired(),
     };
     match &arguments.verb {
         ImageVerb::Lint { file, strict } => return lint::lint(context, &arguments.project, file, *strict),
@@ -194,7 +208,7 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
             context.printer.result(&result, || format!("{folder} has {files} files for {name}, {size} bytes"));
         }
         ImageVerb::Ls => list(context, &arguments.project),
-        ImageVerb::Lock { name, with_network } => {
+        ImageVerb::Lock { name, with_network, .. } => {
             lock(context, &surroundings, &arguments.project, (name, *with_network)).await?;
         }
         ImageVerb::Build { name, output, check: true, locked: _ } => {
@@ -210,20 +224,21 @@ async fn run_async(context: &Context, arguments: &ImageArguments) -> Result<u8, 
         }
         ImageVerb::Outdated { name } => {
             let changes = image::update::outdated(name, &surroundings).await?;
-            context.printer.result(&changes, || changes.iter().map(LockChange::text).collect());
+            context.printer.result(&changes, || sanitise(&changes.iter().map(LockChange::text).collect::<String>()));
             return Ok(u8::from(!changes.is_empty()));
         }
-        ImageVerb::Update { name, package } => {
+        ImageVerb::Update { name, package, .. } => {
             let mut changes = Vec::new();
             let locks = match package {
                 Some(package) => image::update::update_package(name, package, &surroundings).await?,
                 None => image::update::update(name, &surroundings).await?,
             };
             for (change, lock) in locks {
+                warn_expired(context, &lock);
                 write_lock(&arguments.project, &change.image, &lock)?;
                 changes.push(change);
             }
-            context.printer.result(&changes, || changes.iter().map(LockChange::text).collect());
+            context.printer.result(&changes, || sanitise(&changes.iter().map(LockChange::text).collect::<String>()));
         }
         ImageVerb::Sign { name, key, what } => {
             sign::sign(context, &surroundings, &arguments.project, (name, key, *what)).await?;
@@ -283,12 +298,26 @@ async fn lock(
     if let Some(text) = image::locking::python(name, surroundings).await? {
         write_file(project, name, "pylock.toml", &text)?;
     }
+    if let Some(text) = image::locking::node(name, surroundings).await? {
+        write_file(project, name, image::package_lock::FILE, &text)?;
+    }
     let lock = image::lock(name, surroundings).await?;
+    warn_expired(context, &lock);
     let path = write_lock(project, name, &lock)?;
     let count = lock.packages.len() + lock.npm.len() + lock.pypi.len();
     let result = json!({"name": name, "lock": path, "packages": count, "result": lock.result});
     context.printer.result(&result, || format!("locked {name}: {count} packages, {}", path.display()));
     Ok(())
+}
+
+/// Says loudly which repositories may be keeping newer packages from us.
+fn warn_expired(context: &Context, lock: &Lock) {
+    for source in lock.sources.iter().filter(|source| source.expired) {
+        let name = sanitise(&source.suite);
+        context.printer.warning(&format!(
+            "the release file of {name} is out of date and was taken all the same: its packages lack what was mended since"
+        ));
+    }
 }
 
 /// Writes `images/NAME/image.lock` in one step.
@@ -398,9 +427,31 @@ impl From<ImageError> for Failure {
                 "image-mismatch",
                 "do not use this build; if the definition or the launcher changed, run `sandbox image lock NAME`",
             ),
-            ImageError::Signature { .. } | ImageError::Expired { .. } => {
+            ImageError::Signature { .. } => {
                 ("image-release", "check the mirror and the clock, and update the package debian-archive-keyring")
             }
+            ImageError::Expired { .. } => (
+                "image-release",
+                "check the mirror and the clock; for an old snapshot, lock the image with --allow-expired",
+            ),
+            ImageError::Downgrade { .. } => (
+                "image-release",
+                "wait until the mirror is up to date, or use another one; to go back on purpose, remove the lock first",
+            ),
+            ImageError::Key { .. } => {
+                ("image-repository", "save the repository's OpenPGP key, as it is published, beside the definition")
+            }
+            ImageError::Pin { .. } => ("image-version", "name a version that a source has, or none"),
+            ImageError::NpmLock { problem: NpmLockProblem::NoNpm(_), .. } => {
+                ("image-npm", "install `npm`, or write images/NAME/package-lock.json with it on another machine")
+            }
+            ImageError::NpmLock { problem: NpmLockProblem::Script(_), .. } => {
+                ("image-npm", "leave the package out, or build the image from a Dockerfile, whose steps run scripts")
+            }
+            ImageError::NpmLock { .. } => (
+                "image-npm",
+                "correct images/NAME/package-lock.json, or remove it and run `sandbox image lock NAME`, which has `npm` write it",
+            ),
             ImageError::Keyring { .. } => ("image-keyring", "install the package debian-archive-keyring"),
             ImageError::Digest(_) => {
                 ("image-reference", "write REGISTRY/PATH@sha256:… with the digest that the registry shows")
@@ -435,6 +486,9 @@ impl From<ImageError> for Failure {
                 ("image-context", "name that file no more in COPY or ADD, or have it left out by .dockerignore")
             }
             ImageError::Saved(_) => ("image-build", "change the step that made it; `docker history` shows the steps"),
+            ImageError::Package { .. } => {
+                ("image-content", "do not use this package; if its lock is as you made it, name another version of it")
+            }
             ImageError::Script { .. } => ("image-script", "leave the package out of the definition"),
             ImageError::Lock { .. } => {
                 ("image", "take images/NAME/image.lock from the history, or run `sandbox image lock NAME`")

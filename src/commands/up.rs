@@ -461,6 +461,7 @@ async fn agent_image(
         apt_sources_root: Path::new("/etc/apt"),
         progress: context.printer.progress(),
         offline: args.offline,
+        allow_expired: false,
     };
     Ok(AgentImage::Built(Box::new(super::image::dockerfile::ensure(context, &image_context, locked).await?)))
 }

@@ -1,5 +1,6 @@
 //! Makes the layers of a chain of definitions from their locks.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +13,7 @@ use super::control::paragraph;
 use super::definition::Loaded;
 use super::error::{ImageError, PackageProblem, at};
 use super::fetch::{self, Wanted, blob};
-use super::lock::{Lock, Package, PypiWheel, ResultDigests};
+use super::lock::{Lock, NpmTarball, Package, PypiWheel, ResultDigests};
 use super::pylock::Interpreter;
 use super::reference::Digest;
 use super::sources::Mirrors;
@@ -20,8 +21,8 @@ use super::tree::{Entry, Kind, Tree};
 use super::unpack::{self, Unpacked};
 use super::{finish, lock, wheel};
 
-/// Threads that take packages apart.
-const THREADS: usize = 2;
+/// Threads that take packages apart, at most; each needs memory for what it unpacks.
+const THREADS: usize = 8;
 
 /// Where a project keeps what its images are made of, by digest.
 pub(super) const VENDOR: &str = "images/vendor";
@@ -34,6 +35,7 @@ pub async fn chain(
     layers: &Path,
 ) -> Result<BuiltImage, ImageError> {
     std::fs::create_dir_all(layers).map_err(at(layers))?;
+    fetch::sweep(&[context.cache, &context.cache.join("blobs/sha256"), layers]);
     let mut built: Vec<BuiltLayer> = Vec::new();
     for (index, (loaded, lock)) in chain.iter().zip(locks).enumerate() {
         let note = layers.join(format!("{}.inputs", key(lock, &built)?.hex()));
@@ -148,7 +150,7 @@ pub(super) fn wanted(lock: &Lock, context: &ImageContext<'_>) -> Vec<Wanted> {
         what: format!("{} {}", npm.package, npm.version),
         sha256: npm.sha256.clone(),
         size: npm.size,
-        addresses: vec![npm_address(&npm.package, &npm.version)],
+        addresses: vec![npm.url.clone().unwrap_or_else(|| npm_address(&npm.package, &npm.version))],
     }));
     wanted.extend(lock.pypi.iter().map(wheel_wanted));
     wanted
@@ -171,6 +173,11 @@ pub fn npm_address(package: &str, version: &str) -> String {
 }
 
 fn debian(package: &Package, lock: &Lock, mirrors: &Mirrors) -> Wanted {
+    let what = format!("the package {} {}", package.name, package.version);
+    let (sha256, size) = (package.sha256.clone(), package.size);
+    if let Some((address, _)) = package.suite.split_once(' ') {
+        return Wanted { what, sha256, size, addresses: vec![format!("{address}/{}", package.path)] };
+    }
     let mut addresses: Vec<String> =
         mirrors.of(&package.suite).iter().map(|mirror| format!("{mirror}/{}", package.path)).collect();
     // Mirrors drop superseded packages within weeks; the snapshot archive has every day.
@@ -182,8 +189,7 @@ fn debian(package: &Package, lock: &Lock, mirrors: &Mirrors) -> Wanted {
         let time = time.strftime("%Y%m%dT%H%M%SZ");
         addresses.push(format!("https://snapshot.debian.org/archive/{archive}/{time}/{}", package.path));
     }
-    let what = format!("the package {} {}", package.name, package.version);
-    Wanted { what, sha256: package.sha256.clone(), size: package.size, addresses }
+    Wanted { what, sha256, size, addresses }
 }
 
 fn layer(
@@ -201,13 +207,20 @@ fn layer(
     if below.is_empty() {
         finish::begin(&mut tree);
     }
-    let io = at(folder);
-    let mut status = tree.read("var/lib/dpkg/status").map_err(io)?.unwrap_or_default();
-    for (package, unpacked) in lock.packages.iter().zip(unpack_all(lock, cache, folder)?) {
+    if !below.is_empty() {
+        let status = tree.read("var/lib/dpkg/status").map_err(at(folder))?.unwrap_or_default();
+        let there = installed(&status);
+        for package in lock.packages.iter().filter(|package| there.contains(&package.name)) {
+            finish::forget(&mut tree, &package.name).map_err(at(folder))?;
+        }
+    }
+    let mut status = tree.read("var/lib/dpkg/status").map_err(at(folder))?.unwrap_or_default();
+    for (package, unpacked) in lock.packages.iter().zip(unpack_all(&lock.packages, cache, folder)?) {
         let broken = |problem| ImageError::Package { package: package.name.clone(), problem };
         let unpacked = unpacked.map_err(broken)?;
         finish::check_scripts(&package.name, &unpacked)?;
         let stanza = finish::record(&mut tree, package, &unpacked).map_err(broken)?;
+        same(package, &stanza).map_err(broken)?;
         let replaces = paragraph(&stanza).and_then(|fields| fields.get("Replaces")).unwrap_or_default();
         status.extend_from_slice(stanza.as_bytes());
         for (path, entry) in unpacked.entries {
@@ -217,22 +230,7 @@ fn layer(
     if !lock.packages.is_empty() {
         tree.write("var/lib/dpkg/status", status, 0o644);
     }
-    for (wanted, locked) in loaded.definition.npm.iter().zip(&lock.npm) {
-        let broken = |problem| ImageError::Package { package: locked.package.clone(), problem };
-        let spill = Arc::new(tempfile::tempfile_in(folder).map_err(at(folder))?);
-        let prefix = format!("usr/local/lib/node_modules/{}", locked.package);
-        let entries = unpack::npm(&blob(cache, &locked.sha256), &prefix, &locked.package, &spill).map_err(broken)?;
-        for (path, entry) in entries {
-            tree.merge(&path, entry, "").map_err(broken)?;
-        }
-        for (command, file) in &wanted.bin {
-            let target = format!("{prefix}/{file}");
-            let entry = tree.get(&target).ok_or_else(|| broken(PackageProblem::Path(target.clone())))?;
-            let program = Entry { mode: 0o755, ..entry.clone() };
-            tree.put(&target, program);
-            tree.put(&format!("usr/local/bin/{command}"), Entry::new(Kind::Symlink(format!("/{target}")), 0o777));
-        }
-    }
+    npm(&mut tree, loaded, lock, cache, folder)?;
     if let Some(python) = python {
         wheels(&mut tree, loaded, lock, python, cache, folder)?;
     }
@@ -241,13 +239,76 @@ fn layer(
     }
     finish::every(&mut tree).map_err(at(folder))?;
     for (path, text) in &loaded.definition.files {
-        tree.write(&path[1..], text.clone(), 0o644);
+        tree.write(&path[1..], text.clone(), if text.starts_with("#!") { 0o755 } else { 0o644 });
     }
     let mut output = tempfile::NamedTempFile::new_in(folder).map_err(at(folder))?;
     let (diff_id, size) = tree.layer(output.as_file_mut(), lock.epoch).map_err(at(folder))?;
     let path = folder.join(format!("{}.tar", diff_id.hex()));
     output.persist(&path).map_err(|error| at(&path)(error.error))?;
     Ok(BuiltLayer { diff_id, size, path })
+}
+
+/// Whether a package is the one that the lock names. Its digest is, so a difference is one of somebody's editing.
+fn same(package: &Package, stanza: &str) -> Result<(), PackageProblem> {
+    let fields = paragraph(stanza).ok_or(PackageProblem::Member("control paragraph"))?;
+    let named = [("Package", &package.name), ("Version", &package.version), ("Architecture", &package.architecture)];
+    match named.into_iter().find(|(field, locked)| fields.line(field) != Some(locked.as_str())) {
+        Some((field, _)) => Err(PackageProblem::Differs(field)),
+        None => Ok(()),
+    }
+}
+
+/// The names of the packages in a text of `status`.
+fn installed(status: &[u8]) -> BTreeSet<String> {
+    let text = String::from_utf8_lossy(status);
+    text.lines().filter_map(|line| line.strip_prefix("Package: ")).map(str::to_owned).collect()
+}
+
+/// Unpacks the tarballs of npm of a lock, and links the commands that the definition names.
+fn npm(tree: &mut Tree, loaded: &Loaded, lock: &Lock, cache: &Path, folder: &Path) -> Result<(), ImageError> {
+    for locked in &lock.npm {
+        let broken = |problem| ImageError::Package { package: locked.package.clone(), problem };
+        let spill = Arc::new(tempfile::tempfile_in(folder).map_err(at(folder))?);
+        let prefix = npm_folder(&loaded.name, lock, locked);
+        if !unpack::has_integrity(&blob(cache, &locked.sha256), &locked.integrity).map_err(at(cache))? {
+            return Err(broken(PackageProblem::Differs("integrity")));
+        }
+        let entries = unpack::npm(&blob(cache, &locked.sha256), &prefix, &locked.package, &spill).map_err(broken)?;
+        for (path, entry) in entries {
+            tree.merge(&path, entry, "").map_err(broken)?;
+        }
+    }
+    for wanted in &loaded.definition.npm {
+        for (command, file) in &wanted.bin {
+            let target = format!("{}/node_modules/{}/{file}", npm_root(&loaded.name, lock), wanted.package);
+            let entry = tree.get(&target).ok_or_else(|| ImageError::Package {
+                package: wanted.package.clone(),
+                problem: PackageProblem::Path(target.clone()),
+            })?;
+            let program = Entry { mode: 0o755, ..entry.clone() };
+            tree.put(&target, program);
+            tree.put(&format!("usr/local/bin/{command}"), Entry::new(Kind::Symlink(format!("/{target}")), 0o777));
+        }
+    }
+    Ok(())
+}
+
+/// The folder whose `node_modules` has the programs of an image. Those of a `package-lock.json` are among themselves, as
+/// those of other images can have other versions.
+fn npm_root(image: &str, lock: &Lock) -> String {
+    match &lock.package_lock {
+        Some(_) => format!("usr/local/lib/npm/{image}"),
+        None => "usr/local/lib".to_owned(),
+    }
+}
+
+/// The folder of one tarball of npm in an image.
+pub(super) fn npm_folder(image: &str, lock: &Lock, npm: &NpmTarball) -> String {
+    let root = npm_root(image, lock);
+    match &npm.place {
+        Some(place) => format!("{root}/{place}"),
+        None => format!("{root}/node_modules/{}", npm.package),
+    }
 }
 
 /// Unpacks the wheels of a lock into the environment of their image, and links the commands that the definition names.
@@ -286,9 +347,16 @@ fn wheels(
 
 type Slot = Option<Result<Unpacked, PackageProblem>>;
 
-/// Takes all packages apart on several threads; the order of the lock is kept.
-fn unpack_all(lock: &Lock, cache: &Path, folder: &Path) -> Result<Vec<Result<Unpacked, PackageProblem>>, ImageError> {
-    let mut slots: Vec<Slot> = lock.packages.iter().map(|_| None).collect();
+/// Takes all packages apart on several threads; their order is kept. Contents go to files without a name in `folder`.
+///
+/// # Errors
+/// When the folder cannot be written; what is wrong with a package stands in its place.
+pub fn unpack_all(
+    packages: &[Package],
+    cache: &Path,
+    folder: &Path,
+) -> Result<Vec<Result<Unpacked, PackageProblem>>, ImageError> {
+    let mut slots: Vec<Slot> = packages.iter().map(|_| None).collect();
     let next = AtomicUsize::new(0);
     let done = std::thread::scope(|scope| {
         let work = || -> std::io::Result<Vec<(usize, Result<Unpacked, PackageProblem>)>> {
@@ -296,11 +364,16 @@ fn unpack_all(lock: &Lock, cache: &Path, folder: &Path) -> Result<Vec<Result<Unp
             let mut done = Vec::new();
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(package) = lock.packages.get(index) else { return Ok(done) };
-                done.push((index, unpack::deb(&blob(cache, &package.sha256), &package.name, &spill)));
+                let Some(package) = packages.get(index) else { return Ok(done) };
+                let unpacked = match fetch::verified(cache, &package.sha256)? {
+                    true => unpack::deb(&blob(cache, &package.sha256), &package.name, &spill),
+                    false => Err(PackageProblem::Cache),
+                };
+                done.push((index, unpacked));
             }
         };
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        let count = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, THREADS);
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
         threads.into_iter().map(|thread| thread.join().map_err(|_| ImageError::Worker)).collect::<Result<Vec<_>, _>>()
     })?;
     for part in done {

@@ -6,7 +6,11 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{ImageError, at};
+use super::package_lock;
 use super::reference::Digest;
+
+/// Bytes of a file beside a definition.
+const FILE_LIMIT: u64 = 16 << 20;
 
 /// A definition as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -20,13 +24,13 @@ pub struct Definition {
     /// Debian packages.
     #[serde(default)]
     pub debian: Option<Debian>,
-    /// Tarballs of npm that hold native programs.
+    /// Programs of npm. Those that need others stand with all they need in `package-lock.json` beside the definition.
     #[serde(default)]
     pub npm: Vec<Npm>,
     /// Programs of PyPI, which stand with all they need in `pylock.toml` beside the definition.
     #[serde(default)]
     pub pypi: Vec<Pypi>,
-    /// Small text files: absolute path to content, mode 0644, owner root.
+    /// Small text files: absolute path to content, owner root. One that begins with `#!` can be run by everybody.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
     /// Environment of every command; a base's variables stay unless named again.
@@ -38,13 +42,103 @@ pub struct Definition {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Debian {
-    /// Such as `bookworm`; its updates and security suites are used too.
-    pub suite: String,
-    /// Package names.
-    pub packages: Vec<String>,
+    /// Such as `bookworm`; its updates and security suites are used too. Without it, packages are of `sources` alone.
+    #[serde(default)]
+    pub suite: Option<String>,
+    /// Parts of the archive; `main` when nothing is said.
+    #[serde(default = "main_component")]
+    pub components: Vec<String>,
+    /// As for apt-get(8): `NAME`, `NAME=VERSION` (with `*` at the end for a part of one), or `NAME/SUITE`.
+    pub packages: Vec<Request>,
+    /// Further sources: `SUITE` of Debian, such as backports, or somebody else's repository.
+    #[serde(default)]
+    pub sources: Vec<Repository>,
 }
 
-/// One tarball of npm, unpacked to `/usr/local/lib/node_modules/PACKAGE`.
+/// One more source of packages.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repository {
+    /// Such as `bookworm-backports`.
+    pub suite: String,
+    /// Address of the repository, as in sources.list(5); Debian's mirrors when nothing is said.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// Parts of the repository; `main` when nothing is said.
+    #[serde(default = "main_component")]
+    pub components: Vec<String>,
+    /// The file beside the definition with the OpenPGP key that signs it; for repositories of others than Debian.
+    #[serde(default)]
+    pub key: Option<String>,
+}
+
+fn main_component() -> Vec<String> {
+    vec!["main".to_owned()]
+}
+
+/// A package that a definition names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Its name.
+    pub name: String,
+    /// Which version of it, if not the preferred one.
+    pub pin: Option<Pin>,
+}
+
+/// Which version of a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pin {
+    /// This one, or the preferred one of those that begin so if it ends with `*`.
+    Version(String),
+    /// That of this suite.
+    Suite(String),
+}
+
+impl Request {
+    /// Reads `NAME`, `NAME=VERSION` or `NAME/SUITE`.
+    pub fn parse(text: &str) -> Option<Self> {
+        // Debian Policy, section 5.6.12.
+        let version = |text: &str| {
+            let body = text.strip_suffix('*').unwrap_or(text);
+            let known = body.chars().all(|c| c.is_ascii_alphanumeric() || ".+-~:".contains(c));
+            (known && !body.is_empty() && text.len() <= 200).then(|| Pin::Version(text.to_owned()))
+        };
+        let (name, pin) = match text.find(['=', '/']) {
+            None => (text, None),
+            Some(end) => {
+                let (name, rest) = (&text[..end], &text[end + 1..]);
+                let suite = || plain(rest, "-").then(|| Pin::Suite(rest.to_owned()));
+                (name, Some(if text[end..].starts_with('=') { version(rest)? } else { suite()? }))
+            }
+        };
+        plain(name, "+-.").then(|| Self { name: name.to_owned(), pin })
+    }
+}
+
+impl std::fmt::Display for Request {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.pin {
+            None => formatter.write_str(&self.name),
+            Some(Pin::Version(version)) => write!(formatter, "{}={version}", self.name),
+            Some(Pin::Suite(suite)) => write!(formatter, "{}/{suite}", self.name),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Request {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let wrong = || {
+            let text: String = text.chars().take(100).collect();
+            let text = text.escape_debug();
+            serde::de::Error::custom(format!("`{text}` is neither NAME, NAME=VERSION nor NAME/SUITE"))
+        };
+        Self::parse(&text).ok_or_else(wrong)
+    }
+}
+
+/// One program of npm, unpacked to `/usr/local/lib/node_modules/PACKAGE`, or below `/usr/local/lib/npm/IMAGE` when there is
+/// a `package-lock.json`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Npm {
@@ -83,22 +177,27 @@ pub struct Loaded {
     pub lock: Option<String>,
     /// The text of `pylock.toml`, if the definition has programs of PyPI and there is one.
     pub pylock: Option<String>,
+    /// The text of `package-lock.json`, if the definition has programs of npm and there is one.
+    pub package_lock: Option<String>,
+    /// The keys of further sources, by the names of their files.
+    pub keys: BTreeMap<String, Vec<u8>>,
     /// Whether it came with the launcher.
     pub built_in: bool,
 }
 
 /// Name, definition and lock of an image that comes with the launcher.
 macro_rules! built_in {
-    ($name:literal, $pylock:expr) => {
+    ($name:literal, $pylock:expr, $package_lock:expr) => {
         BuiltIn {
             name: $name,
             definition: include_str!(concat!("../../images/", $name, "/image.yaml")),
             lock: include_str!(concat!("../../images/", $name, "/image.lock")),
             pylock: $pylock,
+            package_lock: $package_lock,
         }
     };
     ($name:literal) => {
-        built_in!($name, None)
+        built_in!($name, None, None)
     };
 }
 
@@ -108,16 +207,17 @@ struct BuiltIn {
     definition: &'static str,
     lock: &'static str,
     pylock: Option<&'static str>,
+    package_lock: Option<&'static str>,
 }
 
 /// All images that come with the launcher.
 const BUILT_IN: &[BuiltIn] = &[
     built_in!("agent"),
-    built_in!("aider", Some(include_str!("../../images/aider/pylock.toml"))),
+    built_in!("aider", Some(include_str!("../../images/aider/pylock.toml")), None),
     built_in!("base"),
     built_in!("claude-code"),
     built_in!("codex"),
-    built_in!("gemini-cli"),
+    built_in!("gemini-cli", None, Some(include_str!("../../images/gemini-cli/package-lock.json"))),
     built_in!("opencode"),
 ];
 
@@ -130,17 +230,18 @@ pub fn load(name: &str, project_root: Option<&Path>) -> Result<Loaded, ImageErro
         return Err(ImageError::UnknownImage(name.to_owned()));
     }
     let own = project_root.map(|root| root.join("images").join(name));
-    let (text, lock, pylock, built_in) = match own.filter(|folder| folder.join("image.yaml").is_file()) {
+    let own = own.filter(|folder| folder.join("image.yaml").is_file());
+    let (text, lock, pylock, package_lock, built_in) = match &own {
         Some(folder) => {
-            let path = folder.join("image.yaml");
-            let text = std::fs::read_to_string(&path).map_err(at(&path))?;
-            (text, optional(&folder.join("image.lock"))?, optional(&folder.join("pylock.toml"))?, false)
+            let text = read(&folder.join("image.yaml"))?.unwrap_or_default();
+            let beside = |file: &str| read(&folder.join(file));
+            (text, beside("image.lock")?, beside("pylock.toml")?, beside(package_lock::FILE)?, false)
         }
         None => {
             let found = BUILT_IN.iter().find(|known| known.name == name);
             let found = found.ok_or_else(|| ImageError::UnknownImage(name.to_owned()))?;
-            let pylock = found.pylock.map(str::to_owned);
-            (found.definition.to_owned(), Some(found.lock.to_owned()), pylock, true)
+            let [pylock, package_lock] = [found.pylock, found.package_lock].map(|text| text.map(str::to_owned));
+            (found.definition.to_owned(), Some(found.lock.to_owned()), pylock, package_lock, true)
         }
     };
     let lock = lock.filter(|lock| !lock.trim().is_empty());
@@ -148,16 +249,37 @@ pub fn load(name: &str, project_root: Option<&Path>) -> Result<Loaded, ImageErro
         .map_err(|source| ImageError::Definition { name: name.to_owned(), source: source.into() })?;
     check(name, &definition)?;
     let pylock = pylock.filter(|_| !definition.pypi.is_empty());
-    Ok(Loaded { name: name.to_owned(), definition, digest: Digest::of(text.as_bytes()), lock, pylock, built_in })
+    let package_lock = package_lock.filter(|_| !definition.npm.is_empty());
+    let mut keys = BTreeMap::new();
+    let sources = definition.debian.iter().flat_map(|debian| &debian.sources);
+    for (folder, key) in
+        own.iter().flat_map(|own| sources.clone().filter_map(move |source| Some((own, source.key.as_ref()?))))
+    {
+        let path = folder.join(key);
+        let text = bytes(&path)?.ok_or_else(|| at(&path)(std::io::ErrorKind::NotFound.into()))?;
+        keys.insert(key.clone(), text);
+    }
+    let (name, digest) = (name.to_owned(), Digest::of(text.as_bytes()));
+    Ok(Loaded { name, definition, digest, lock, pylock, package_lock, keys, built_in })
 }
 
 /// The text of a file that need not be there.
-fn optional(path: &Path) -> Result<Option<String>, ImageError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(at(path)(error)),
+fn read(path: &Path) -> Result<Option<String>, ImageError> {
+    let text = bytes(path)?.map(String::from_utf8).transpose();
+    text.map_err(|_| at(path)(std::io::ErrorKind::InvalidData.into()))
+}
+
+/// The bytes of a file that need not be there. It may be a stranger's repository.
+fn bytes(path: &Path) -> Result<Option<Vec<u8>>, ImageError> {
+    let metadata = match path.metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at(path)(error)),
+    };
+    if !metadata.is_file() || metadata.len() > FILE_LIMIT {
+        return Err(at(path)(std::io::ErrorKind::InvalidInput.into()));
     }
+    std::fs::read(path).map(Some).map_err(at(path))
 }
 
 /// The definition and all that it is based on, the base first.
@@ -190,6 +312,14 @@ fn plain(text: &str, more: &str) -> bool {
     !text.is_empty() && text.len() <= 100 && text.chars().all(allowed) && !text.starts_with(['.', '-'])
 }
 
+/// Whether it is a plain address. A repository may be reached in the clear: what it gives is signed.
+pub(super) fn repository_address(address: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(address) else { return false };
+    let plain =
+        url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+    plain && matches!(url.scheme(), "http" | "https") && address.len() <= 500 && !address.contains(char::is_whitespace)
+}
+
 fn check(name: &str, definition: &Definition) -> Result<(), ImageError> {
     let wrong = |value: &str, expected| {
         Err(ImageError::DefinitionValue { name: name.to_owned(), value: value.escape_debug().to_string(), expected })
@@ -198,11 +328,36 @@ fn check(name: &str, definition: &Definition) -> Result<(), ImageError> {
         return wrong(&definition.version.to_string(), "known version");
     }
     if let Some(debian) = &definition.debian {
-        if !plain(&debian.suite, "-") {
-            return wrong(&debian.suite, "suite");
+        match &debian.suite {
+            Some(suite) if !plain(suite, "-") => return wrong(suite, "suite"),
+            None if debian.sources.is_empty() => return wrong("debian", "list of packages with a suite"),
+            _ => {}
         }
-        if let Some(package) = debian.packages.iter().find(|package| !plain(package, "+-.")) {
-            return wrong(package, "package name");
+        let parts = |components: &[String]| {
+            let plain = |component: &&String| plain(component, "-./") && !component.split('/').any(|part| part == "..");
+            components.iter().find(|component| !plain(component)).cloned()
+        };
+        if let Some(component) = parts(&debian.components) {
+            return wrong(&component, "component");
+        }
+        for source in &debian.sources {
+            // Others name suites as they like, such as `stable` or `noble`.
+            if !plain(&source.suite, "-.") || Some(&source.suite) == debian.suite.as_ref() {
+                return wrong(&source.suite, "further suite");
+            }
+            if let Some(component) = parts(&source.components) {
+                return wrong(&component, "component");
+            }
+            if let Some(address) = source.address.as_ref().filter(|address| !repository_address(address)) {
+                return wrong(address, "address of a repository, with a key");
+            }
+            match &source.key {
+                Some(key) if source.address.is_none() || !plain(&key.to_ascii_lowercase(), "-._") => {
+                    return wrong(key, "file beside the definition, with the key of a repository that has an address");
+                }
+                None if source.address.is_some() => return wrong(&source.suite, "source with a key"),
+                _ => {}
+            }
         }
     }
     for npm in &definition.npm {
@@ -282,9 +437,34 @@ mod tests {
             "version: 1\npypi: [{package: b, version: '>=1'}]\n",
             "version: 1\npypi: [{package: b, version: 1.0.0, bin: [../a]}]\n",
             "version: 2\n",
+            "version: 1\ndebian: {suite: a/b, packages: []}\n",
+            "version: 1\ndebian: {suite: a, components: [../b], packages: []}\n",
+            "version: 1\ndebian: {suite: a, packages: [], sources: [{suite: a}]}\n",
+            "version: 1\ndebian: {suite: a, packages: [], sources: [{suite: b, address: 'https://h/x'}]}\n",
+            "version: 1\ndebian: {suite: a, packages: [], sources: [{suite: b, key: k.asc}]}\n",
+            "version: 1\ndebian: {suite: a, packages: [], sources: [{suite: b, address: 'file:///x', key: k.asc}]}\n",
+            "version: 1\ndebian: {suite: a, packages: [], sources: [{suite: b, address: 'https://u:p@h', key: k.asc}]}\n",
+            "version: 1\ndebian: {suite: a, packages: [], sources: [{suite: b, address: 'https://h', key: ../k.asc}]}\n",
         ] {
             let folder = project("x", text);
             assert!(matches!(load("x", Some(folder.path())), Err(ImageError::DefinitionValue { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn packages_are_written_as_for_apt() {
+        let version = |text: &str| Some(Pin::Version(text.to_owned()));
+        for (text, name, pin) in [
+            ("g++", "g++", None),
+            ("jq=1.6-2.1", "jq", version("1.6-2.1")),
+            ("nodejs=1:20.*", "nodejs", version("1:20.*")),
+            ("golang-go/bookworm-backports", "golang-go", Some(Pin::Suite("bookworm-backports".into()))),
+        ] {
+            let request = Request::parse(text).unwrap();
+            assert_eq!((request.name.as_str(), &request.pin, request.to_string().as_str()), (name, &pin, text));
+        }
+        for text in ["", "=1", "A", "a=", "a=*", "a=1 2", "a=1/2", "a/", "a/../b", "a/B", "-a", "a b"] {
+            assert_eq!(Request::parse(text), None, "{text}");
         }
     }
 

@@ -149,6 +149,41 @@ pub enum ImageError {
         /// Who needs it.
         dependent: String,
     },
+    /// No source has the version that a definition names.
+    #[error("no source has `{request}`{}", listed(.versions))]
+    Pin {
+        /// The package and the version, as written.
+        request: String,
+        /// Versions that there are.
+        versions: Vec<String>,
+    },
+    /// A mirror gives an older index than the one that is locked.
+    #[error("the mirror's release file of {suite} is of {offered}, which is before the locked one of {locked}")]
+    Downgrade {
+        /// The suite.
+        suite: String,
+        /// Date of the locked one.
+        locked: String,
+        /// Date of the mirror's.
+        offered: String,
+    },
+    /// A key of a source cannot be used.
+    #[error("the key `{path}` of the source {suite} cannot be used")]
+    Key {
+        /// The suite.
+        suite: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The packages of npm of a definition cannot be chosen.
+    #[error("the npm packages of the image `{name}` cannot be chosen")]
+    NpmLock {
+        /// The definition.
+        name: String,
+        /// What is wrong.
+        #[source]
+        problem: NpmLockProblem,
+    },
     /// Two chosen packages exclude each other.
     #[error("the packages {0} and {1} conflict")]
     Conflict(String, String),
@@ -226,6 +261,15 @@ pub enum PackageProblem {
     /// Another package has this file.
     #[error("`{}` belongs to {} too", .0.escape_debug(), .1)]
     Overwrites(String, String),
+    /// It is another one than the lock says.
+    #[error("its {0} is not what the lock says")]
+    Differs(&'static str),
+    /// Its file in the cache was changed.
+    #[error("its file in the cache had other bytes than the lock says; it was removed and is fetched again next time")]
+    Cache,
+    /// A file ends before its length.
+    #[error("`{}` is shorter than it says", .0.escape_debug())]
+    Short(String),
     /// Larger than any package should be.
     #[error("it is larger than allowed")]
     Size,
@@ -282,6 +326,49 @@ pub enum PylockProblem {
     /// No end.
     #[error("`uv` did not come to an end")]
     Patience,
+}
+
+/// Why a `package-lock.json` cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum NpmLockProblem {
+    /// The text is not JSON of that form.
+    #[error("package-lock.json is not valid")]
+    Form(#[from] serde_json::Error),
+    /// Another version of the format.
+    #[error("package-lock.json has lockfileVersion {0}, and this launcher reads version 3")]
+    Version(u64),
+    /// Larger than any lock should be.
+    #[error("package-lock.json is larger than allowed")]
+    Size,
+    /// A wanted package is absent, or has another version.
+    #[error("package-lock.json does not have {0} {1}")]
+    Absent(String, String),
+    /// An entry lacks something.
+    #[error("the entry `{}` of package-lock.json has no {}", .0.escape_debug(), .1)]
+    Entry(String, &'static str),
+    /// An entry is at an odd place.
+    #[error("`{}` in package-lock.json is not a folder of node_modules", .0.escape_debug())]
+    Place(String),
+    /// A package would have to be compiled.
+    #[error("{0} has a script that runs when it is installed, which the builder does not run")]
+    Script(String),
+    /// There is nobody to choose.
+    #[error("`npm`, which chooses the versions, cannot be run")]
+    NoNpm(#[source] std::io::Error),
+    /// No solution, or no network.
+    #[error("`npm` found no versions:\n{0}")]
+    Npm(String),
+    /// No end.
+    #[error("`npm` did not come to an end")]
+    Patience,
+}
+
+/// The versions that there are, as the end of a sentence.
+fn listed(versions: &[String]) -> String {
+    match versions {
+        [] => ", nor any other version of it".to_owned(),
+        [..] => format!("; there are {}", versions.iter().take(10).cloned().collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// Why one address did not give the file.

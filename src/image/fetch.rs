@@ -12,6 +12,9 @@ use super::reference::Digest;
 /// Transfers at one time.
 const PARALLEL: usize = 6;
 
+/// After how long a temporary file is nobody's any more.
+const LEFT_BEHIND: std::time::Duration = std::time::Duration::from_secs(86_400);
+
 /// A file that is wanted, and where it may be.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -28,6 +31,45 @@ pub struct Wanted {
 /// Where the store keeps this file.
 pub fn blob(cache: &Path, digest: &Digest) -> PathBuf {
     cache.join("blobs/sha256").join(digest.hex())
+}
+
+/// Whether the store has a file in full. One of another length was cut off by a crash of the machine.
+fn present(cache: &Path, wanted: &Wanted) -> bool {
+    blob(cache, &wanted.sha256).metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == wanted.size)
+}
+
+/// Whether a file of the store is what its name says; one that is not is taken out of it.
+pub(super) fn verified(cache: &Path, digest: &Digest) -> std::io::Result<bool> {
+    let path = blob(cache, digest);
+    let (mut file, mut hash, mut buffer) = (std::fs::File::open(&path)?, sha2::Sha256::new(), vec![0; 1 << 17]);
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer)? {
+            0 => break,
+            count => hash.update(&buffer[..count]),
+        }
+    }
+    let good = Digest::from_bytes(hash.finalize().into()) == *digest;
+    if !good {
+        std::fs::remove_file(&path)?;
+    }
+    Ok(good)
+}
+
+/// Removes what builds that were killed left in these folders a day ago or earlier. Builds that run now are younger.
+pub(super) fn sweep(folders: &[&Path]) {
+    let old = |metadata: std::fs::Metadata| {
+        metadata.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > LEFT_BEHIND)
+    };
+    for entry in folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten() {
+        let temporary = entry.file_name().to_str().is_some_and(|name| name.starts_with(".tmp"));
+        if let (true, Ok(metadata)) = (temporary, entry.path().symlink_metadata()) {
+            let folder = metadata.is_dir();
+            if old(metadata) {
+                // Somebody else may do the same at the same time, and a file that stays does no harm.
+                let _ = if folder { std::fs::remove_dir_all(entry.path()) } else { std::fs::remove_file(entry.path()) };
+            }
+        }
+    }
 }
 
 /// An HTTP client with limits in time.
@@ -88,7 +130,7 @@ pub fn keep(cache: &Path, bytes: &[u8]) -> Result<Digest, ImageError> {
 /// # Errors
 /// When one of them is not what its name says.
 pub fn adopt(folder: &Path, cache: &Path, wanted: &[Wanted]) -> Result<(), ImageError> {
-    for wanted in wanted.iter().filter(|wanted| !blob(cache, &wanted.sha256).is_file()) {
+    for wanted in wanted.iter().filter(|wanted| !present(cache, wanted)) {
         let path = folder.join(wanted.sha256.hex());
         // A link could be one to anything of the user's.
         let Ok(metadata) = path.symlink_metadata() else { continue };
@@ -144,7 +186,7 @@ pub fn vendor(folder: &Path, cache: &Path, wanted: &[Wanted]) -> Result<u64, Ima
 
 /// Makes sure that the store has all these files.
 pub async fn all(cache: &Path, wanted: Vec<Wanted>, progress: bool, offline: bool) -> Result<(), ImageError> {
-    let missing: Vec<Wanted> = wanted.into_iter().filter(|wanted| !blob(cache, &wanted.sha256).is_file()).collect();
+    let missing: Vec<Wanted> = wanted.into_iter().filter(|wanted| !present(cache, wanted)).collect();
     let Some(first) = missing.first() else { return Ok(()) };
     if offline {
         return Err(ImageError::Offline(first.what.clone()));
@@ -241,6 +283,38 @@ mod tests {
 
     fn wanted(addresses: Vec<String>) -> Vec<Wanted> {
         vec![Wanted { what: "x".into(), sha256: Digest::of(b"right"), size: 5, addresses }]
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_cut_off_is_fetched_again_and_a_changed_one_is_taken_out() {
+        let cache = tempfile::tempdir().unwrap();
+        let digest = keep(cache.path(), b"right").unwrap();
+        let path = blob(cache.path(), &digest);
+        std::fs::write(&path, "rig").unwrap();
+        all(cache.path(), wanted(vec![mirror(200, "right", 1)]), false, false).await.unwrap();
+        assert!(verified(cache.path(), &digest).unwrap());
+        std::fs::write(&path, "wrong").unwrap();
+        assert!(!verified(cache.path(), &digest).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_removed_a_day_later_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * LEFT_BEHIND;
+        for (name, time) in [(".tmpold", Some(old)), (".tmpnew", None), ("0a1b", Some(old))] {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            time.map(|time| file.set_modified(time).unwrap());
+        }
+        let kept = folder.path().join(".tmpfolder");
+        std::fs::create_dir(&kept).unwrap();
+        std::fs::write(kept.join("layer"), "x").unwrap();
+        std::fs::File::open(&kept).unwrap().set_modified(old).unwrap();
+        sweep(&[folder.path(), Path::new("/nowhere")]);
+        let entries = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = entries.collect();
+        names.sort();
+        assert_eq!(names, [".tmpnew", "0a1b"]);
     }
 
     #[tokio::test]

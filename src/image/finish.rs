@@ -1,16 +1,22 @@
 //! What maintainer scripts would have done: the dpkg database, accounts, certificates, alternatives.
 
+use std::collections::BTreeSet;
+
 use super::control::paragraph;
 use super::error::{ImageError, PackageProblem};
 use super::lock::Package;
 use super::tree::{Entry, Kind, Tree};
 use super::unpack::Unpacked;
 
+/// Where dpkg records each package.
+const INFO: &str = "var/lib/dpkg/info/";
+
 /// The agent's user and group.
 pub const AGENT: u64 = 1000;
 
 /// Packages whose preinst and postinst are replaced by a fix-up of this file: accounts, copied files, alternatives,
-/// certificates.
+/// certificates, the
+/// time zone.
 const REPLACED: &[&str] = &[
     "base-files",
     "base-passwd",
@@ -23,6 +29,7 @@ const REPLACED: &[&str] = &[
     "less",
     "mawk",
     "readline-common",
+    "tzdata",
     "xz-utils",
 ];
 
@@ -30,14 +37,18 @@ const REPLACED: &[&str] = &[
 /// a new root without an init system has no use for.
 const INERT: &[&str] = &[
     "adduser",
+    "apt",
     "bash",
+    "binutils",
     "cmake-data",
     "coreutils",
     "dash",
     "debconf",
+    "debian-archive-keyring",
     "dpkg",
     "git",
     "golang-go",
+    "gzip",
     "init-system-helpers",
     "libc-bin",
     "libc6",
@@ -49,7 +60,11 @@ const INERT: &[&str] = &[
     "libpam-runtime",
     "libpam0g",
     "libpython3.11-minimal",
+    "libpython3.13-minimal",
+    "libreadline8t64",
+    "libselinux1",
     "login",
+    "login.defs",
     "netbase",
     "node-undici",
     "nodejs",
@@ -60,6 +75,7 @@ const INERT: &[&str] = &[
     "perl-base",
     "pkg-config",
     "pkgconf",
+    "pkgconf-bin",
     "postgresql-client-15",
     "procps",
     "python3",
@@ -73,6 +89,9 @@ const INERT: &[&str] = &[
     "python3.11",
     "python3.11-minimal",
     "python3.11-venv",
+    "python3.13",
+    "python3.13-minimal",
+    "python3.13-venv",
     "ruby",
     "tar",
     "unzip",
@@ -107,16 +126,97 @@ const ALTERNATIVES: &[(&str, &str, &str)] = &[
     ("lzma", "usr/bin/lzma", "/usr/bin/xz"),
 ];
 
+/// Parts of scripts that debhelper writes (dh(1)) and that a new root has no use for: byte code of Python, services and
+/// their users' folders, menus and icons, and what removes what an older version had.
+const DEBHELPER: &[&str] = &[
+    "dh_bugfiles",
+    "dh_installdeb",
+    "dh_installinit",
+    "dh_installinitramfs",
+    "dh_installlogrotate",
+    "dh_installmenu",
+    "dh_installmime",
+    "dh_installsystemd",
+    "dh_installsystemduser",
+    "dh_installtmpfiles",
+    "dh_installudev",
+    "dh_installxfonts",
+    "dh_installxmlcatalogs",
+    "dh_lintian",
+    "dh_makeshlibs",
+    "dh_pypy",
+    "dh_python3",
+    "dh_systemd_enable",
+    "dh_systemd_start",
+    "dh_ucf",
+];
+
 /// Refuses packages that need a script run.
 pub fn check_scripts(package: &str, unpacked: &Unpacked) -> Result<(), ImageError> {
-    let script =
-        unpacked.control.iter().map(|(name, _)| name).find(|name| matches!(name.as_str(), "preinst" | "postinst"));
-    match script {
-        Some(script) if !REPLACED.contains(&package) && !INERT.contains(&package) => {
+    let mut scripts = unpacked.control.iter().filter(|(name, _)| matches!(name.as_str(), "preinst" | "postinst"));
+    match scripts.find(|(_, text)| !generated(&String::from_utf8_lossy(text))) {
+        Some((script, _)) if !REPLACED.contains(&package) && !INERT.contains(&package) => {
             Err(ImageError::Script { package: package.to_owned(), script: script.clone() })
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a script does nothing but what debhelper wrote into it, and of that only what a new root has no use for.
+fn generated(script: &str) -> bool {
+    let mut inside = false;
+    for line in script.lines().map(str::trim) {
+        if let Some(tool) = line.strip_prefix("# Automatically added by ") {
+            // Such as `dh_python3` or `dh_installdeb/13.11.4`.
+            if inside || !DEBHELPER.contains(&tool.split('/').next().unwrap_or(tool)) {
+                return false;
+            }
+            inside = true;
+        } else if line == "# End automatically added section" {
+            inside = false;
+        } else if !inside && !line.is_empty() && !line.starts_with('#') && !matches!(line, "set -e" | "exit 0") {
+            return false;
+        }
+    }
+    !inside
+}
+
+/// Takes the files and the record of a package away that another version of it replaces. What others have too stays.
+///
+/// # Errors
+/// When dpkg's database cannot be read.
+pub fn forget(tree: &mut Tree, package: &str) -> std::io::Result<()> {
+    let listed = |tree: &Tree, path: &str| -> std::io::Result<Vec<String>> {
+        let text = tree.read(path)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let paths = text.lines().filter_map(|line| line.strip_prefix('/')).filter(|path| !matches!(*path, "" | "."));
+        Ok(paths.filter_map(|path| tree.locate(path).ok()).collect())
+    };
+    let (mut own, mut records, mut others) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let info: Vec<String> = tree.below(INFO).map(|(path, _)| path.to_owned()).collect();
+    for path in info {
+        let Some((stem, kind)) = path.strip_prefix(INFO).and_then(|name| name.rsplit_once('.')) else { continue };
+        let mine = stem.split(':').next() == Some(package);
+        match (mine, kind) {
+            (true, "list") => own.extend(listed(tree, &path)?),
+            (false, "list") => others.extend(listed(tree, &path)?),
+            _ => {}
+        }
+        if mine {
+            records.push(path);
+        }
+    }
+    // What is in a folder goes before the folder.
+    own.sort_by(|one, other| other.cmp(one));
+    for path in own.iter().filter(|path| !others.contains(*path)).chain(&records) {
+        tree.remove(path);
+    }
+    let status = tree.read("var/lib/dpkg/status")?.unwrap_or_default();
+    let first = format!("Package: {package}\n");
+    let text = String::from_utf8_lossy(&status);
+    let stanzas = text.split_inclusive("\n\n").filter(|stanza| !stanza.starts_with(&first));
+    tree.write("var/lib/dpkg/status", stanzas.collect::<String>(), 0o644);
+    Ok(())
 }
 
 /// Records a package in dpkg's database (dpkg-query(1), deb-md5sums(5)) and gives its stanza of `status`.
@@ -244,6 +344,11 @@ pub fn every(tree: &mut Tree) -> std::io::Result<()> {
             tree.write(to, bytes, 0o644);
         }
     }
+    // What Debian's package of time zones takes when nobody is asked.
+    const ZONE: &str = "usr/share/zoneinfo/Etc/UTC";
+    if tree.get(ZONE).is_some_and(|entry| !entry.below) && tree.get("etc/localtime").is_none() {
+        tree.put("etc/localtime", Entry::new(Kind::Symlink(format!("/{ZONE}")), 0o777));
+    }
     for (name, command, target) in ALTERNATIVES {
         let link = format!("etc/alternatives/{name}");
         let free = tree.get(command).is_none() || tree.get(&link).is_some();
@@ -278,6 +383,37 @@ mod tests {
         every(&mut tree).unwrap();
         assert!(matches!(tree.get("usr/bin/cc").unwrap().kind, Kind::File(_)));
         assert!(tree.get("etc/alternatives/cc").is_none());
+    }
+
+    #[test]
+    fn a_script_that_debhelper_wrote_is_known_by_its_marks_and_any_other_line_makes_it_unknown() {
+        let part = |tool: &str| {
+            format!("# Automatically added by {tool}\nif x; then\n\tdo it\nfi\n# End automatically added section\n")
+        };
+        let script = |rest: &str| format!("#!/bin/sh\nset -e\n\n{rest}\nexit 0\n");
+        assert!(generated(&script(&(part("dh_python3") + &part("dh_installdeb/13.11.4")))));
+        assert!(!generated(&script(&part("dh_unknown"))));
+        assert!(!generated(&script(&(part("dh_python3") + "rm -rf /\n"))));
+        assert!(!generated(&script("# Automatically added by dh_python3\nrm -rf /\n")));
+        assert!(!generated(&script(&part("dh_python3").replace("do it", "# Automatically added by dh_python3"))));
+    }
+
+    #[test]
+    fn a_package_is_forgotten_with_its_files_but_not_with_those_of_others() {
+        let mut tree = Tree::default();
+        tree.put("lib", Entry::new(Kind::Symlink("usr/lib".into()), 0o777));
+        for path in ["usr/lib/a/own", "usr/lib/shared", "etc/a.conf"] {
+            tree.write(path, "x", 0o644);
+        }
+        tree.write("var/lib/dpkg/info/a:amd64.list", "/.\n/lib\n/lib/a\n/lib/a/own\n/lib/shared\n/etc/a.conf\n", 0o644);
+        tree.write("var/lib/dpkg/info/a:amd64.md5sums", "", 0o644);
+        tree.write("var/lib/dpkg/info/ab.list", "/.\n/usr/lib/shared\n", 0o644);
+        tree.write("var/lib/dpkg/status", "Package: a\nVersion: 1\n\nPackage: ab\nVersion: 1\n\n", 0o644);
+        forget(&mut tree, "a").unwrap();
+        let left: Vec<_> = tree.below("").map(|(path, _)| path).filter(|path| path.contains(['.', 's'])).collect();
+        let expected = ["usr", "usr/lib", "usr/lib/shared", "var/lib/dpkg/info/ab.list", "var/lib/dpkg/status"];
+        assert_eq!(left, expected);
+        assert_eq!(tree.read("var/lib/dpkg/status").unwrap().unwrap(), b"Package: ab\nVersion: 1\n\n");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::control::paragraphs;
 use super::error::{ImageError, at};
 use super::pylock::normal;
 use super::reference::Digest;
+use super::unpack::{HEADER_LIMIT, Metered};
 
 /// More entries than any image has.
 const ENTRIES: usize = 4_000_000;
@@ -107,10 +108,16 @@ impl Inventory {
 
     fn add(&mut self, path: &Path) -> Result<(), ImageError> {
         let file = std::fs::File::open(path).map_err(at(path))?;
-        let mut archive = tar::Archive::new(std::io::BufReader::with_capacity(1 << 18, file));
+        let (reader, allowance) = Metered::new(std::io::BufReader::with_capacity(1 << 18, file));
+        let mut archive = tar::Archive::new(reader);
         let mut own = std::collections::BTreeSet::new();
-        for entry in archive.entries().map_err(at(path))? {
+        let mut entries = archive.entries().map_err(at(path))?;
+        loop {
+            allowance.set(HEADER_LIMIT);
+            let Some(entry) = entries.next() else { break };
             let mut entry = entry.map_err(at(path))?;
+            // The layer is no longer than its file, whatever it says.
+            allowance.set(u64::MAX);
             let Some(name) = canonical(&entry.path_bytes()) else { continue };
             let (folder, last) = name.rsplit_once('/').unwrap_or(("", &name));
             // Whiteouts (image-spec, layer.md): they hide what lower layers have.

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::definition::Loaded;
+use super::definition::{Loaded, repository_address};
 use super::error::ImageError;
+use super::package_lock;
 use super::reference::Digest;
 
 /// Changes whenever the builder makes other bytes of the same inputs.
@@ -35,8 +36,11 @@ pub struct Lock {
     pub sources: Vec<Source>,
     /// Packages, sorted by name, without those of the base.
     pub packages: Vec<Package>,
-    /// Tarballs of npm, in the definition's order.
+    /// Tarballs of npm, in the definition's order, or in that of their places in `package-lock.json`.
     pub npm: Vec<NpmTarball>,
+    /// Digest of the `package-lock.json` from which the tarballs are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package_lock: Option<Digest>,
     /// Digest of the `pylock.toml` from which the wheels are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pylock: Option<Digest>,
@@ -52,13 +56,22 @@ pub struct Lock {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// Such as `bookworm-security`.
+    /// Such as `bookworm-security`; with the address before it for a repository of others than Debian.
     pub suite: String,
+    /// The part of the archive, if it is not `main`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<String>,
+    /// Digest of the key that signed it, for a repository of others than Debian.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Digest>,
+    /// Whether it was out of date when it was locked, and taken all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expired: bool,
     /// `Date` of InRelease, Unix time in seconds.
     pub date: u64,
     /// Digest of InRelease.
     pub in_release: Digest,
-    /// Digest of the `Packages.xz` of the component main.
+    /// Digest of the `Packages` of the component, compressed as it was fetched.
     pub packages: Digest,
 }
 
@@ -100,6 +113,12 @@ pub struct NpmTarball {
     pub sha256: Digest,
     /// Its size in bytes.
     pub size: u64,
+    /// Where it is unpacked, as `package-lock.json` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// Where it is, if it is not in npm's own registry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// One wheel of PyPI.
@@ -138,9 +157,21 @@ impl Lock {
         let lock = serde_json::from_str::<Self>(text).and_then(|lock| {
             // Other files have their place on a mirror; a wheel has an address, which somebody may have edited.
             let plain = |url: &str| reqwest::Url::parse(url).is_ok_and(|url| url.scheme() == "https");
-            match lock.pypi.iter().find(|wheel| !plain(&wheel.url)) {
-                Some(wheel) => {
-                    let said = format!("the address of {} is not one of https", wheel.package.escape_debug());
+            let wheels = lock.pypi.iter().map(|wheel| (&wheel.package, Some(&wheel.url)));
+            let mut all = wheels.chain(lock.npm.iter().map(|npm| (&npm.package, npm.url.as_ref())));
+            match all.find(|(_, url)| url.is_some_and(|url| !plain(url))) {
+                Some((package, _)) => {
+                    let said = format!("the address of {} is not one of https", package.escape_debug());
+                    Err(serde::de::Error::custom(said))
+                }
+                None => Ok(lock),
+            }
+        });
+        let lock = lock.and_then(|lock| {
+            let named = |suite: &String| suite.split_once(' ').is_none_or(|(address, _)| repository_address(address));
+            match lock.packages.iter().find(|package| !named(&package.suite)) {
+                Some(package) => {
+                    let said = format!("the repository of {} has no plain address", package.name.escape_debug());
                     Err(serde::de::Error::custom(said))
                 }
                 None => Ok(lock),
@@ -176,6 +207,9 @@ pub fn locks(chain: &[Loaded]) -> Result<Vec<Lock>, ImageError> {
         }
         if lock.pylock != loaded.pylock.as_ref().map(|text| Digest::of(text.as_bytes())) {
             return stale("pylock.toml");
+        }
+        if lock.package_lock != loaded.package_lock.as_ref().map(|text| Digest::of(text.as_bytes())) {
+            return stale(package_lock::FILE);
         }
         if lock.base != locks.last().map(Lock::digest).transpose()? {
             return stale("base");

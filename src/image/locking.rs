@@ -1,21 +1,22 @@
 //! Makes locks: asks the repositories of Debian and npm's registry what there is, and builds what was chosen.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use sha2::Digest as _;
 
+use super::candidate::Candidate;
 use super::definition::{self, Loaded};
 use super::error::{self, ImageError, PackageProblem, PylockProblem, at};
 use super::lock::{self, Lock, NpmTarball, RECIPE, ResultDigests, Source};
 use super::pylock::{self, Interpreter};
 use super::reference::Digest;
-use super::resolve::{self, Candidate};
-use super::{ImageContext, build, fetch, release, sources};
+use super::resolve::Index;
+use super::{ImageContext, build, fetch, package_lock, repository, unpack};
 
-/// Debian's keys, as its package debian-archive-keyring installs them.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Bytes of a tarball of npm.
+const NPM_LIMIT: usize = 512 << 20;
 
 /// Resolves a definition whose base is locked, builds it, and gives the lock with the result.
 pub async fn lock(name: &str, context: &ImageContext<'_>) -> Result<Lock, ImageError> {
@@ -44,12 +45,17 @@ pub(super) async fn resolved(own: &Loaded, below: &[Lock], context: &ImageContex
     let architecture = architecture()?;
     let client = fetch::client()?;
     let (sources, packages) = match &own.definition.debian {
-        Some(debian) => resolve_debian(&client, debian, below, architecture, context).await?,
+        Some(debian) => resolve_debian(own, debian, below, architecture, context).await?,
         None => (Vec::new(), Vec::new()),
     };
     let mut npm = Vec::new();
-    for wanted in &own.definition.npm {
-        npm.push(resolve_npm(&client, wanted, context.cache).await?);
+    match &own.package_lock {
+        Some(text) => npm = resolve_package_lock(own, text, architecture, context).await?,
+        None => {
+            for wanted in &own.definition.npm {
+                npm.push(resolve_npm(&client, wanted, context.cache).await?);
+            }
+        }
     }
     let lock = Lock {
         version: 1,
@@ -61,6 +67,7 @@ pub(super) async fn resolved(own: &Loaded, below: &[Lock], context: &ImageContex
         sources,
         packages,
         npm,
+        package_lock: own.package_lock.as_ref().map(|text| Digest::of(text.as_bytes())),
         pylock: None,
         pypi: Vec::new(),
         result: None,
@@ -112,6 +119,7 @@ pub async fn python(name: &str, context: &ImageContext<'_>) -> Result<Option<Str
         let mut packages = own.clone();
         packages.definition.pypi.clear();
         packages.definition.npm.clear();
+        packages.package_lock = None;
         locks.push(resolved(&packages, &locks, context).await?);
     }
     let python = Interpreter::of(&locks).map_err(|problem| ImageError::Pylock { problem })?;
@@ -137,56 +145,114 @@ pub(super) async fn with_result(
 }
 
 async fn resolve_debian(
-    client: &reqwest::Client,
+    own: &Loaded,
     debian: &definition::Debian,
     below: &[Lock],
     architecture: &str,
     context: &ImageContext<'_>,
 ) -> Result<(Vec<Source>, Vec<lock::Package>), ImageError> {
-    let (index, sources) = debian_index(client, &debian.suite, architecture, context).await?;
-    let base: Vec<String> = below.iter().flat_map(|lock| &lock.packages).map(|package| package.name.clone()).collect();
+    let former = own.lock.as_deref().and_then(|text| Lock::parse(&own.name, text).ok());
+    let (index, sources) = repository::index(own, debian, architecture, former.as_ref(), context).await?;
+    let mut base = Vec::new();
+    for lock in below {
+        base.extend(candidates(lock, &index, context).await?);
+    }
     let packages = index.resolve(&debian.packages, &base)?.into_iter().map(Candidate::into_locked);
     Ok((sources, packages.collect()))
 }
 
-/// All packages of a suite with its updates, after their signatures were checked.
-pub(super) async fn debian_index(
-    client: &reqwest::Client,
-    suite: &str,
+/// The packages of a lock with what they say of others: in the index where it has them, and otherwise in the package
+/// itself.
+pub(super) async fn candidates(
+    lock: &Lock,
+    index: &Index,
+    context: &ImageContext<'_>,
+) -> Result<Vec<Candidate>, ImageError> {
+    let older = lock.packages.iter().filter(|locked| index.same(locked).is_none()).cloned().collect();
+    let older = Lock { packages: older, npm: Vec::new(), pypi: Vec::new(), ..lock.clone() };
+    let wanted = build::wanted(&older, context);
+    if let Some(root) = context.project_root {
+        fetch::adopt(&root.join(build::VENDOR), context.cache, &wanted)?;
+    }
+    fetch::all(context.cache, wanted, context.progress, context.offline).await?;
+    let mut candidates = Vec::new();
+    for locked in &lock.packages {
+        candidates.push(match index.same(locked) {
+            Some(candidate) => candidate.clone(),
+            None => {
+                let broken = |problem| ImageError::Package { package: locked.name.clone(), problem };
+                let control = unpack::control(&fetch::blob(context.cache, &locked.sha256)).map_err(broken)?;
+                Candidate::of_locked(locked, &control)?
+            }
+        });
+    }
+    Ok(candidates)
+}
+
+/// The tarballs of a definition's `package-lock.json`.
+async fn resolve_package_lock(
+    own: &Loaded,
+    text: &str,
     architecture: &str,
     context: &ImageContext<'_>,
-) -> Result<(resolve::Index, Vec<Source>), ImageError> {
-    let mirrors = sources::Mirrors::read(context.apt_sources_root);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default();
-    let (mut index, mut sources) = (resolve::Index::default(), Vec::new());
-    for suite in ["", "-security", "-updates"].map(|more| format!("{suite}{more}")) {
-        let distributions: Vec<String> =
-            mirrors.of(&suite).iter().map(|mirror| format!("{mirror}/dists/{suite}")).collect();
-        let join = |rest: &str| distributions.iter().map(|base| format!("{base}/{rest}")).collect::<Vec<_>>();
-        let bytes = fetch::small(client, &format!("the release file of {suite}"), &join("InRelease"), 4 << 20).await?;
-        let missing = |field| ImageError::Index { suite: suite.clone(), field };
-        let text = std::str::from_utf8(&bytes).map_err(|_| missing("InRelease"))?;
-        let release = release::verify(&suite, text, Path::new(KEYRING), architecture, now)?;
-        if release.packages_size > 64 << 20 {
-            return Err(missing("size of Packages.xz"));
+) -> Result<Vec<NpmTarball>, ImageError> {
+    let failed = |problem| ImageError::NpmLock { name: own.name.clone(), problem };
+    let tarballs = package_lock::read(text, &own.definition.npm, architecture).map_err(failed)?;
+    let client = fetch::client()?;
+    let fetched = tarballs.into_iter().map(|tarball| {
+        let client = &client;
+        async move {
+            let what = format!("{} {}", tarball.package, tarball.version);
+            let bytes = fetch::small(client, &what, std::slice::from_ref(&tarball.url), NPM_LIMIT).await?;
+            let sha256 = kept(&what, &bytes, &tarball.integrity, context.cache)?;
+            let own = build::npm_address(&tarball.package, &tarball.version);
+            Ok(NpmTarball {
+                url: Some(tarball.url).filter(|url| *url != own),
+                place: Some(tarball.place),
+                package: tarball.package,
+                version: tarball.version,
+                integrity: tarball.integrity,
+                sha256,
+                size: bytes.len() as u64,
+            })
         }
-        let folder = format!("main/binary-{architecture}");
-        let mut addresses = join(&format!("{folder}/by-hash/SHA256/{}", release.packages.hex()));
-        addresses.extend(join(&format!("{folder}/Packages.xz")));
-        let (sha256, size) = (release.packages.clone(), release.packages_size);
-        let what = format!("the index of {suite}");
-        let wanted = fetch::Wanted { what, sha256, size, addresses };
-        fetch::all(context.cache, vec![wanted], context.progress, context.offline).await?;
-        let path = fetch::blob(context.cache, &release.packages);
-        let file = std::fs::File::open(&path).map_err(at(&path))?;
-        let mut packages = String::new();
-        let mut reader = std::io::Read::take(liblzma::read::XzDecoder::new(std::io::BufReader::new(file)), 1 << 30);
-        std::io::Read::read_to_string(&mut reader, &mut packages).map_err(at(&path))?;
-        index.add(&suite, &packages)?;
-        sources.push(Source { suite, date: release.date, in_release: Digest::of(&bytes), packages: release.packages });
+    });
+    futures_util::stream::iter(fetched).buffered(4).try_collect().await
+}
+
+/// Keeps a tarball whose SHA-512 is the one that the registry publishes.
+fn kept(what: &str, bytes: &[u8], integrity: &str, cache: &Path) -> Result<Digest, ImageError> {
+    let sum = base64::engine::general_purpose::STANDARD.encode(sha2::Sha512::digest(bytes));
+    if integrity != format!("sha512-{sum}") {
+        return Err(ImageError::Unavailable { what: what.to_owned(), source: error::FetchError::Content });
     }
-    sources.sort_by(|a, b| a.suite.cmp(&b.suite));
-    Ok((index, sources))
+    fetch::keep(cache, bytes)
+}
+
+/// A `package-lock.json` for a definition that has none and whose programs of npm need others; `npm` chooses the versions.
+pub async fn node(name: &str, context: &ImageContext<'_>) -> Result<Option<String>, ImageError> {
+    let own = definition::load(name, context.project_root)?;
+    if own.definition.npm.is_empty() || own.package_lock.is_some() || context.offline {
+        return Ok(None);
+    }
+    let client = fetch::client()?;
+    for wanted in &own.definition.npm {
+        let about = about(&client, wanted).await?;
+        let needs =
+            |field: &str| about.get(field).and_then(serde_json::Value::as_object).is_some_and(|map| !map.is_empty());
+        if needs("dependencies") || needs("optionalDependencies") || needs("peerDependencies") {
+            return package_lock::resolve(name, &own.definition.npm).await.map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// What npm's registry says of one version.
+async fn about(client: &reqwest::Client, wanted: &definition::Npm) -> Result<serde_json::Value, ImageError> {
+    let what = format!("{} {}", wanted.package, wanted.version);
+    let address = format!("https://registry.npmjs.org/{}/{}", wanted.package, wanted.version);
+    let about = fetch::small(client, &what, &[address], 4 << 20).await?;
+    serde_json::from_slice(&about).map_err(|source| ImageError::Lock { name: what, source })
 }
 
 async fn resolve_npm(
@@ -196,21 +262,14 @@ async fn resolve_npm(
 ) -> Result<NpmTarball, ImageError> {
     let what = format!("{} {}", wanted.package, wanted.version);
     let broken = |problem| ImageError::Package { package: what.clone(), problem };
-    let about = format!("https://registry.npmjs.org/{}/{}", wanted.package, wanted.version);
-    let about = fetch::small(client, &what, &[about], 4 << 20).await?;
-    let about: serde_json::Value =
-        serde_json::from_slice(&about).map_err(|source| ImageError::Lock { name: what.clone(), source })?;
+    let about = about(client, wanted).await?;
     let integrity = about.pointer("/dist/integrity").and_then(serde_json::Value::as_str);
     let integrity = integrity.ok_or_else(|| broken(PackageProblem::Member("integrity")))?.to_owned();
     let address = build::npm_address(&wanted.package, &wanted.version);
-    let bytes = fetch::small(client, &what, &[address], 512 << 20).await?;
-    let sum = base64::engine::general_purpose::STANDARD.encode(sha2::Sha512::digest(&bytes));
-    if integrity != format!("sha512-{sum}") {
-        return Err(ImageError::Unavailable { what, source: error::FetchError::Content });
-    }
-    let sha256 = fetch::keep(cache, &bytes)?;
+    let bytes = fetch::small(client, &what, &[address], NPM_LIMIT).await?;
+    let sha256 = kept(&what, &bytes, &integrity, cache)?;
     let (package, version) = (wanted.package.clone(), wanted.version.clone());
-    Ok(NpmTarball { package, version, integrity, sha256, size: bytes.len() as u64 })
+    Ok(NpmTarball { package, version, integrity, sha256, size: bytes.len() as u64, place: None, url: None })
 }
 
 /// The newest version of a package of PyPI (the index's JSON API).

@@ -9,6 +9,7 @@ use std::path::Path;
 pub mod archive;
 pub mod attestation;
 pub mod build;
+pub mod candidate;
 pub mod canonical;
 pub mod control;
 pub mod definition;
@@ -20,10 +21,12 @@ pub mod finish;
 pub mod inventory;
 pub mod lock;
 pub mod locking;
+pub mod package_lock;
 pub mod pylock;
 pub mod reference;
 pub mod registry;
 pub mod release;
+pub mod repository;
 pub mod resolve;
 pub mod saved;
 pub mod sbom;
@@ -56,6 +59,8 @@ pub struct ImageContext<'a> {
     pub progress: bool,
     /// Whether to keep off the network.
     pub offline: bool,
+    /// Whether a release file that is out of date is taken when something is locked.
+    pub allow_expired: bool,
 }
 
 /// An image as its lock promises it.

@@ -1,330 +1,302 @@
 //! Chooses packages: what is asked for and, in turn, what that depends on (Debian Policy, chapter 7).
 //!
-//! Greedy: of alternatives the first that can be had is taken, of versions the newest. What is only recommended is left out.
+//! Greedy: of alternatives the first that can be had is taken, of versions the preferred one (apt_preferences(5)). What
+//! does not go together with that is mended by newer versions, never by older ones, so there is an end. What is only
+//! recommended is left out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use debversion::Version;
-
-use super::control::{Paragraph, paragraphs};
+use super::candidate::{Candidate, Relation};
+use super::control::paragraphs;
+use super::definition::{Pin, Request};
 use super::error::ImageError;
 use super::lock::Package;
-use super::reference::Digest;
 
-/// A stanza of an index of packages.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: Version,
-    /// Its architecture.
-    pub architecture: String,
-    /// The suite whose index this is.
-    pub suite: String,
-    /// Path of the .deb on a mirror.
-    pub path: String,
-    /// Size of the .deb.
-    pub size: u64,
-    /// Digest of the .deb.
-    pub sha256: Digest,
-    depends: String,
-    conflicts: String,
-    provides: Vec<Relation>,
-    /// 0 for `required`, and so on (Debian Policy, section 2.5).
-    rank: u8,
-}
-
-impl Candidate {
-    /// The package as a lock has it.
-    pub fn into_locked(self) -> Package {
-        Package {
-            name: self.name,
-            version: self.version.to_string(),
-            architecture: self.architecture,
-            suite: self.suite,
-            sha256: self.sha256,
-            size: self.size,
-            path: self.path,
-            date: None,
-        }
-    }
-
-    /// A package of a lock, with what its own control file says of others.
-    ///
-    /// # Errors
-    /// When that text is none, or is another package's.
-    pub fn of_locked(locked: &Package, control: &str) -> Result<Self, ImageError> {
-        let wrong = |field| ImageError::Index { suite: locked.name.clone(), field };
-        let paragraph = super::control::paragraph(control).ok_or_else(|| wrong("paragraph"))?;
-        if paragraph.line("Package") != Some(&locked.name) {
-            return Err(wrong("Package"));
-        }
-        let text = |name: &str| paragraph.get(name).unwrap_or_default();
-        Ok(Self {
-            name: locked.name.clone(),
-            version: locked.version.parse().map_err(|_| wrong("Version"))?,
-            architecture: locked.architecture.clone(),
-            suite: locked.suite.clone(),
-            path: locked.path.clone(),
-            size: locked.size,
-            sha256: locked.sha256.clone(),
-            depends: format!("{}, {}", text("Pre-Depends"), text("Depends")),
-            conflicts: format!("{}, {}", text("Conflicts"), text("Breaks")),
-            provides: text("Provides").split(',').filter_map(relation).collect(),
-            rank: 3,
-        })
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Relation {
-    name: String,
-    version: Option<(String, Version)>,
+/// How a source stands to others (apt_preferences(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Its release file says `NotAutomatic`, as those of backports do: taken for what no other source has, and for what
+    /// is asked from it.
+    OnRequest,
+    /// Of the sources of this kind, the newest version is taken.
+    Normal,
 }
 
 /// All packages that can be had, by name, and who provides what.
 #[derive(Debug, Default)]
 pub struct Index {
-    packages: HashMap<String, Candidate>,
+    /// Of each name the preferred version first.
+    packages: HashMap<String, Vec<(Priority, Candidate)>>,
     providers: HashMap<String, Vec<String>>,
 }
 
 impl Index {
-    /// Adds the packages of one suite; the newer version of a name wins.
-    pub fn add(&mut self, suite: &str, text: &str) -> Result<(), ImageError> {
+    /// Adds the packages of one source, such as the suite `bookworm-security`.
+    ///
+    /// # Errors
+    /// When a paragraph lacks something, or is none.
+    pub fn add(&mut self, source: &str, priority: Priority, text: &str) -> Result<(), ImageError> {
         for paragraph in paragraphs(text) {
-            let paragraph = paragraph.map_err(|_| ImageError::Index { suite: suite.to_owned(), field: "paragraph" })?;
-            let candidate = parse(suite, &paragraph)?;
-            let older = self.packages.get(&candidate.name).is_none_or(|known| known.version < candidate.version);
-            if older {
-                for provided in &candidate.provides {
-                    let providers = self.providers.entry(provided.name.clone()).or_default();
-                    if !providers.contains(&candidate.name) {
-                        providers.push(candidate.name.clone());
-                    }
+            let paragraph =
+                paragraph.map_err(|_| ImageError::Index { suite: source.to_owned(), field: "paragraph" })?;
+            let candidate = Candidate::parse(source, &paragraph)?;
+            for provided in &candidate.provides {
+                let providers = self.providers.entry(provided.name.clone()).or_default();
+                if !providers.contains(&candidate.name) {
+                    providers.push(candidate.name.clone());
                 }
-                self.packages.insert(candidate.name.clone(), candidate);
             }
+            let known = self.packages.entry(candidate.name.clone()).or_default();
+            let before =
+                |(other, have): &(Priority, Candidate)| (*other, &have.version) >= (priority, &candidate.version);
+            known.insert(known.partition_point(before), (priority, candidate));
         }
         // As apt: what every system has goes before what somebody may want, so `mawk` before `gawk` for `awk`.
         let packages = &self.packages;
-        let rank = |name: &String| (packages.get(name).map_or(u8::MAX, |candidate| candidate.rank), name.clone());
+        let preferred = |name: &String| packages.get(name).and_then(|known| known.first());
+        let rank = |name: &String| (preferred(name).map_or(u8::MAX, |(_, candidate)| candidate.rank), name.clone());
         self.providers.values_mut().for_each(|providers| providers.sort_by_cached_key(rank));
         Ok(())
     }
 
-    /// The wanted packages and all they need, without those of the base, sorted by name.
-    pub fn resolve(&self, wanted: &[String], base: &[String]) -> Result<Vec<Candidate>, ImageError> {
-        let mut chosen: BTreeMap<&str, &Candidate> = BTreeMap::new();
-        let base: BTreeMap<&str, &Candidate> =
-            base.iter().filter_map(|name| self.packages.get_key_value(name)).map(|(k, v)| (k.as_str(), v)).collect();
+    /// The version of a package that is taken when nothing else is said.
+    pub fn preferred(&self, name: &str) -> Option<&Candidate> {
+        self.packages.get(name)?.first().map(|(_, candidate)| candidate)
+    }
+
+    /// All versions of a package, the preferred one first.
+    fn versions(&self, name: &str) -> impl Iterator<Item = &Candidate> {
+        self.packages.get(name).into_iter().flatten().map(|(_, candidate)| candidate)
+    }
+
+    /// The very package that a lock has, if it still can be had.
+    pub fn same(&self, locked: &Package) -> Option<&Candidate> {
+        self.versions(&locked.name).find(|candidate| candidate.sha256 == locked.sha256)
+    }
+
+    /// The wanted packages and all they need, sorted by name: without those of the base, unless in another version.
+    ///
+    /// # Errors
+    /// When something cannot be had, or what is chosen does not go together.
+    pub fn resolve(&self, wanted: &[Request], base: &[Candidate]) -> Result<Vec<Candidate>, ImageError> {
+        let mut choice = Choice::new(self, wanted, base, &[])?;
         // Names that are asked for come first, so that they decide alternatives.
         let mut open = Vec::new();
-        for name in wanted.iter().filter(|name| !base.contains_key(name.as_str())) {
-            let candidate = self.packages.get(name).ok_or_else(|| ImageError::Unsatisfiable {
-                dependency: name.clone(),
+        for request in wanted {
+            let pinned = choice.pins.get(request.name.as_str()).copied();
+            let there = choice.chosen.get(request.name.as_str());
+            if there.is_some_and(|have| pinned.is_none_or(|pinned| pinned.version == have.version)) {
+                continue;
+            }
+            let candidate = pinned.or_else(|| self.preferred(&request.name));
+            let candidate = candidate.ok_or_else(|| ImageError::Unsatisfiable {
+                dependency: request.name.clone(),
                 dependent: "the definition".to_owned(),
             })?;
-            if chosen.insert(&candidate.name, candidate).is_none() {
-                open.push(candidate);
-            }
+            choice.chosen.insert(&candidate.name, candidate);
+            open.push(candidate);
         }
-        while let Some(candidate) = open.pop() {
-            for clause in candidate.depends.split(',').map(str::trim).filter(|clause| !clause.is_empty()) {
-                let alternatives: Vec<Relation> = clause.split('|').filter_map(relation).collect();
-                let have = |relation: &&Relation| {
-                    base.values().chain(chosen.values()).any(|candidate| satisfies(candidate, relation))
-                };
-                if alternatives.iter().any(|relation| have(&relation)) {
-                    continue;
-                }
-                let found = alternatives.iter().find_map(|relation| self.find(relation));
-                let found = found.ok_or_else(|| ImageError::Unsatisfiable {
-                    dependency: clause.to_owned(),
-                    dependent: candidate.name.clone(),
-                })?;
-                chosen.insert(&found.name, found);
-                open.push(found);
-            }
-        }
-        let all = || base.values().chain(chosen.values());
-        for candidate in all() {
-            for relation in candidate.conflicts.split(',').filter_map(relation) {
-                let mut others = all().filter(|other| other.name != candidate.name);
-                if let Some(other) = others.find(|other| satisfies(other, &relation)) {
-                    return Err(ImageError::Conflict(candidate.name.clone(), other.name.clone()));
-                }
-            }
-        }
-        Ok(chosen.into_values().cloned().collect())
+        choice.follow(open)?;
+        choice.settle()?;
+        Ok(choice.result(wanted, base))
     }
 
-    /// The newest version of a package.
-    pub fn newest(&self, name: &str) -> Option<&Candidate> {
-        self.packages.get(name)
-    }
-
-    /// A package of a base, which stays as it is: its own name and version, and what the newest version says it provides.
+    /// The packages of a lock with the preferred version of one of them. Others change only where that one needs it, and
+    /// those that nothing needs any more go.
     ///
     /// # Errors
-    /// When its version is none.
-    pub fn stand_in(&self, locked: &Package) -> Result<Candidate, ImageError> {
-        let plain = Candidate::of_locked(locked, &format!("Package: {}\n", locked.name))?;
-        let provides = self.newest(&locked.name).map(|newest| newest.provides.clone()).unwrap_or_default();
-        Ok(Candidate { provides, ..plain })
-    }
-
-    /// The packages of a lock with the newest version of one of them. Others change only where that one needs it, and those
-    /// that nothing needs any more go; `base` stays as it is.
-    ///
-    /// # Errors
-    /// When the newest version does not go together with what is there.
+    /// When that version does not go together with what is there.
     pub fn update(
         &self,
         locked: &[Candidate],
         base: &[Candidate],
-        wanted: &[String],
+        wanted: &[Request],
         package: &str,
     ) -> Result<Vec<Candidate>, ImageError> {
-        let mut chosen: BTreeMap<String, Candidate> =
-            locked.iter().map(|candidate| (candidate.name.clone(), candidate.clone())).collect();
-        let newer = |have: &Candidate| self.packages.get(&have.name).filter(|newest| newest.version > have.version);
-        if let Some(newest) = chosen.get(package).and_then(newer) {
-            chosen.insert(package.to_owned(), newest.clone());
+        let mut choice = Choice::new(self, wanted, base, locked)?;
+        let have = choice.chosen.get(package).copied();
+        if let Some(newer) = have.and_then(|have| choice.newer(have, &have.suite)) {
+            choice.chosen.insert(&newer.name, newer);
         }
-        // Each round takes in a newer version or one more package, so there is an end.
-        while let Some(change) = self.next_change(&chosen, base)? {
-            chosen.insert(change.name.clone(), change);
+        choice.settle()?;
+        Ok(choice.result(wanted, base))
+    }
+}
+
+/// What is chosen so far.
+struct Choice<'a> {
+    index: &'a Index,
+    /// Versions that the definition names.
+    pins: BTreeMap<&'a str, &'a Candidate>,
+    /// Those of the base too.
+    chosen: BTreeMap<&'a str, &'a Candidate>,
+}
+
+impl<'a> Choice<'a> {
+    fn new(
+        index: &'a Index,
+        wanted: &'a [Request],
+        base: &'a [Candidate],
+        locked: &'a [Candidate],
+    ) -> Result<Self, ImageError> {
+        let chosen: BTreeMap<&str, &Candidate> =
+            base.iter().chain(locked).map(|candidate| (candidate.name.as_str(), candidate)).collect();
+        let mut pins = BTreeMap::new();
+        for request in wanted {
+            let Some(pin) = &request.pin else { continue };
+            let there = chosen.get(request.name.as_str()).copied().filter(|have| fits(pin, have));
+            let found = there.or_else(|| index.versions(&request.name).find(|candidate| fits(pin, candidate)));
+            let found = found.ok_or_else(|| ImageError::Pin {
+                request: request.to_string(),
+                versions: index.versions(&request.name).map(described).collect(),
+            })?;
+            pins.insert(request.name.as_str(), found);
         }
-        let mut needed: BTreeMap<String, Candidate> = BTreeMap::new();
-        let mut open: Vec<&Candidate> = wanted.iter().filter_map(|name| chosen.get(name)).collect();
+        Ok(Self { index, pins, chosen })
+    }
+
+    /// The versions of a name that may be taken: the one that is pinned, or the preferred one and, for somebody of this
+    /// source, those of the same source. So what backports have for each other is found, as with `apt-get install NAME/SUITE`.
+    fn offered(&self, name: &str, source: &str) -> Vec<&'a Candidate> {
+        if let Some(pinned) = self.pins.get(name) {
+            return vec![pinned];
+        }
+        let versions = self.index.versions(name).enumerate();
+        versions.filter(|(place, candidate)| *place == 0 || candidate.suite == source).map(|(_, one)| one).collect()
+    }
+
+    /// A newer version of what is there.
+    fn newer(&self, have: &Candidate, source: &str) -> Option<&'a Candidate> {
+        self.offered(&have.name, source).into_iter().find(|candidate| candidate.version > have.version)
+    }
+
+    fn holds(&self, alternatives: &[Relation]) -> bool {
+        // By its own name, mostly.
+        let named =
+            |relation: &Relation| self.chosen.get(relation.name.as_str()).is_some_and(|have| have.satisfies(relation));
+        alternatives.iter().any(named)
+            || self.chosen.values().any(|have| alternatives.iter().any(|relation| have.satisfies(relation)))
+    }
+
+    /// What would satisfy one of these alternatives: a newer version of what is there goes before another package.
+    fn found(&self, alternatives: &[Relation], source: &str) -> Option<&'a Candidate> {
+        let raised = alternatives.iter().find_map(|relation| {
+            let have = self.chosen.get(relation.name.as_str())?;
+            let mut offered = self.offered(&relation.name, source).into_iter();
+            offered.find(|candidate| candidate.version > have.version && candidate.satisfies(relation))
+        });
+        raised.or_else(|| alternatives.iter().find_map(|relation| self.another(relation, source)))
+    }
+
+    /// A package that is not there yet.
+    fn another(&self, relation: &Relation, source: &str) -> Option<&'a Candidate> {
+        let of = |name: &str| {
+            let offered = if self.chosen.contains_key(name) { Vec::new() } else { self.offered(name, source) };
+            offered.into_iter().find(|candidate| candidate.satisfies(relation))
+        };
+        let providers = self.index.providers.get(&relation.name).into_iter().flatten();
+        of(&relation.name).or_else(|| providers.filter_map(|name| of(name)).next())
+    }
+
+    /// Takes in what these packages need, and what that needs.
+    fn follow(&mut self, mut open: Vec<&'a Candidate>) -> Result<(), ImageError> {
         while let Some(candidate) = open.pop() {
-            if needed.insert(candidate.name.clone(), candidate.clone()).is_some() {
-                continue;
-            }
-            let relations = candidate.depends.split([',', '|']).filter_map(relation);
-            for relation in relations {
-                open.extend(chosen.values().filter(|other| satisfies(other, &relation)));
+            for (clause, alternatives) in candidate.needs() {
+                if self.holds(&alternatives) {
+                    continue;
+                }
+                let found = self.found(&alternatives, &candidate.suite);
+                let found = found.ok_or_else(|| unsatisfiable(clause, candidate))?;
+                self.chosen.insert(&found.name, found);
+                open.push(found);
             }
         }
-        Ok(needed.into_values().collect())
+        Ok(())
+    }
+
+    /// Mends what does not go together. Each round takes in a newer version or one more package.
+    fn settle(&mut self) -> Result<(), ImageError> {
+        while let Some(change) = self.next_change()? {
+            self.chosen.insert(&change.name, change);
+            self.follow(vec![change])?;
+        }
+        Ok(())
     }
 
     /// What has to change first for all relations to hold; nothing if they do.
-    fn next_change(
-        &self,
-        chosen: &BTreeMap<String, Candidate>,
-        base: &[Candidate],
-    ) -> Result<Option<Candidate>, ImageError> {
-        let newer = |have: &Candidate| self.packages.get(&have.name).filter(|newest| newest.version > have.version);
-        let all = || base.iter().chain(chosen.values());
-        for candidate in chosen.values() {
-            for clause in candidate.depends.split(',').map(str::trim).filter(|clause| !clause.is_empty()) {
-                let alternatives: Vec<Relation> = clause.split('|').filter_map(relation).collect();
-                if all().any(|other| alternatives.iter().any(|relation| satisfies(other, relation))) {
-                    continue;
+    fn next_change(&self) -> Result<Option<&'a Candidate>, ImageError> {
+        for candidate in self.chosen.values() {
+            for (clause, alternatives) in candidate.needs() {
+                if !self.holds(&alternatives) {
+                    let change = self.found(&alternatives, &candidate.suite);
+                    // A newer version of who asks may ask for something else.
+                    let change = change.or_else(|| self.newer(candidate, &candidate.suite));
+                    return change.map(Some).ok_or_else(|| unsatisfiable(clause, candidate));
                 }
-                // A newer version of what is there goes before another package, and that before a change of who asks.
-                let there = alternatives
-                    .iter()
-                    .find_map(|relation| chosen.values().filter_map(newer).find(|newest| satisfies(newest, relation)));
-                let another = || alternatives.iter().find_map(|relation| self.find(relation));
-                let another = || another().filter(|other| !all().any(|have| have.name == other.name));
-                let change = there.or_else(another).or_else(|| newer(candidate));
-                let missing =
-                    || ImageError::Unsatisfiable { dependency: clause.to_owned(), dependent: candidate.name.clone() };
-                return change.cloned().map(Some).ok_or_else(missing);
             }
         }
-        for candidate in all() {
-            for relation in candidate.conflicts.split(',').filter_map(relation) {
-                let mut others = all().filter(|other| other.name != candidate.name);
-                let Some(other) = others.find(|other| satisfies(other, &relation)) else { continue };
-                let own = |one: &Candidate| chosen.get(&one.name).and_then(newer).cloned();
+        for candidate in self.chosen.values() {
+            for relation in candidate.excludes() {
+                let mut others = self.chosen.values().filter(|other| other.name != candidate.name);
+                let Some(other) = others.find(|other| other.satisfies(&relation)) else { continue };
+                let change = self.newer(other, &candidate.suite).or_else(|| self.newer(candidate, &candidate.suite));
                 let conflict = || ImageError::Conflict(candidate.name.clone(), other.name.clone());
-                return own(other).or_else(|| own(candidate)).map(Some).ok_or_else(conflict);
+                return change.map(Some).ok_or_else(conflict);
             }
         }
         Ok(None)
     }
 
-    fn find(&self, relation: &Relation) -> Option<&Candidate> {
-        let real = self.packages.get(&relation.name).filter(|candidate| satisfies(candidate, relation));
-        let providers = self.providers.get(&relation.name).into_iter().flatten();
-        real.or_else(|| {
-            providers.filter_map(|name| self.packages.get(name)).find(|candidate| satisfies(candidate, relation))
-        })
-    }
-}
-
-fn satisfies(candidate: &Candidate, relation: &Relation) -> bool {
-    let holds = |have: Option<&Version>| match (&relation.version, have) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some((operator, wanted)), Some(have)) => match operator.as_str() {
-            "<<" => have < wanted,
-            "<=" => have <= wanted,
-            "=" => have == wanted,
-            ">=" => have >= wanted,
-            ">>" => have > wanted,
-            _ => false,
-        },
-    };
-    if candidate.name == relation.name && holds(Some(&candidate.version)) {
-        return true;
-    }
-    let mut provided = candidate.provides.iter().filter(|provided| provided.name == relation.name);
-    provided.any(|provided| holds(provided.version.as_ref().map(|(_, version)| version)))
-}
-
-/// `name:qualifier (operator version) [architectures]`.
-fn relation(text: &str) -> Option<Relation> {
-    let text = text.trim();
-    let (name, version) = match text.split_once('(') {
-        None => (text, None),
-        Some((name, rest)) => {
-            let inner = rest.split(')').next()?.trim();
-            let split = inner.find(|c: char| !"<=>".contains(c))?;
-            let version = inner[split..].trim().parse().ok()?;
-            (name, Some((inner[..split].to_owned(), version)))
+    /// What the base does not have as it is: what the wanted packages need, and newer versions of the base's own.
+    fn result(&self, wanted: &[Request], base: &[Candidate]) -> Vec<Candidate> {
+        let below: BTreeMap<&str, &Candidate> =
+            base.iter().map(|candidate| (candidate.name.as_str(), candidate)).collect();
+        let mut needed = BTreeSet::new();
+        let mut open: Vec<&Candidate> =
+            wanted.iter().filter_map(|request| self.chosen.get(request.name.as_str()).copied()).collect();
+        open.extend(base.iter().filter_map(|candidate| self.chosen.get(candidate.name.as_str()).copied()));
+        while let Some(candidate) = open.pop() {
+            if !needed.insert(candidate.name.as_str()) {
+                continue;
+            }
+            for relation in candidate.needs().flat_map(|(_, alternatives)| alternatives) {
+                open.extend(self.chosen.values().filter(|other| other.satisfies(&relation)));
+            }
         }
-    };
-    let name = name.split([':', '[', ' ']).next()?.trim();
-    (!name.is_empty()).then(|| Relation { name: name.to_owned(), version })
+        let own = self.chosen.values().filter(|chosen| match below.get(chosen.name.as_str()) {
+            Some(below) => below.version != chosen.version,
+            None => needed.contains(chosen.name.as_str()),
+        });
+        own.map(|candidate| (*candidate).clone()).collect()
+    }
 }
 
-fn parse(suite: &str, paragraph: &Paragraph<'_>) -> Result<Candidate, ImageError> {
-    let missing = |field| ImageError::Index { suite: suite.to_owned(), field };
-    let need = |name: &'static str| paragraph.line(name).ok_or_else(|| missing(name));
-    let text = |name: &str| paragraph.get(name).unwrap_or_default();
-    let path = need("Filename")?.to_owned();
-    if !path.starts_with("pool/") || path.split('/').any(|part| part == "..") {
-        return Err(missing("Filename"));
-    }
-    Ok(Candidate {
-        name: need("Package")?.to_owned(),
-        version: need("Version")?.parse().map_err(|_| missing("Version"))?,
-        architecture: need("Architecture")?.to_owned(),
-        suite: suite.to_owned(),
-        path,
-        size: need("Size")?.parse().map_err(|_| missing("Size"))?,
-        sha256: format!("sha256:{}", need("SHA256")?).parse()?,
-        depends: format!("{}, {}", text("Pre-Depends"), text("Depends")),
-        conflicts: format!("{}, {}", text("Conflicts"), text("Breaks")),
-        provides: text("Provides").split(',').filter_map(relation).collect(),
-        rank: match paragraph.line("Priority") {
-            Some("required") => 0,
-            Some("important") => 1,
-            Some("standard") => 2,
-            _ => 3,
+/// Whether a version is the one that is asked for.
+fn fits(pin: &Pin, candidate: &Candidate) -> bool {
+    let version = candidate.version.to_string();
+    match pin {
+        Pin::Version(wanted) => match wanted.strip_suffix('*') {
+            Some(start) => version.starts_with(start),
+            None => version == *wanted,
         },
-    })
+        // A source of others than Debian is named as in sources.list(5), by its address and its suite.
+        Pin::Suite(suite) => candidate.suite.rsplit(' ').next() == Some(suite),
+    }
+}
+
+fn described(candidate: &Candidate) -> String {
+    format!("{} ({})", candidate.version, candidate.suite)
+}
+
+fn unsatisfiable(clause: &str, candidate: &Candidate) -> ImageError {
+    let dependent = format!("{} {}", candidate.name, candidate.version);
+    ImageError::Unsatisfiable { dependency: clause.to_owned(), dependent }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::reference::Digest;
 
     fn index(packages: &[(&str, &str, &str)]) -> Index {
         let mut index = Index::default();
@@ -333,14 +305,17 @@ mod tests {
             let stanza = format!(
                 "Package: {name}\nVersion: {version}\nArchitecture: all\nFilename: pool/x\nSize: 1\nSHA256: {digest}\n{more}\n"
             );
-            index.add("s", &stanza).unwrap();
+            index.add("s", Priority::Normal, &stanza).unwrap();
         }
         index
     }
 
+    fn requests(wanted: &[&str]) -> Vec<Request> {
+        wanted.iter().map(|text| Request::parse(text).unwrap()).collect()
+    }
+
     fn names(index: &Index, wanted: &[&str]) -> Result<Vec<String>, ImageError> {
-        let wanted: Vec<String> = wanted.iter().map(|name| name.to_string()).collect();
-        Ok(index.resolve(&wanted, &[])?.into_iter().map(|candidate| candidate.name).collect())
+        Ok(index.resolve(&requests(wanted), &[])?.into_iter().map(|candidate| candidate.name).collect())
     }
 
     #[test]
@@ -391,8 +366,7 @@ mod tests {
     }
 
     fn updated(index: &Index, locked: &[Candidate], wanted: &[&str], package: &str) -> Result<Vec<String>, ImageError> {
-        let wanted: Vec<String> = wanted.iter().map(|name| name.to_string()).collect();
-        let found = index.update(locked, &[], &wanted, package)?;
+        let found = index.update(locked, &[], &requests(wanted), package)?;
         Ok(found.into_iter().map(|candidate| format!("{} {}", candidate.name, candidate.version)).collect())
     }
 
@@ -434,6 +408,74 @@ mod tests {
     #[test]
     fn the_newest_version_of_a_name_wins_in_any_order() {
         let index = index(&[("a", "1.10", ""), ("a", "1.9", ""), ("a", "1.10~rc1", "")]);
-        assert_eq!(index.packages["a"].version.to_string(), "1.10");
+        assert_eq!(index.preferred("a").unwrap().version.to_string(), "1.10");
+    }
+
+    /// An index of two sources: `s`, and `late`, from which only what is asked for is taken.
+    fn with_backports(normal: &[(&str, &str, &str)], late: &[(&str, &str, &str)]) -> Index {
+        let mut index = index(normal);
+        for (name, version, more) in late {
+            let digest = Digest::of(version.as_bytes());
+            let digest = digest.hex();
+            let stanza = format!(
+                "Package: {name}\nVersion: {version}\nArchitecture: all\nFilename: pool/x\nSize: 1\nSHA256: {digest}\n{more}\n"
+            );
+            index.add("late", Priority::OnRequest, &stanza).unwrap();
+        }
+        index
+    }
+
+    fn versions(index: &Index, wanted: &[&str], base: &[Candidate]) -> Result<Vec<String>, ImageError> {
+        let found = index.resolve(&requests(wanted), base)?;
+        Ok(found.into_iter().map(|candidate| format!("{} {}", candidate.name, candidate.version)).collect())
+    }
+
+    #[test]
+    fn backports_are_taken_only_for_what_is_asked_of_them_and_what_that_needs() {
+        let normal = [("a", "1", "Depends: b"), ("b", "1", ""), ("c", "1", "")];
+        let late = [("a", "2", "Depends: b (>= 2), c"), ("b", "2", ""), ("c", "2", ""), ("d", "2", "")];
+        let index = with_backports(&normal, &late);
+        assert_eq!(versions(&index, &["a"], &[]).unwrap(), ["a 1", "b 1"]);
+        // `c` of the release is good enough, `b` is not; `d` is nowhere else.
+        assert_eq!(versions(&index, &["a/late"], &[]).unwrap(), ["a 2", "b 2", "c 1"]);
+        assert_eq!(versions(&index, &["a/late", "b=2*", "d"], &[]).unwrap(), ["a 2", "b 2", "c 1", "d 2"]);
+    }
+
+    #[test]
+    fn a_version_that_is_asked_for_is_taken_or_refused_and_never_replaced() {
+        let index = index(&[("a", "1.9", ""), ("a", "1.10", ""), ("b", "1", "Depends: a (>= 1.10)")]);
+        assert_eq!(versions(&index, &["a=1.9"], &[]).unwrap(), ["a 1.9"]);
+        assert_eq!(versions(&index, &["a=1.*"], &[]).unwrap(), ["a 1.10"]);
+        assert!(matches!(versions(&index, &["a=1.9", "b"], &[]), Err(ImageError::Unsatisfiable { .. })));
+        let refused = versions(&index, &["a=2"], &[]).unwrap_err();
+        assert_eq!(refused.to_string(), "no source has `a=2`; there are 1.10 (s), 1.9 (s)");
+        // An update leaves it as it is, also when no source has it any more.
+        let locked = [candidate("a", "1.8", "")];
+        assert_eq!(updated(&index, &locked, &["a=1.8"], "a").unwrap(), ["a 1.8"]);
+    }
+
+    #[test]
+    fn a_package_of_the_base_counts_in_its_locked_version_and_is_raised_where_that_is_too_old() {
+        let index = index(&[
+            ("dev", "2", "Depends: lib (= 2)"),
+            ("lib", "2", ""),
+            ("tool", "2", "Depends: lib (= 2)"),
+            ("other", "1", "Depends: lib"),
+        ]);
+        let base = [candidate("lib", "1", ""), candidate("tool", "1", "Depends: lib (= 1)")];
+        assert_eq!(versions(&index, &["other"], &base).unwrap(), ["other 1"]);
+        // `tool` is of the same source as `lib`, so it has to follow.
+        assert_eq!(versions(&index, &["dev"], &base).unwrap(), ["dev 2", "lib 2", "tool 2"]);
+        assert_eq!(versions(&index, &["lib"], &base).unwrap(), Vec::<String>::new());
+        let base = [candidate("lib", "3", "")];
+        assert!(matches!(versions(&index, &["dev"], &base), Err(ImageError::Unsatisfiable { .. })));
+    }
+
+    #[test]
+    fn what_breaks_an_older_version_raises_it() {
+        let index = index(&[("new", "1", "Breaks: old (<< 2)"), ("old", "2", "")]);
+        assert_eq!(versions(&index, &["new"], &[candidate("old", "1", "")]).unwrap(), ["new 1", "old 2"]);
+        let index = super::tests::index(&[("new", "1", "Breaks: old")]);
+        assert!(matches!(versions(&index, &["new"], &[candidate("old", "1", "")]), Err(ImageError::Conflict(..))));
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::archive::BuiltImage;
+use super::build;
 use super::definition::{self, Loaded};
 use super::dockerfile::is_name;
 use super::dockerfile::lock::DockerfileLock;
@@ -125,15 +126,27 @@ impl Sources {
 
 fn materials<'a>(built: &'a BuiltImage, sources: &'a Sources, inventory: &'a Inventory) -> Materials<'a> {
     let mut parts = Vec::new();
-    for lock in &sources.locks {
-        for package in &lock.packages {
+    let mut folders = BTreeMap::new();
+    for (place, lock) in sources.locks.iter().enumerate() {
+        let above = &sources.locks[place + 1..];
+        let raised = |name: &str| above.iter().flat_map(|lock| &lock.packages).any(|package| package.name == name);
+        // A package of which an image above has another version is not there any more.
+        for package in lock.packages.iter().filter(|package| !raised(&package.name)) {
             let (name, version) = (package.name.as_str(), package.version.as_str());
-            let suite = package.suite.split('-').next().unwrap_or_default();
-            let (architecture, version_text) = (&package.architecture, escaped(version));
-            let purl = format!("pkg:deb/debian/{}@{version_text}?arch={architecture}&distro={suite}", escaped(name));
+            let (architecture, named) = (&package.architecture, format!("{}@{}", escaped(name), escaped(version)));
+            let purl = match package.suite.split_once(' ') {
+                Some((address, _)) => {
+                    format!("pkg:deb/{named}?arch={architecture}&repository_url={}", escaped(address))
+                }
+                None => {
+                    let suite = package.suite.split('-').next().unwrap_or_default();
+                    format!("pkg:deb/debian/{named}?arch={architecture}&distro={suite}")
+                }
+            };
             parts.push(Part { kind: PackageKind::Deb, name, version, purl, sha256: &package.sha256, sha512: None });
         }
         for npm in &lock.npm {
+            folders.insert(build::npm_folder(&sources.chain[place].name, lock, npm), parts.len());
             let (name, version) = (npm.package.as_str(), npm.version.as_str());
             let purl = format!("pkg:npm/{}@{}", name.replace('@', "%40"), escaped(version));
             let (sha256, sha512) = (&npm.sha256, sha512(&npm.integrity));
@@ -150,8 +163,8 @@ fn materials<'a>(built: &'a BuiltImage, sources: &'a Sources, inventory: &'a Inv
     let mut files: BTreeMap<Option<usize>, Vec<Content<'a>>> = BTreeMap::new();
     for (path, entry) in &inventory.entries {
         let EntryKind::File { sha256, sha1, .. } = &entry.kind else { continue };
-        let owner = match npm_package(path) {
-            Some(name) => by_name.get(&(PackageKind::Npm, name)),
+        let owner = match npm_part(path, &folders) {
+            Some(part) => Some(part),
             None => inventory.owners.get(path).and_then(|(kind, name)| by_name.get(&(*kind, name.as_str()))),
         };
         files.entry(owner.copied()).or_default().push(Content { path, sha256, sha1 });
@@ -162,12 +175,10 @@ fn materials<'a>(built: &'a BuiltImage, sources: &'a Sources, inventory: &'a Inv
     Materials { name: &built.name, manifest, config, epoch, parts, files }
 }
 
-/// The package of npm that a path below its folder belongs to.
-fn npm_package(path: &str) -> Option<&str> {
-    let rest = path.strip_prefix("usr/local/lib/node_modules/")?;
-    let words = if rest.starts_with('@') { 2 } else { 1 };
-    let end = rest.match_indices('/').nth(words - 1)?.0;
-    Some(&rest[..end])
+/// The part whose folder of `node_modules` is the innermost one that a path is in.
+fn npm_part<'a>(path: &str, folders: &'a BTreeMap<String, usize>) -> Option<&'a usize> {
+    let ends = path.match_indices('/').map(|(end, _)| &path[..end]);
+    ends.rev().find_map(|folder| folders.get(folder))
 }
 
 /// `sha512-BASE64` as hexadecimal digits.
@@ -203,8 +214,10 @@ mod tests {
     fn writes_package_urls_as_their_specification_has_it() {
         assert_eq!(escaped("1:2.36-9+deb12u10~x"), "1%3A2.36-9%2Bdeb12u10~x");
         assert_eq!(sha512("sha512-AAEC").unwrap(), "000102");
-        assert_eq!(npm_package("usr/local/lib/node_modules/@a/b/c/d"), Some("@a/b"));
-        assert_eq!(npm_package("usr/local/lib/node_modules/a/b"), Some("a"));
-        assert_eq!(npm_package("usr/lib/node_modules/a/b"), None);
+        let folders = ["m/@a/b", "m/a", "m/a/node_modules/c"].map(str::to_owned);
+        let folders: BTreeMap<String, usize> = folders.into_iter().zip(0..).collect();
+        let part = |path: &str| npm_part(path, &folders).copied();
+        assert_eq!([part("m/@a/b/c/d"), part("m/a/b"), part("m/a/node_modules/c/x")], [Some(0), Some(1), Some(2)]);
+        assert_eq!([part("m/b/c"), part("m/a"), part("m/@a/bc/d")], [None, None, None]);
     }
 }

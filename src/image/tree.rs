@@ -3,7 +3,7 @@
 //! Packages are merged into it as dpkg would: symbolic links to folders stay and are followed. As no path ever reaches
 //! the machine's own file system, a hostile package can at most damage the image that names it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt as _;
@@ -14,6 +14,9 @@ use sha2::Digest as _;
 
 use super::error::{ImageError, PackageProblem, at};
 use super::reference::Digest;
+
+/// What the name of a mark begins with that hides an entry of a lower layer (image-spec, layer.md).
+const WHITEOUT: &str = ".wh.";
 
 /// Bytes of a regular file.
 #[derive(Debug, Clone)]
@@ -123,6 +126,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Tree {
     entries: BTreeMap<String, Entry>,
+    /// What lower layers have and this root has no more.
+    removed: BTreeSet<String>,
 }
 
 /// Makes a path of an archive canonical, or refuses it.
@@ -232,6 +237,21 @@ impl Tree {
         self.entries.insert(path, entry);
     }
 
+    /// Takes an entry away, but not a folder that something is in. Links are not followed.
+    pub fn remove(&mut self, path: &str) {
+        let Some(entry) = self.entries.get(path) else { return };
+        let start = format!("{path}/");
+        if matches!(entry.kind, Kind::Folder)
+            && self.entries.range(start.clone()..).next().is_some_and(|(next, _)| next.starts_with(&start))
+        {
+            return;
+        }
+        if entry.below {
+            self.removed.insert(path.to_owned());
+        }
+        self.entries.remove(path);
+    }
+
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -257,6 +277,11 @@ impl Tree {
             let entry = entry.map_err(at(path))?;
             let header = entry.header();
             let name = String::from_utf8_lossy(&entry.path_bytes()).trim_end_matches('/').to_owned();
+            let (folder, last) = name.rsplit_once('/').map_or(("", name.as_str()), |(folder, last)| (folder, last));
+            if let Some(hidden) = last.strip_prefix(WHITEOUT) {
+                self.entries.remove(format!("{folder}/{hidden}").trim_start_matches('/'));
+                continue;
+            }
             let link =
                 || entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default();
             let kind = match header.entry_type() {
@@ -278,11 +303,26 @@ impl Tree {
         Ok(())
     }
 
+    /// Marks of what lower layers have and this root has not (image-spec, layer.md, "Whiteouts").
+    fn whiteouts(&self) -> Vec<(String, Entry)> {
+        let gone = self.removed.iter().filter(|path| !self.entries.contains_key(*path));
+        let mark = |path: &String| {
+            let (folder, name) = path.rsplit_once('/').map_or(("", path.as_str()), |(folder, name)| (folder, name));
+            let path = format!("{folder}/{WHITEOUT}{name}").trim_start_matches('/').to_owned();
+            (path, Entry { time: 0, ..Entry::new(Kind::File(Content::Bytes([].into())), 0o644) })
+        };
+        gone.map(mark).collect()
+    }
+
     /// Writes all entries that no lower layer has, sorted, hard links last; gives the digest and the size.
     pub fn layer(&self, output: &mut impl Write, epoch: u64) -> std::io::Result<(Digest, u64)> {
         let writer = Hashing { output, hash: sha2::Sha256::new(), size: 0 };
         let mut builder = tar::Builder::new(std::io::BufWriter::with_capacity(1 << 18, writer));
-        let own = || self.entries.iter().filter(|(_, entry)| !entry.below);
+        let whiteouts = self.whiteouts();
+        let mut own: Vec<(&String, &Entry)> = self.entries.iter().filter(|(_, entry)| !entry.below).collect();
+        own.extend(whiteouts.iter().map(|(path, entry)| (path, entry)));
+        own.sort_by_key(|(path, _)| *path);
+        let own = || own.iter().copied();
         let linked = |entry: &Entry| matches!(entry.kind, Kind::HardLink(_));
         for (path, entry) in own().filter(|(_, e)| !linked(e)).chain(own().filter(|(_, e)| linked(e))) {
             let mut header = tar::Header::new_gnu();
@@ -368,6 +408,39 @@ mod tests {
         tree.put("bin", Entry::new(Kind::Symlink("usr/bin".into()), 0o777));
         tree.merge("bin", Entry::new(Kind::Folder, 0o755), "").unwrap();
         assert!(matches!(tree.get("bin").unwrap().kind, Kind::Symlink(_)));
+    }
+
+    #[test]
+    fn what_a_layer_takes_away_is_marked_in_it_and_gone_in_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let layer = |tree: &Tree, name: &str| {
+            let path = folder.path().join(name);
+            tree.layer(&mut File::create(&path).unwrap(), 7).unwrap();
+            path
+        };
+        let mut first = Tree::default();
+        first.write("usr/lib/old", "1", 0o644);
+        first.write("usr/lib/changed", "1", 0o644);
+        first.write("top", "1", 0o644);
+        let first = layer(&first, "first");
+        let mut second = Tree::default();
+        second.add_layer(&first).unwrap();
+        for path in ["usr/lib/old", "usr/lib/changed", "top", "absent", "usr"] {
+            second.remove(path);
+        }
+        second.write("usr/lib/changed", "2", 0o644);
+        second.write("own", "2", 0o644);
+        second.remove("own");
+        let second = layer(&second, "second");
+        let mut archive = tar::Archive::new(File::open(&second).unwrap());
+        let paths = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
+        assert_eq!(paths.collect::<Vec<_>>(), [".wh.top", "usr/lib/.wh.old", "usr/lib/changed"]);
+        let mut third = Tree::default();
+        third.add_layer(&first).unwrap();
+        third.add_layer(&second).unwrap();
+        let paths: Vec<_> = third.below("").map(|(path, _)| path).collect();
+        assert_eq!(paths, ["usr", "usr/lib", "usr/lib/changed"]);
+        assert_eq!(third.read("usr/lib/changed").unwrap().unwrap(), b"2");
     }
 
     #[test]

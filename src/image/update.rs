@@ -1,5 +1,7 @@
 //! What has newer versions, and the smallest change of the locks that takes them in.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::ImageContext;
@@ -7,9 +9,10 @@ use super::definition::{self, Loaded};
 use super::error::ImageError;
 use super::inventory::PackageKind;
 use super::lock::{self, Lock, Package};
-use super::locking::{debian_index, npm_latest, pypi_latest, resolved, with_result};
-use super::resolve::{Candidate, Index};
-use super::{build, fetch, unpack};
+use super::locking::{candidates, npm_latest, pypi_latest, resolved, with_result};
+use super::repository;
+use super::resolve::Index;
+use super::{fetch, unpack};
 
 /// What changed in the lock of one definition.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -37,7 +40,14 @@ pub struct VersionChange {
     pub suite: Option<String>,
     /// How many bytes more there are to fetch.
     pub growth: i64,
+    /// What its makers say of the versions since the locked one: lines of Debian's changelog (Debian Policy, section 4.4), or
+    /// the address of the registry's page.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changelog: Vec<String>,
 }
+
+/// Lines of one changelog that are shown.
+const CHANGELOG_LINES: usize = 40;
 
 /// What has newer versions than a definition and its bases have in their locks. Of npm and PyPI, whose versions stand in
 /// the definition, it tells the newest.
@@ -52,15 +62,17 @@ pub async fn outdated(name: &str, context: &ImageContext<'_>) -> Result<Vec<Lock
         let mut own = loaded.clone();
         own.definition.npm.clear();
         own.definition.pypi.clear();
+        own.package_lock = None;
         let mut new = resolved(&own, &below, context).await?;
         (new.npm, new.pylock, new.pypi) = (old.npm.clone(), old.pylock.clone(), old.pypi.clone());
         let mut packages = compare(&old, &new);
-        for npm in &old.npm {
+        for npm in &loaded.definition.npm {
             let latest = npm_latest(&npm.package, &npm.version).await?;
             if latest != npm.version {
                 let (name, from) = (npm.package.clone(), Some(npm.version.clone()));
                 let kind = PackageKind::Npm;
-                packages.push(VersionChange { kind, name, from, to: Some(latest), suite: None, growth: 0 });
+                let changelog = vec![page(kind, &name, &latest)];
+                packages.push(VersionChange { kind, name, from, to: Some(latest), suite: None, growth: 0, changelog });
             }
         }
         for pypi in &loaded.definition.pypi {
@@ -68,7 +80,8 @@ pub async fn outdated(name: &str, context: &ImageContext<'_>) -> Result<Vec<Lock
             if latest != pypi.version {
                 let (name, from) = (pypi.package.clone(), Some(pypi.version.clone()));
                 let kind = PackageKind::Pypi;
-                packages.push(VersionChange { kind, name, from, to: Some(latest), suite: None, growth: 0 });
+                let changelog = vec![page(kind, &name, &latest)];
+                packages.push(VersionChange { kind, name, from, to: Some(latest), suite: None, growth: 0, changelog });
             }
         }
         let stale = old.definition != loaded.digest || old.base != below.last().map(Lock::digest).transpose()?;
@@ -97,13 +110,14 @@ pub async fn update(name: &str, context: &ImageContext<'_>) -> Result<Vec<(LockC
         let new = resolved(loaded, &below, context).await?;
         let packages = old.as_ref().map(|old| compare(old, &new)).unwrap_or_default();
         let stale = old.as_ref().is_none_or(|old| {
-            (old.recipe, &old.definition, &old.base, &old.pylock, old.result.is_some())
-                != (new.recipe, &new.definition, &new.base, &new.pylock, true)
+            (old.recipe, &old.definition, &old.base, &old.pylock, &old.package_lock, old.result.is_some())
+                != (new.recipe, &new.definition, &new.base, &new.pylock, &new.package_lock, true)
         });
         match old.filter(|_| packages.is_empty() && !stale) {
             Some(old) => below.push(old),
             None => {
                 let lock = with_result(&chain[..=index], below.clone(), new, context).await?;
+                let packages = told(packages, &lock, context);
                 changed.push((LockChange { image: loaded.name.clone(), packages, stale }, lock.clone()));
                 below.push(lock);
             }
@@ -131,9 +145,11 @@ pub async fn update_package(
     let place = chain.iter().zip(&locks).position(has).ok_or_else(absent)?;
     let debian = chain[place].definition.debian.as_ref().ok_or_else(absent)?;
     let old = locks[place].clone();
-    let (index, sources) = debian_index(&fetch::client()?, &debian.suite, &old.architecture, context).await?;
-    let base: Vec<_> = locks[..place].iter().flat_map(|lock| &lock.packages).collect();
-    let base = base.into_iter().map(|locked| index.stand_in(locked)).collect::<Result<Vec<_>, _>>()?;
+    let (index, sources) = repository::index(&chain[place], debian, &old.architecture, Some(&old), context).await?;
+    let mut base = Vec::new();
+    for lock in &locks[..place] {
+        base.extend(candidates(lock, &index, context).await?);
+    }
     let own = candidates(&old, &index, context).await?;
     let chosen = index.update(&own, &base, &debian.packages, package)?;
     let packages: Vec<Package> =
@@ -148,12 +164,15 @@ pub async fn update_package(
     }
     let lock = with_result(&chain[..=place], locks[..place].to_vec(), new, context).await?;
     locks[place] = lock.clone();
+    let packages = told(packages, &lock, context);
     changed.push((LockChange { image: chain[place].name.clone(), packages, stale: false }, lock));
     for above in place + 1..chain.len() {
         let below = locks[..above].to_vec();
         let old = &locks[above];
         let epoch = below.last().map_or(old.epoch, |lock| lock.epoch.max(old.epoch));
-        let new = Lock { base: below.last().map(Lock::digest).transpose()?, epoch, result: None, ..old.clone() };
+        let packages = old.packages.iter().filter(|own| !superseded(own, &below)).cloned().collect();
+        let base = below.last().map(Lock::digest).transpose()?;
+        let new = Lock { base, packages, epoch, result: None, ..old.clone() };
         let lock = with_result(&chain[..=above], below, new, context).await?;
         locks[above] = lock.clone();
         let image = chain[above].name.clone();
@@ -162,40 +181,19 @@ pub async fn update_package(
     Ok(changed)
 }
 
-/// The packages of a lock with what they say of others: in the index for those that are the newest, and otherwise in the
-/// package itself.
-async fn candidates(lock: &Lock, index: &Index, context: &ImageContext<'_>) -> Result<Vec<Candidate>, ImageError> {
-    let newest = |locked: &Package| {
-        index.newest(&locked.name).filter(|newest| newest.version.to_string() == locked.version).cloned()
-    };
-    let older = lock.packages.iter().filter(|locked| newest(locked).is_none()).cloned().collect();
-    let older = Lock { packages: older, npm: Vec::new(), pypi: Vec::new(), ..lock.clone() };
-    let wanted = build::wanted(&older, context);
-    if let Some(root) = context.project_root {
-        fetch::adopt(&root.join(build::VENDOR), context.cache, &wanted)?;
-    }
-    fetch::all(context.cache, wanted, context.progress, context.offline).await?;
-    let mut candidates = Vec::new();
-    for locked in &lock.packages {
-        candidates.push(match newest(locked) {
-            Some(candidate) => candidate,
-            None => {
-                let broken = |problem| ImageError::Package { package: locked.name.clone(), problem };
-                let control = unpack::control(&fetch::blob(context.cache, &locked.sha256)).map_err(broken)?;
-                Candidate::of_locked(locked, &control)?
-            }
-        });
-    }
-    Ok(candidates)
+/// Whether a base has come to have this version of a package, or a newer one.
+fn superseded(own: &Package, below: &[Lock]) -> bool {
+    let version = |package: &Package| package.version.parse::<debversion::Version>().ok();
+    let mut same = below.iter().flat_map(|lock| &lock.packages).filter(|package| package.name == own.name);
+    same.any(|package| version(package) >= version(own))
 }
 
 /// A package as the former lock had it, if it did; with a day on which it was published if it is not the newest.
 fn kept(package: Package, old: &Lock, index: &Index) -> Package {
     let same = |locked: &&Package| (&locked.name, &locked.version) == (&package.name, &package.version);
     let Some(locked) = old.packages.iter().find(same) else { return package };
-    let newest = index.newest(&locked.name).is_some_and(|newest| newest.version.to_string() == locked.version);
     let source = old.sources.iter().find(|source| source.suite == locked.suite).map(|source| source.date);
-    Package { date: if newest { None } else { locked.date.or(source) }, ..locked.clone() }
+    Package { date: if index.same(locked).is_some() { None } else { locked.date.or(source) }, ..locked.clone() }
 }
 
 fn old_lock(loaded: &Loaded) -> Result<Option<Lock>, ImageError> {
@@ -207,7 +205,11 @@ fn pinned(lock: &Lock) -> impl Iterator<Item = (PackageKind, &str, &str, Option<
     let debian = lock.packages.iter().map(|package| {
         (PackageKind::Deb, package.name.as_str(), package.version.as_str(), Some(package.suite.as_str()), package.size)
     });
-    let npm = lock.npm.iter().map(|npm| (PackageKind::Npm, npm.package.as_str(), npm.version.as_str(), None, npm.size));
+    let npm = lock.npm.iter().map(|npm| {
+        // One package can be there in several versions, for several others.
+        let place = npm.place.as_deref().map(|place| place.trim_start_matches("node_modules/"));
+        (PackageKind::Npm, place.unwrap_or(&npm.package), npm.version.as_str(), None, npm.size)
+    });
     let pypi = lock.pypi.iter();
     let pypi = pypi.map(|wheel| (PackageKind::Pypi, wheel.package.as_str(), wheel.version.as_str(), None, wheel.size));
     debian.chain(npm).chain(pypi)
@@ -226,17 +228,86 @@ fn compare(old: &Lock, new: &Lock) -> Vec<VersionChange> {
                 to: same.map(|other| other.2.to_owned()),
                 suite: same.and_then(|other| other.3).map(str::to_owned),
                 growth: same.map_or(0, |other| size(other.4)).saturating_sub(size(bytes)),
+                changelog: Vec::new(),
             });
         }
     }
     for (kind, name, version, suite, bytes) in pinned(new) {
         if !pinned(old).any(|other| (other.0, other.1) == (kind, name)) {
             let (to, suite) = (Some(version.to_owned()), suite.map(str::to_owned));
-            changes.push(VersionChange { kind, name: name.to_owned(), from: None, to, suite, growth: size(bytes) });
+            let (name, growth, changelog) = (name.to_owned(), size(bytes), Vec::new());
+            changes.push(VersionChange { kind, name, from: None, to, suite, growth, changelog });
         }
     }
     changes.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
     changes
+}
+
+/// The page of a registry about one version.
+fn page(kind: PackageKind, name: &str, version: &str) -> String {
+    match kind {
+        PackageKind::Pypi => format!("https://pypi.org/project/{name}/{version}/"),
+        _ => format!("https://www.npmjs.com/package/{name}/v/{version}"),
+    }
+}
+
+/// Adds what the makers say to versions that changed. The packages are in the cache, as the lock was just built of them,
+/// and have their changelogs in them.
+fn told(mut changes: Vec<VersionChange>, lock: &Lock, context: &ImageContext<'_>) -> Vec<VersionChange> {
+    let mut known = BTreeSet::new();
+    for change in &mut changes {
+        let (Some(from), Some(to)) = (&change.from, &change.to) else { continue };
+        if change.kind != PackageKind::Deb {
+            change.changelog = vec![page(change.kind, &change.name, to)];
+            continue;
+        }
+        let Some(package) = lock.packages.iter().find(|package| package.name == change.name) else { continue };
+        let blob = fetch::blob(context.cache, &package.sha256);
+        // Who lacks one keeps it with another package of the same source, which is not looked for.
+        let Ok(Some(text)) = unpack::changelog(&blob, &package.name) else { continue };
+        let lines = since(&text, from);
+        // Packages of one source have the same changelog.
+        if known.insert(lines.clone()) {
+            change.changelog = lines;
+        }
+    }
+    changes
+}
+
+/// The lines of a changelog (Debian Policy, section 4.4) that are about versions after this one.
+fn since(text: &str, from: &str) -> Vec<String> {
+    let Ok(from) = from.parse::<debversion::Version>() else { return Vec::new() };
+    let mut lines = Vec::new();
+    for line in text.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
+        if !line.starts_with(' ') {
+            let version = line.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+            let version = version.and_then(|(version, _)| version.parse::<debversion::Version>().ok());
+            if version.is_none_or(|version| version <= from) {
+                break;
+            }
+        }
+        // Who signed and when is no news.
+        if line.starts_with(" -- ") {
+            continue;
+        }
+        if lines.len() == CHANGELOG_LINES {
+            lines.push("…".to_owned());
+            break;
+        }
+        lines.push(line.chars().take(200).collect());
+    }
+    lines
+}
+
+/// A number of bytes for people.
+fn bytes(bytes: i64) -> String {
+    let size = bytes.unsigned_abs();
+    let sign = if bytes < 0 { '-' } else { '+' };
+    match size {
+        0..1_000 => format!("{sign}{size} bytes"),
+        1_000..1_000_000 => format!("{sign}{}.{} kB", size / 1_000, size % 1_000 / 100),
+        _ => format!("{sign}{}.{} MB", size / 1_000_000, size % 1_000_000 / 100_000),
+    }
 }
 
 impl LockChange {
@@ -247,14 +318,19 @@ impl LockChange {
             let suite = change.suite.as_deref().map(|suite| format!(" ({suite})")).unwrap_or_default();
             let (kind, name) = (change.kind, &change.name);
             text.push_str(&match (&change.from, &change.to) {
-                (Some(from), Some(to)) => format!("  ~ {kind} {name} {from} -> {to}{suite}\n"),
-                (None, Some(to)) => format!("  + {kind} {name} {to}{suite}\n"),
-                (from, None) => format!("  - {kind} {name} {}\n", from.as_deref().unwrap_or_default()),
+                (Some(from), Some(to)) => format!("  ~ {kind} {name} {from} -> {to}{suite}"),
+                (None, Some(to)) => format!("  + {kind} {name} {to}{suite}"),
+                (from, None) => format!("  - {kind} {name} {}", from.as_deref().unwrap_or_default()),
             });
+            if change.growth != 0 {
+                text.push_str(&format!(", {}", bytes(change.growth)));
+            }
+            text.push('\n');
+            change.changelog.iter().for_each(|line| text.push_str(&format!("      {line}\n")));
         }
         let growth: i64 = self.packages.iter().map(|change| change.growth).sum();
         if growth != 0 {
-            text.push_str(&format!("  to fetch: {growth:+} bytes\n"));
+            text.push_str(&format!("  to fetch: {}\n", bytes(growth)));
         }
         text
     }
@@ -263,6 +339,7 @@ impl LockChange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::resolve::Priority;
 
     #[test]
     fn what_stays_behind_keeps_a_day_on_which_it_could_be_had() {
@@ -276,7 +353,7 @@ mod tests {
                 "Package: {name}\nVersion: {version}\nArchitecture: all\nFilename: pool/x\nSize: 1\nSHA256: {digest}\n\n"
             )
         };
-        index.add("s", &(stanza(first, "999:1") + &stanza(second, &second.version))).unwrap();
+        index.add("s", Priority::Normal, &(stanza(first, "999:1") + &stanza(second, &second.version))).unwrap();
         let source = lock.sources.iter().find(|source| source.suite == first.suite).unwrap().date;
         assert_eq!(kept(first.clone(), &lock, &index), Package { date: Some(source), ..first.clone() });
         assert_eq!(kept(second.clone(), &lock, &index), *second);
@@ -284,6 +361,19 @@ mod tests {
         let mut later = lock.clone();
         later.packages[0].date = Some(7);
         assert_eq!(kept(first.clone(), &later, &index).date, Some(7));
+    }
+
+    #[test]
+    fn of_a_changelog_the_news_since_the_locked_version_are_told() {
+        let text = "dash (0.5.12-3) bookworm; urgency=medium\n\n  * Mend it.\n    More of it.\n\n -- Ada <a@example.com>  Sat\n\n\
+                    dash (0.5.12-2) unstable; urgency=medium\n\n  * Older.\n\n -- Ada <a@example.com>  Fri\n";
+        let news = ["dash (0.5.12-3) bookworm; urgency=medium", "  * Mend it.", "    More of it."];
+        assert_eq!(since(text, "0.5.12-2"), news);
+        assert_eq!(since(text, "0.5.12-3"), Vec::<String>::new());
+        assert_eq!(since(text, "0.1").len(), 5);
+        let long = format!("a (2) x; urgency=low\n{}", "  * x\n".repeat(100));
+        assert_eq!(since(&long, "1").len(), CHANGELOG_LINES + 1);
+        assert_eq!([bytes(-12), bytes(1_234), bytes(12_345_678)], ["-12 bytes", "+1.2 kB", "+12.3 MB"]);
     }
 
     #[test]
@@ -299,7 +389,11 @@ mod tests {
         assert_eq!((packages[1].name.as_str(), packages[1].to.as_deref()), (gone.name.as_str(), None));
         let text = LockChange { image: "base".into(), packages, stale: false }.text();
         assert!(text.starts_with("base:\n  ~ deb ") && text.contains(" -> 999 ("), "{text}");
-        assert!(text.ends_with(&format!("to fetch: {:+} bytes\n", 10 - i64::try_from(gone.size).unwrap())), "{text}");
+        let growth = 10 - i64::try_from(gone.size).unwrap();
+        assert!(
+            text.contains(", +10 bytes\n") && text.ends_with(&format!("to fetch: {}\n", super::bytes(growth))),
+            "{text}"
+        );
         assert_eq!(compare(&old, &old), []);
     }
 }

@@ -163,7 +163,14 @@ async fn a_registry_of_a_companys_own_authority_is_trusted_by_the_file_that_the_
 /// The image `agent` with a configuration that no engine has seen, so that its layers are there and it is not.
 async fn unseen(cache: &Path) -> BuiltImage {
     let apt_sources_root = Path::new("/etc/apt");
-    let context = ImageContext { project_root: None, cache, apt_sources_root, progress: false, offline: false };
+    let context = ImageContext {
+        project_root: None,
+        cache,
+        apt_sources_root,
+        progress: false,
+        offline: false,
+        allow_expired: false,
+    };
     let built = image::ensure_archive(&image::locked("agent", None).unwrap(), &context).await.unwrap();
     let mut config: Value = serde_json::from_slice(built.config()).unwrap();
     let unique = format!("{:?} {}", std::time::SystemTime::now(), std::process::id());
