@@ -173,7 +173,7 @@ fn github(runner: &Runner, job: &str) {
     shared.extend(
         [
             ("IMAGE", "base"),
-            ("REGISTRY", &runner.address),
+            ("REGISTRY", runner.address.as_str()),
             ("GITHUB_ACTOR", "ada"),
             ("GITHUB_REPOSITORY", "Team/Project"),
             ("GITHUB_RUN_ID", "7"),
@@ -209,12 +209,12 @@ fn gitlab(runner: &Runner, job: &str) -> Output {
     shared.extend(
         [
             ("IMAGE", "base"),
-            ("CI_REGISTRY", &runner.address),
+            ("CI_REGISTRY", runner.address.as_str()),
             ("CI_REGISTRY_USER", "ada"),
             ("CI_REGISTRY_PASSWORD", "canary-password"),
-            ("CI_REGISTRY_IMAGE", &registry_image),
+            ("CI_REGISTRY_IMAGE", registry_image.as_str()),
             ("CI_COMMIT_REF_SLUG", "main"),
-            ("AGENT_IMAGE_KEY", &key),
+            ("AGENT_IMAGE_KEY", key.as_str()),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned())),
     );
@@ -268,4 +268,32 @@ fn the_workflow_for_gitlab_builds_signs_pushes_and_says_what_is_newer() {
     let done = gitlab(&runner, "agent-image-outdated");
     assert_eq!(done.status.code(), Some(1), "{}", text(&done.stderr));
     assert!(text(&done.stdout).contains("  ~ deb dash 0.1 -> 0.5"), "{}", text(&done.stdout));
+}
+
+#[test]
+#[ignore = "installs a validator from PyPI; `make test-full` runs it"]
+fn the_published_schemas_of_both_services_accept_the_workflows() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("check-jsonschema");
+    if !folder.join("bin/check-jsonschema").exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
+        let pip = ["-m", "pip", "install", "--quiet", "check-jsonschema==0.39.0"];
+        run(Command::new(folder.join("bin/python3")).args(pip));
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    for (file, schema, wrong) in [
+        ("github-actions.yml", "vendor.github-workflows", "runs-on:"),
+        ("gitlab-ci.yml", "vendor.gitlab-ci", "script:"),
+    ] {
+        let check = |path: &Path| {
+            let mut command = Command::new(folder.join("bin/check-jsonschema"));
+            command.args(["--builtin-schema", schema]).arg(path).output().unwrap()
+        };
+        let path = Path::new(ROOT).join("examples/ci").join(file);
+        let output = check(&path);
+        assert!(output.status.success(), "{file}: {}{}", text(&output.stdout), text(&output.stderr));
+        // The control: a mistake is found.
+        let other = temporary.path().join(file);
+        fs::write(&other, fs::read_to_string(path).unwrap().replace(wrong, "runs-nowhere:")).unwrap();
+        assert!(!check(&other).status.success(), "{file}: the validator finds no mistake");
+    }
 }

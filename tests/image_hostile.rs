@@ -8,20 +8,35 @@ use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 
 use sandbox::image::reference::Digest;
 use serde_json::Value;
 
 /// Two keys: `good`, which the definition names, and `other`. Both are in this folder of GnuPG.
-static KEYS: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    for name in ["good", "other"] {
-        gpg(folder.path(), &["--passphrase", "", "--quick-generate-key", name, "ed25519", "sign", "never"], b"");
+struct Keys(tempfile::TempDir);
+
+impl Keys {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        for name in ["good", "other"] {
+            gpg(folder.path(), &["--passphrase", "", "--quick-generate-key", name, "ed25519", "sign", "never"], b"");
+        }
+        Self(folder)
     }
-    folder
-});
+
+    fn sign(&self, key: &str, text: &str) -> Vec<u8> {
+        gpg(self.0.path(), &["--local-user", key, "--clearsign"], text.as_bytes())
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        // Its agent would stay a while longer.
+        let _ = Command::new("gpgconf").arg("--homedir").arg(self.0.path()).args(["--kill", "all"]).status();
+    }
+}
 
 fn gpg(home: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut command = Command::new("gpg");
@@ -148,9 +163,9 @@ const CONTROL: &str = "Package: thing\nVersion: 1.0\nArchitecture: all\nMaintain
 fn package(data: &[u8], end: &str) -> Vec<u8> {
     let control = archive(&[(b"control", tar::EntryType::Regular, CONTROL.as_bytes(), CONTROL.len() as u64)]);
     let mut bytes = b"!<arch>\n".to_vec();
-    for (name, member) in
-        [("debian-binary", &b"2.0\n"[..]), ("control.tar", &control), (&format!("data.tar{end}"), data)]
-    {
+    let name = format!("data.tar{end}");
+    let members = [("debian-binary", &b"2.0\n"[..]), ("control.tar", control.as_slice()), (name.as_str(), data)];
+    for (name, member) in members {
         bytes.extend(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, member.len()).bytes());
         bytes.extend_from_slice(member);
         bytes.resize(bytes.len().next_multiple_of(2), b'\n');
@@ -159,14 +174,15 @@ fn package(data: &[u8], end: &str) -> Vec<u8> {
 }
 
 /// A repository, and a project with a definition that names it.
-struct Scene {
+struct Scene<'a> {
+    keys: &'a Keys,
     folder: tempfile::TempDir,
     files: Files,
 }
 
-impl Scene {
-    fn new() -> Self {
-        let scene = Self { folder: tempfile::tempdir().unwrap(), files: Files::default() };
+impl<'a> Scene<'a> {
+    fn new(keys: &'a Keys) -> Self {
+        let scene = Self { keys, folder: tempfile::tempdir().unwrap(), files: Files::default() };
         let address = scene.files.serve();
         let images = scene.path("project/images/thing");
         std::fs::create_dir_all(&images).unwrap();
@@ -175,7 +191,7 @@ impl Scene {
              sources: [{{suite: test, address: '{address}', key: key.asc}}]\n"
         );
         std::fs::write(images.join("image.yaml"), definition).unwrap();
-        std::fs::write(images.join("key.asc"), gpg(KEYS.path(), &["--armor", "--export", "good"], b"")).unwrap();
+        std::fs::write(images.join("key.asc"), gpg(keys.0.path(), &["--armor", "--export", "good"], b"")).unwrap();
         scene
     }
 
@@ -198,7 +214,7 @@ impl Scene {
             Digest::of(index.as_bytes()).hex(),
             index.len()
         );
-        let signed = gpg(KEYS.path(), &["--local-user", lies.key, "--clearsign"], (lies.release)(release).as_bytes());
+        let signed = self.keys.sign(lies.key, &(lies.release)(release));
         self.files.put("/dists/test/InRelease", (lies.signed)(text(&signed)));
         self.files.put(&format!("/dists/test/{place}"), (lies.served_index)(index));
         self.files.put("/pool/thing.deb", (lies.served)(package));
@@ -210,6 +226,7 @@ impl Scene {
             .arg(self.path("project"))
             .args(words)
             .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("XDG_CONFIG_HOME", self.path("no-configuration"))
             .env("TMPDIR", self.folder.path())
             .envs([("CI", "true"), ("NO_PROXY", "127.0.0.1")])
             .output()
@@ -261,7 +278,8 @@ impl Scene {
 
 #[test]
 fn the_honest_repository_is_locked_built_and_told_in_the_lock() {
-    let scene = Scene::new();
+    let keys = Keys::new();
+    let scene = Scene::new(&keys);
     scene.publish(&Lies::default());
     let lock = scene.lock(&[]);
     let key = std::fs::read(scene.path("project/images/thing/key.asc")).unwrap();
@@ -287,6 +305,7 @@ fn the_honest_repository_is_locked_built_and_told_in_the_lock() {
 
 #[test]
 fn packages_that_reach_out_of_the_image_are_refused() {
+    let keys = Keys::new();
     use tar::EntryType;
     let file = EntryType::Regular;
     let cases: [(&str, &[Raw<'_>], &str); 10] = [
@@ -302,7 +321,7 @@ fn packages_that_reach_out_of_the_image_are_refused() {
         ("a file in the place of a folder", &[(b"usr/bin", file, b"x", 1)], "is not allowed"),
     ];
     for (what, entries, said) in cases {
-        let scene = Scene::new();
+        let scene = Scene::new(&keys);
         scene.publish(&Lies { data: (archive(entries), ""), ..Lies::default() });
         scene.refused(what, &["lock", "thing"], "image-content", said);
     }
@@ -310,7 +329,8 @@ fn packages_that_reach_out_of_the_image_are_refused() {
 
 #[test]
 fn a_link_to_a_folder_of_this_machine_leads_to_a_folder_of_the_image() {
-    let scene = Scene::new();
+    let keys = Keys::new();
+    let scene = Scene::new(&keys);
     let outside = tempfile::tempdir().unwrap();
     let target = outside.path().to_str().unwrap().as_bytes();
     let (link, file) = (tar::EntryType::Symlink, tar::EntryType::Regular);
@@ -330,6 +350,7 @@ fn a_link_to_a_folder_of_this_machine_leads_to_a_folder_of_the_image() {
 
 #[test]
 fn packages_that_lie_about_lengths_or_never_end_are_refused() {
+    let keys = Keys::new();
     let file = tar::EntryType::Regular;
     let giant = archive(&[(b"a", file, b"x", 5 << 30)]);
     let short = archive(&[(b"a", file, b"x", 1 << 20)]);
@@ -352,17 +373,18 @@ fn packages_that_lie_about_lengths_or_never_end_are_refused() {
         ("no archive", (b"no tar at all, but text of some length".repeat(30), ""), "cannot be read"),
     ];
     for (what, data, said) in cases {
-        let scene = Scene::new();
+        let scene = Scene::new(&keys);
         scene.publish(&Lies { data, ..Lies::default() });
         scene.refused(what, &["lock", "thing"], "image-content", said);
     }
-    let scene = Scene::new();
+    let scene = Scene::new(&keys);
     scene.publish(&Lies { package: |_| b"#!/bin/sh\n".to_vec(), ..Lies::default() });
     scene.refused("no package", &["lock", "thing"], "image-content", "list of members");
 }
 
 #[test]
 fn what_is_served_has_to_be_what_the_index_and_the_release_file_say() {
+    let keys = Keys::new();
     let change: fn(Vec<u8>) -> Vec<u8> = |bytes| bytes.iter().map(|byte| byte ^ 1).collect();
     let cases = [
         ("a changed package", Lies { served: change, ..Lies::default() }),
@@ -373,11 +395,11 @@ fn what_is_served_has_to_be_what_the_index_and_the_release_file_say() {
         ("a longer index", Lies { served_index: |text| text + "\n", ..Lies::default() }),
     ];
     for (what, lies) in cases {
-        let scene = Scene::new();
+        let scene = Scene::new(&keys);
         scene.publish(&lies);
         scene.refused(what, &["lock", "thing"], "image-unavailable", "does not have the expected digest or size");
     }
-    let scene = Scene::new();
+    let scene = Scene::new(&keys);
     let other: fn(String) -> String = |text| {
         let start = text.find("SHA256: ").unwrap() + 8;
         format!("{}{}{}", &text[..start], "0".repeat(64), &text[start + 64..])
@@ -392,7 +414,7 @@ fn what_is_served_has_to_be_what_the_index_and_the_release_file_say() {
 }
 
 /// Publishes another index, which the release file means and the key signs.
-fn publish_index(scene: &Scene, index: &str) {
+fn publish_index(scene: &Scene<'_>, index: &str) {
     let architecture = sandbox::image::architecture().unwrap();
     let place = format!("main/binary-{architecture}/Packages");
     let release = format!(
@@ -400,13 +422,14 @@ fn publish_index(scene: &Scene, index: &str) {
         Digest::of(index.as_bytes()).hex(),
         index.len()
     );
-    let signed = gpg(KEYS.path(), &["--local-user", "good", "--clearsign"], release.as_bytes());
+    let signed = scene.keys.sign("good", &release);
     scene.files.put("/dists/test/InRelease", signed);
     scene.files.put(&format!("/dists/test/{place}"), index);
 }
 
 #[test]
 fn a_release_file_counts_only_with_the_right_signature_suite_and_dates() {
+    let keys = Keys::new();
     let expired: fn(String) -> String =
         |text| text.replace("SHA256:", "Valid-Until: Sat, 24 May 2025 09:02:10 UTC\nSHA256:");
     let cases: [(&str, Lies, &str, &str); 6] = [
@@ -426,7 +449,7 @@ fn a_release_file_counts_only_with_the_right_signature_suite_and_dates() {
         ("an old one", Lies { release: expired, ..Lies::default() }, "image-release", "valid from"),
         (
             "one of the future",
-            Lies { release: |text| text.replace("2025", "2199"), ..Lies::default() },
+            Lies { release: |text| text.replace("Sat, 17 May 2025", "Fri, 17 May 2199"), ..Lies::default() },
             "image-release",
             "valid from",
         ),
@@ -438,12 +461,12 @@ fn a_release_file_counts_only_with_the_right_signature_suite_and_dates() {
         ),
     ];
     for (what, lies, code, said) in cases {
-        let scene = Scene::new();
+        let scene = Scene::new(&keys);
         scene.publish(&lies);
         scene.refused(what, &["lock", "thing"], code, said);
     }
     // An old one on purpose is taken with a loud line, and the lock says so for ever.
-    let scene = Scene::new();
+    let scene = Scene::new(&keys);
     scene.publish(&Lies { release: expired, ..Lies::default() });
     let lock = scene.lock(&["--allow-expired"]);
     assert_eq!(lock["sources"][0]["expired"], true);
@@ -453,7 +476,8 @@ fn a_release_file_counts_only_with_the_right_signature_suite_and_dates() {
 
 #[test]
 fn a_repository_does_not_go_back_behind_the_lock() {
-    let scene = Scene::new();
+    let keys = Keys::new();
+    let scene = Scene::new(&keys);
     scene.publish(&Lies::default());
     scene.lock(&[]);
     let older = Lies { release: |text| text.replace("17 May", "10 May"), ..Lies::default() };
@@ -469,7 +493,8 @@ fn a_repository_does_not_go_back_behind_the_lock() {
 
 #[test]
 fn a_lock_that_somebody_edited_is_refused_or_does_not_give_its_result() {
-    let scene = Scene::new();
+    let keys = Keys::new();
+    let scene = Scene::new(&keys);
     scene.publish(&Lies::default());
     let honest = scene.lock(&[]);
     let zeros = format!("sha256:{}", "0".repeat(64));

@@ -299,7 +299,7 @@ async fn lock(
         write_file(project, name, "pylock.toml", &text)?;
     }
     if let Some(text) = image::locking::node(name, surroundings).await? {
-        write_file(project, name, image::package_lock::FILE, &text)?;
+        write_file(project, name, image::definition::PACKAGE_LOCK, &text)?;
     }
     let lock = image::lock(name, surroundings).await?;
     warn_expired(context, &lock);

@@ -6,8 +6,10 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{ImageError, at};
-use super::package_lock;
 use super::reference::Digest;
+
+/// The file beside a definition that names tarballs of npm.
+pub const PACKAGE_LOCK: &str = "package-lock.json";
 
 /// Bytes of a file beside a definition.
 const FILE_LIMIT: u64 = 16 << 20;
@@ -235,7 +237,7 @@ pub fn load(name: &str, project_root: Option<&Path>) -> Result<Loaded, ImageErro
         Some(folder) => {
             let text = read(&folder.join("image.yaml"))?.unwrap_or_default();
             let beside = |file: &str| read(&folder.join(file));
-            (text, beside("image.lock")?, beside("pylock.toml")?, beside(package_lock::FILE)?, false)
+            (text, beside("image.lock")?, beside("pylock.toml")?, beside(PACKAGE_LOCK)?, false)
         }
         None => {
             let found = BUILT_IN.iter().find(|known| known.name == name);

@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::definition::{Loaded, repository_address};
+use super::definition::{Loaded, PACKAGE_LOCK, repository_address};
 use super::error::ImageError;
-use super::package_lock;
 use super::reference::Digest;
 
 /// Changes whenever the builder makes other bytes of the same inputs.
@@ -209,7 +208,7 @@ pub fn locks(chain: &[Loaded]) -> Result<Vec<Lock>, ImageError> {
             return stale("pylock.toml");
         }
         if lock.package_lock != loaded.package_lock.as_ref().map(|text| Digest::of(text.as_bytes())) {
-            return stale(package_lock::FILE);
+            return stale(PACKAGE_LOCK);
         }
         if lock.base != locks.last().map(Lock::digest).transpose()? {
             return stale("base");

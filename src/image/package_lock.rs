@@ -11,11 +11,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::build::npm_address;
-use super::definition::Npm;
+use super::definition::{Npm, PACKAGE_LOCK};
 use super::error::{ImageError, NpmLockProblem, at};
 
-/// The file's name, beside the definition.
-pub const FILE: &str = "package-lock.json";
 /// Bytes of a `package-lock.json`.
 const LIMIT: u64 = 16 << 20;
 /// Packages in one.
@@ -214,7 +212,7 @@ pub async fn resolve(name: &str, wanted: &[Npm]) -> Result<String, ImageError> {
         let said = said.lines().map(|line| line.escape_debug().to_string()).collect::<Vec<_>>().join("\n");
         return Err(failed(NpmLockProblem::Npm(said)));
     }
-    let path = folder.path().join(FILE);
+    let path = folder.path().join(PACKAGE_LOCK);
     if path.metadata().map_err(at(&path))?.len() > LIMIT {
         return Err(failed(NpmLockProblem::Size));
     }

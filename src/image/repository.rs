@@ -178,12 +178,20 @@ mod tests {
         assert!(matches!(&refused, ImageError::Downgrade { .. }), "{refused}");
     }
 
+    /// A definition's part for Debian, with this text beside an empty list of packages.
+    fn debian_of(text: &str) -> Debian {
+        let folder = tempfile::tempdir().unwrap();
+        let images = folder.path().join("images/x");
+        std::fs::create_dir_all(&images).unwrap();
+        std::fs::write(images.join("k.asc"), "a key").unwrap();
+        std::fs::write(images.join("image.yaml"), format!("version: 1\ndebian: {{packages: [], {text}}}\n")).unwrap();
+        definition::load("x", Some(folder.path())).unwrap().definition.debian.unwrap()
+    }
+
     #[test]
     fn a_suite_comes_with_its_updates_and_others_as_they_are_named() {
-        let text = "version: 1\ndebian: {suite: bookworm, components: [main, contrib], packages: [], sources: [\
-                    {suite: bookworm-backports}, {suite: stable, address: 'https://h/apt/', key: k.asc}]}\n";
-        let definition: definition::Definition = serde_yaml::from_str(text).unwrap();
-        let debian = definition.debian.unwrap();
+        let further = "{suite: bookworm-backports}, {suite: stable, address: 'https://h/apt/', key: k.asc}";
+        let debian = debian_of(&format!("suite: bookworm, components: [main, contrib], sources: [{further}]"));
         let mirrors = sources::Mirrors { debian: vec!["http://m/debian".into()], security: vec!["http://s".into()] };
         let names: Vec<_> = repositories(&debian, &mirrors)
             .into_iter()
@@ -197,9 +205,7 @@ mod tests {
             ("https://h/apt stable", "https://h/apt/dists/stable"),
         ];
         assert_eq!(names, expected.map(|(name, address)| (name.to_owned(), address.to_owned())));
-        let sid: definition::Definition =
-            serde_yaml::from_str("version: 1\ndebian: {suite: sid, packages: []}\n").unwrap();
-        assert_eq!(repositories(&sid.debian.unwrap(), &mirrors).len(), 1);
+        assert_eq!(repositories(&debian_of("suite: sid"), &mirrors).len(), 1);
     }
 
     #[test]
