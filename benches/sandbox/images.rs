@@ -91,7 +91,7 @@ fn unpacking(table: &Table, cache: &Path, folder: &Path) {
     }
     let ours = || {
         time(|| {
-            for unpacked in build::unpack_all(&packages, &cache, folder).unwrap() {
+            for unpacked in build::unpack_all(&packages, &cache, folder, &indicatif::ProgressBar::hidden()).unwrap() {
                 unpacked.unwrap();
             }
         })

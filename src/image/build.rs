@@ -54,7 +54,9 @@ pub async fn chain(
         };
         let (loaded, lock, below) = (loaded.clone(), lock.clone(), built.clone());
         let (cache, folder) = (context.cache.to_owned(), layers.to_owned());
-        let work = tokio::task::spawn_blocking(move || layer(&loaded, &lock, python, &below, &cache, &folder));
+        let progress = context.progress;
+        let work = move || layer(&loaded, &lock, python, &below, &cache, &folder, progress);
+        let work = tokio::task::spawn_blocking(work);
         let layer = work.await.map_err(|_| ImageError::Worker)??;
         std::fs::write(&note, format!("{} {}", layer.diff_id, layer.size)).map_err(at(&note))?;
         built.push(layer);
@@ -199,6 +201,7 @@ fn layer(
     below: &[BuiltLayer],
     cache: &Path,
     folder: &Path,
+    progress: bool,
 ) -> Result<BuiltLayer, ImageError> {
     let mut tree = Tree::default();
     for layer in below {
@@ -215,7 +218,10 @@ fn layer(
         }
     }
     let mut status = tree.read("var/lib/dpkg/status").map_err(at(folder))?.unwrap_or_default();
-    for (package, unpacked) in lock.packages.iter().zip(unpack_all(&lock.packages, cache, folder)?) {
+    let bar = fetch::bar("unpacking", lock.packages.iter().map(|package| package.size).sum(), progress);
+    let unpacked = unpack_all(&lock.packages, cache, folder, &bar)?;
+    bar.finish_and_clear();
+    for (package, unpacked) in lock.packages.iter().zip(unpacked) {
         let broken = |problem| ImageError::Package { package: package.name.clone(), problem };
         let unpacked = unpacked.map_err(broken)?;
         finish::check_scripts(&package.name, &unpacked)?;
@@ -242,7 +248,9 @@ fn layer(
         tree.write(&path[1..], text.clone(), if text.starts_with("#!") { 0o755 } else { 0o644 });
     }
     let mut output = tempfile::NamedTempFile::new_in(folder).map_err(at(folder))?;
-    let (diff_id, size) = tree.layer(output.as_file_mut(), lock.epoch).map_err(at(folder))?;
+    let bar = fetch::bar("writing", tree.size(), progress);
+    let (diff_id, size) = tree.layer(&mut bar.wrap_write(output.as_file_mut()), lock.epoch).map_err(at(folder))?;
+    bar.finish_and_clear();
     let path = folder.join(format!("{}.tar", diff_id.hex()));
     output.persist(&path).map_err(|error| at(&path)(error.error))?;
     Ok(BuiltLayer { diff_id, size, path })
@@ -355,6 +363,7 @@ pub fn unpack_all(
     packages: &[Package],
     cache: &Path,
     folder: &Path,
+    bar: &indicatif::ProgressBar,
 ) -> Result<Vec<Result<Unpacked, PackageProblem>>, ImageError> {
     let mut slots: Vec<Slot> = packages.iter().map(|_| None).collect();
     let next = AtomicUsize::new(0);
@@ -369,6 +378,7 @@ pub fn unpack_all(
                     true => unpack::deb(&blob(cache, &package.sha256), &package.name, &spill),
                     false => Err(PackageProblem::Cache),
                 };
+                bar.inc(package.size);
                 done.push((index, unpacked));
             }
         };

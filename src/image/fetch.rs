@@ -304,7 +304,9 @@ mod tests {
         let old = std::time::SystemTime::now() - 2 * LEFT_BEHIND;
         for (name, time) in [(".tmpold", Some(old)), (".tmpnew", None), ("0a1b", Some(old))] {
             let file = std::fs::File::create(folder.path().join(name)).unwrap();
-            time.map(|time| file.set_modified(time).unwrap());
+            if let Some(time) = time {
+                file.set_modified(time).unwrap();
+            }
         }
         let kept = folder.path().join(".tmpfolder");
         std::fs::create_dir(&kept).unwrap();

@@ -206,6 +206,8 @@ pub fn forget(tree: &mut Tree, package: &str) -> std::io::Result<()> {
             records.push(path);
         }
     }
+    // The links of merged /usr are nobody's, though packages list folders of these names.
+    own.retain(|path| path.contains('/'));
     // What is in a folder goes before the folder.
     own.sort_by(|one, other| other.cmp(one));
     for path in own.iter().filter(|path| !others.contains(*path)).chain(&records) {

@@ -108,7 +108,7 @@ pub(super) async fn index(
             let (what, sha256, size) = (format!("the index of {name}"), file.sha256.clone(), file.size);
             let wanted = fetch::Wanted { what, sha256, size, addresses };
             fetch::all(context.cache, vec![wanted], context.progress, context.offline).await?;
-            let text = decompressed(&fetch::blob(context.cache, &file.sha256), &file.path)?;
+            let text = decompressed(&fetch::blob(context.cache, &file.sha256), &file.path, TEXT)?;
             index.add(name, release.priority, &text)?;
             found.push(Source {
                 suite: name.clone(),
@@ -143,7 +143,7 @@ fn newer(name: &str, release: &Release, locked: Option<&Lock>) -> Result<(), Ima
 }
 
 /// The text of an index; more than any has is refused.
-fn decompressed(path: &Path, name: &str) -> Result<String, ImageError> {
+fn decompressed(path: &Path, name: &str, limit: u64) -> Result<String, ImageError> {
     let file = std::io::BufReader::new(std::fs::File::open(path).map_err(at(path))?);
     let reader: Box<dyn std::io::Read> = match name.rsplit('.').next() {
         Some("xz") => Box::new(liblzma::read::XzDecoder::new(file)),
@@ -151,8 +151,8 @@ fn decompressed(path: &Path, name: &str) -> Result<String, ImageError> {
         _ => Box::new(file),
     };
     let mut text = String::new();
-    reader.take(TEXT + 1).read_to_string(&mut text).map_err(at(path))?;
-    if text.len() as u64 > TEXT {
+    reader.take(limit + 1).read_to_string(&mut text).map_err(at(path))?;
+    if text.len() as u64 > limit {
         return Err(at(path)(std::io::ErrorKind::FileTooLarge.into()));
     }
     Ok(text)
@@ -213,12 +213,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("Packages.xz");
         let mut encoder = liblzma::write::XzEncoder::new(std::fs::File::create(&path).unwrap(), 0);
-        let block = vec![b'\n'; 1 << 20];
-        for _ in 0..=TEXT >> 20 {
-            std::io::Write::write_all(&mut encoder, &block).unwrap();
-        }
+        std::io::Write::write_all(&mut encoder, &vec![b'\n'; 1 << 20]).unwrap();
         encoder.finish().unwrap();
-        assert!(path.metadata().unwrap().len() < COMPRESSED);
-        assert!(decompressed(&path, "main/binary-amd64/Packages.xz").is_err());
+        assert!(path.metadata().unwrap().len() < 4096);
+        let text = |limit| decompressed(&path, "main/binary-amd64/Packages.xz", limit);
+        assert_eq!(text(1 << 20).unwrap().len(), 1 << 20);
+        assert!(text((1 << 20) - 1).is_err());
     }
 }

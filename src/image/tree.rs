@@ -252,6 +252,12 @@ impl Tree {
         self.entries.remove(path);
     }
 
+    /// Bytes of all files that no lower layer has.
+    pub fn size(&self) -> u64 {
+        let own = self.entries.values().filter(|entry| !entry.below);
+        own.map(|entry| if let Kind::File(content) = &entry.kind { content.length() } else { 0 }).sum()
+    }
+
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

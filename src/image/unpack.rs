@@ -339,13 +339,13 @@ mod tests {
     fn refuses_a_file_that_is_longer_than_any_or_shorter_than_it_says() {
         let long = header(b"a", tar::EntryType::Regular, LIMIT + 1);
         let endless = || std::io::repeat(0);
-        assert!(matches!(entries(long.as_bytes().chain(endless())), Err(PackageProblem::Size)));
+        assert!(matches!(entries(long.as_bytes()[..].chain(endless())), Err(PackageProblem::Size)));
         let short = header(b"a", tar::EntryType::Regular, 4096);
-        assert!(matches!(entries(short.as_bytes().chain(&b"little"[..])), Err(PackageProblem::Short(_))));
+        assert!(matches!(entries(short.as_bytes()[..].chain(&b"little"[..])), Err(PackageProblem::Short(_))));
         // Two files that are together too long: the second is refused before it is read.
         let half = header(b"a", tar::EntryType::Regular, 1 << 20);
         let rest = header(b"b", tar::EntryType::Regular, LIMIT);
-        let two = half.as_bytes().chain(endless().take(1 << 20)).chain(rest.as_bytes().chain(endless()));
+        let two = half.as_bytes()[..].chain(endless().take(1 << 20)).chain(rest.as_bytes()[..].chain(endless()));
         assert!(matches!(entries(two), Err(PackageProblem::Size)));
     }
 
@@ -358,7 +358,7 @@ mod tests {
             tar::EntryType::XGlobalHeader,
         ] {
             let bomb = header(b"x", kind, LIMIT - 1024);
-            let problem = entries(bomb.as_bytes().chain(std::io::repeat(b'a'))).unwrap_err();
+            let problem = entries(bomb.as_bytes()[..].chain(std::io::repeat(b'a'))).unwrap_err();
             assert!(
                 matches!(&problem, PackageProblem::Read(error) if error.to_string().contains("longer")),
                 "{kind:?}"
