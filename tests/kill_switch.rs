@@ -113,9 +113,14 @@ fn sandboxes_are_stopped_when_that_is_asked_for() {
     let home = Home::new();
     let project = Project::new(&home, "stop", &manifest(home.path()));
     up(&home, project.name(), "main");
-    let (code, rows) = revoke(&home, &["--all", "--stop", project.name()]);
+    let (code, rows) = revoke(&home, &["--all", "--stop", "--reason", "the laptop of ada was stolen", project.name()]);
     assert_eq!((code, rows.len()), (0, 2), "{rows:?}");
     eventually("the end", Duration::from_secs(20), || status(&home, project.name())["condition"] == "stopped");
+    let log = home.sandbox().args(["audit", "log", "--action", "credential.revoke_requested"]).output().unwrap();
+    assert!(text(&log.stdout).contains("the laptop of ada was stolen"), "{}", text(&log.stdout));
+    let short =
+        home.sandbox().args(["credential", "revoke", "--all", "--reason", "x", project.name()]).output().unwrap();
+    assert_eq!(short.status.code(), Some(2), "{}", text(&short.stderr));
 }
 
 #[test]
@@ -146,4 +151,31 @@ fn a_damaged_journal_is_named_and_keeps_no_other_sandbox_alive() {
     let noted = fs::read_to_string(home.path().join("notes")).unwrap();
     assert!(noted.contains("revoked good") && noted.contains("revoked stubborn"), "{noted}");
     fs::remove_dir_all(damaged).unwrap();
+}
+
+#[test]
+fn what_two_projects_share_stands_with_its_reason_where_the_grant_is() {
+    let home = Home::new();
+    let one = Project::new(&home, "owns", "image: agent\ncredentials:\n  token: { provider: store }\n");
+    let shared = format!("shared_with: {{ projects: [{}], reason: one contract and one key }}", one.name());
+    let manifest = |further: &str| format!("image: agent\ncredentials:\n  token: {{ provider: store{further} }}\n");
+    let (alone, with) =
+        (Project::new(&home, "alone", &manifest("")), Project::new(&home, "with", &manifest(&format!(", {shared}"))));
+    let set = |project: &Project<'_>| {
+        let words = ["credential", "set", "token", project.name()];
+        home.sandbox().args(words).write_stdin("the-value-of-one-contract").output().unwrap()
+    };
+    assert!(set(&one).status.success());
+    let refused = set(&alone);
+    assert!(!refused.status.success() && text(&refused.stderr).contains(one.name()), "{}", text(&refused.stderr));
+    assert!(set(&with).status.success());
+    let listed = home.sandbox().args(["credential", "ls", with.name()]).output().unwrap();
+    assert!(text(&listed.stdout).contains("one contract and one key"), "{}", text(&listed.stdout));
+    up(&home, with.name(), "main");
+    let log =
+        home.sandbox().args(["audit", "log", "--action", "credential.issued", "--format", "json"]).output().unwrap();
+    assert!(text(&log.stdout).contains("one contract and one key"), "{}", text(&log.stdout));
+    let report = home.sandbox().args(["audit", "report", "--project", with.name(), "--as", "csv"]).output().unwrap();
+    let expected = format!("shared with {}: one contract and one key", one.name());
+    assert!(text(&report.stdout).contains(&expected), "{}", text(&report.stdout));
 }

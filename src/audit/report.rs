@@ -387,6 +387,10 @@ impl Building {
 
     fn issued(&mut self, event: &AuditEvent) {
         let fact = |name: &str| event.facts.get(name).cloned().unwrap_or_default();
+        let because = |key: &str| event.facts.get(key).cloned();
+        let shared = because("shared_with").zip(because("shared_because"));
+        let shared = shared.map(|(others, reason)| format!("shared with {others}: {reason}"));
+        let personal = because("personal_because").map(|reason| format!("a person's own value was accepted: {reason}"));
         // Issued again where a launch was mended; the first time counts.
         if self.credential(&fact("credential")).is_none() && self.report.credentials.len() < ENTRY_LIMIT {
             self.report.credentials.push(CredentialUse {
@@ -402,7 +406,7 @@ impl Building {
                 reads: None,
                 injected: 0,
                 withdrawn: None,
-                problems: Vec::new(),
+                problems: shared.into_iter().chain(personal).collect(),
             });
         }
     }

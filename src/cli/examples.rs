@@ -199,12 +199,20 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("credential import .env --prefix PAYMENTS_", "with a prefix before the names"),
         ],
     ),
-    ("credential ls", &[("credential ls", "of the project of this folder"), ("credential ls payments", "of another")]),
+    (
+        "credential ls",
+        &[
+            ("credential ls", "of the project of this folder"),
+            ("credential ls payments", "of another"),
+            ("credential ls --owner ada", "what a person has here, in every project"),
+        ],
+    ),
     (
         "credential check",
         &[
             ("credential check", "of the project of this folder"),
             ("credential check payments --format json", "for cron and CI"),
+            ("credential check --as sarif > credentials.sarif", "for a code host's list of alerts"),
         ],
     ),
     (
@@ -215,11 +223,50 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "credential recipients",
+        &[
+            ("credential recipients ls", "whose keys open new values"),
+            ("credential recipients add bo ~/bo.pub", "a key for a colleague"),
+            ("credential recipients rm bo", "who has left"),
+        ],
+    ),
+    (
+        "credential recipients ls",
+        &[
+            ("credential recipients ls", "of the project of this folder"),
+            ("credential recipients ls payments --format json", "with whole keys, for a script"),
+        ],
+    ),
+    (
+        "credential recipients add",
+        &[
+            ("credential recipients add bo age1…", "an age key"),
+            ("credential recipients add bo ~/.ssh/id_ed25519.pub", "an ssh key, from a file"),
+        ],
+    ),
+    (
+        "credential recipients rm",
+        &[
+            ("credential recipients rm bo", "all keys of a person"),
+            ("credential recipients rm bo payments", "of a project by name"),
+        ],
+    ),
+    (
+        "credential rekey",
+        &[
+            ("credential rekey", "after a recipient was added or removed"),
+            ("credential rekey payments", "of a project by name"),
+        ],
+    ),
+    (
         "credential revoke",
         &[
             ("credential revoke github", "running sandboxes lose it at once"),
             ("credential revoke --all payments", "the kill switch: everything that its sandboxes have"),
-            ("credential revoke --owner ada --stop", "of a person, who may have left; sandboxes stop"),
+            (
+                "credential revoke --owner ada --stop --reason offboarding",
+                "of a person, who may have left; sandboxes stop",
+            ),
         ],
     ),
     (

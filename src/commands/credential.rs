@@ -17,11 +17,13 @@ use crate::credential::fingerprint::{self, Fingerprint};
 use crate::credential::identity::Authority;
 use crate::credential::secret::Secret;
 use crate::credential::spec::{CredentialSpec, ProviderSpec};
-use crate::credential::store::Store;
-use crate::credential::{CredentialError, IssueContext, VALUE_LIMIT, admit, aws, env_file, oauth, rotation, vault};
+use crate::credential::store::{IdentityPlace, Store};
+use crate::credential::{
+    CredentialError, IssueContext, VALUE_LIMIT, admit, aws, env_file, exec, oauth, rotation, vault,
+};
 use crate::project::configuration::{self, StorePlace};
 use crate::project::manifest::Manifest;
-use crate::project::{CredentialName, ProjectName, SandboxName, trust};
+use crate::project::{CredentialName, ProjectName, SandboxName, discovery, trust};
 use crate::session::journal::{Journal, Phase};
 
 mod advice;
@@ -29,6 +31,8 @@ pub use advice::advice;
 mod identity;
 mod listing;
 mod login;
+mod owned;
+mod recipients;
 mod revoke_all;
 
 /// Set, list, rotate and remove the project's credentials
@@ -55,13 +59,27 @@ enum Verb {
         #[arg(long, default_value = "")]
         prefix: String,
     },
-    /// List the project's credentials, without values
+    /// List the project's credentials, without values; or what a person has, in whatever project
     Ls {
         /// The project
+        #[arg(conflicts_with = "owner")]
         project: Option<String>,
+        /// What this person has on this machine: in sandboxes, in stores, as log-ins
+        #[arg(long, value_name = "PERSON")]
+        owner: Option<String>,
     },
     /// Check every declared credential; exit code 1 when one cannot be used or is due soon. Made for cron and CI
     Check {
+        /// The project
+        project: Option<String>,
+        /// The form: `table` for a terminal, or SARIF 2.1.0 for other programs
+        #[arg(long = "as", value_enum, value_name = "FORM", default_value_t = listing::Form::Table)]
+        form: listing::Form,
+    },
+    /// Who can open the project's stored values: list, add and remove public keys
+    Recipients(recipients::Arguments),
+    /// Encrypt the project's stored values anew, to the recipients of now
+    Rekey {
         /// The project
         project: Option<String>,
     },
@@ -103,9 +121,19 @@ struct RevokeArgs {
     /// With --all or --owner: stop the sandboxes too
     #[arg(long)]
     stop: bool,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    reason: Option<String>,
     /// Whatever else is there, which may be a value
     #[arg(hide = true)]
     surplus: Vec<String>,
+}
+
+/// Words for the audit log: one line that somebody can read.
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let fine = (5..=500).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    if fine { Ok(text.to_owned()) } else { Err("write 5 to 500 characters, on one line".to_owned()) }
 }
 
 /// A refusal of this verb.
@@ -195,19 +223,19 @@ fn aws_environment(context: &Context) -> aws::Environment {
 fn store(context: &Context, root: &Path, actor: &str) -> Store {
     // Whoever reads or writes a value has read the manifest, and with it a configuration that is whole. What only ends
     // a session needs no store, and must not fail for a word in a file.
-    let place = configuration::load(&context.folders.config).map_or(StorePlace::Repository, |own| own.store);
+    let own = configuration::load(&context.folders.config);
+    let (place, keyring) = own.map_or((StorePlace::Repository, false), |own| (own.store, own.keyring));
     let own = match place {
         StorePlace::Repository => root.join(".sandbox"),
         StorePlace::State => context.folders.state.join("store"),
     };
-    let identity = std::env::var_os("SANDBOX_AGE_IDENTITY").filter(|path| !path.is_empty());
-    Store {
-        folder: own.join("credentials"),
-        recipients: own.join("recipients"),
-        make_identity: identity.is_none(),
-        identity: identity.map_or_else(|| context.folders.config.join("identity.txt"), PathBuf::from),
-        owner: actor.to_owned(),
-    }
+    let file = context.folders.config.join("identity.txt");
+    let identity = match std::env::var_os("SANDBOX_AGE_IDENTITY").filter(|path| !path.is_empty()) {
+        Some(path) => IdentityPlace::given(PathBuf::from(path)),
+        None if keyring => IdentityPlace::Keyring { file },
+        None => IdentityPlace::made(file),
+    };
+    Store { folder: own.join("credentials"), recipients: own.join("recipients"), identity, owner: actor.to_owned() }
 }
 
 /// Runs the verb.
@@ -219,8 +247,11 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure>
         Verb::Set(named) => set(context, &named),
         Verb::Login(named) => login::login(context, &named).await,
         Verb::Import { file, project, prefix } => import(context, &file, project.as_deref(), &prefix),
-        Verb::Ls { project } => listing::list(context, project.as_deref(), false).await,
-        Verb::Check { project } => listing::list(context, project.as_deref(), true).await,
+        Verb::Ls { owner: Some(person), .. } => owned::run(context, &person),
+        Verb::Ls { project, .. } => listing::list(context, project.as_deref(), None).await,
+        Verb::Check { project, form } => listing::list(context, project.as_deref(), Some(form)).await,
+        Verb::Recipients(args) => recipients::run(context, args),
+        Verb::Rekey { project } => recipients::rekey(context, project.as_deref()),
         Verb::Rotate(named) => rotate(context, &named).await,
         Verb::Revoke(args) => revoke(context, args).await,
         Verb::Rm(named) => remove(context, &named).await,
@@ -331,7 +362,7 @@ fn set(context: &Context, words: &Named) -> Result<u8, Failure> {
 }
 
 fn require_store(spec: &CredentialSpec, name: &CredentialName) -> Result<(), Failure> {
-    if matches!(spec.provider, ProviderSpec::Store) {
+    if matches!(spec.provider, ProviderSpec::Store { .. }) {
         return Ok(());
     }
     let refusal = Refusal::NotStored { name: name.clone(), provider: spec.provider.word() };
@@ -352,7 +383,7 @@ fn import(context: &Context, file: &Path, project: Option<&str>, prefix: &str) -
         let Some(plain) = variable.strip_prefix(prefix).map(str::to_ascii_lowercase) else { continue };
         let candidates = [plain.replace('_', "-"), plain];
         let found = manifest.credentials.iter().find(|(name, spec)| {
-            matches!(spec.provider, ProviderSpec::Store) && candidates.iter().any(|text| text == name.as_str())
+            matches!(spec.provider, ProviderSpec::Store { .. }) && candidates.iter().any(|text| text == name.as_str())
         });
         if let Some((name, _)) = found {
             let fingerprint = admitted(context, &manifest, name, &value)?;
@@ -395,7 +426,7 @@ fn request_failed(error: std::io::Error) -> Failure {
 
 async fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
     let (manifest, name) = named(context, words)?;
-    let stored = match declared(&manifest, &name)?.provider {
+    let stored = match &declared(&manifest, &name)?.provider {
         ProviderSpec::Oauth(_) => {
             let (actor, _) = actor();
             let sandbox = SandboxName::main();
@@ -403,8 +434,15 @@ async fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
             oauth::expire(&name, &issue).await.map_err(CredentialError::from)?;
             false
         }
-        ProviderSpec::Store => {
-            let value = read_value(&name)?;
+        ProviderSpec::Store { rotate_command } => {
+            let value = match rotate_command {
+                None => read_value(&name)?,
+                Some(command) => {
+                    let path = manifest.root.join(discovery::FILE_NAME);
+                    crate::commands::trust::require(context, &path, &manifest)?;
+                    rotated(context, &manifest, &name, command).await?
+                }
+            };
             let fingerprint = admitted(context, &manifest, &name, &value)?;
             store_value(context, &manifest, &name, &value, &fingerprint)?;
             true
@@ -415,6 +453,7 @@ async fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
         | ProviderSpec::Vault(_)
         | ProviderSpec::GithubApp(_)
         | ProviderSpec::AwsSts(_)
+        | ProviderSpec::OpenaiProject(_)
         | ProviderSpec::Gcp(_)
         | ProviderSpec::Azure(_)
         | ProviderSpec::AnthropicWif(_) => false,
@@ -434,9 +473,23 @@ async fn rotate(context: &Context, words: &Named) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// The new value that a command of the manifest has an issuer make.
+async fn rotated(
+    context: &Context,
+    manifest: &Manifest,
+    name: &CredentialName,
+    command: &[String],
+) -> Result<Secret, Failure> {
+    let (actor, _) = actor();
+    let sandbox = SandboxName::main();
+    let issue = issue_context(context, &manifest.project, &manifest.root, &sandbox, &actor, "rotate");
+    let answer = exec::issue(command, &exec::Request::new(name, &issue, None)).await.map_err(CredentialError::from)?;
+    Ok(answer.value.without_line_end())
+}
+
 async fn revoke(context: &Context, args: RevokeArgs) -> Result<u8, Failure> {
     if let Some(owner) = args.owner.clone().filter(|_| args.name.is_none()) {
-        return revoke_all::run(context, &revoke_all::Whose::Owner(owner), args.stop).await;
+        return revoke_all::run(context, &revoke_all::Whose::Owner(owner), args.stop, args.reason.as_deref()).await;
     }
     if args.all && args.project.is_none() {
         // A project whose folder is gone still has its credentials.
@@ -445,7 +498,7 @@ async fn revoke(context: &Context, args: RevokeArgs) -> Result<u8, Failure> {
             Some(project) => project,
             None => load::manifest(context, args.name.as_deref())?.1.project,
         };
-        return revoke_all::run(context, &revoke_all::Whose::Project(project), args.stop).await;
+        return revoke_all::run(context, &revoke_all::Whose::Project(project), args.stop, args.reason.as_deref()).await;
     }
     let surplus = args.all || args.owner.is_some() || args.stop;
     let words = Named {
@@ -462,7 +515,9 @@ async fn revoke(context: &Context, args: RevokeArgs) -> Result<u8, Failure> {
     for journal in journals.values() {
         rotation::request_revocation(journal.folder(), &name).map_err(request_failed)?;
     }
-    record(context, &manifest.project, "credential.revoke_requested", &[("credential", name.as_str())])?;
+    let mut facts = vec![("credential", name.as_str())];
+    facts.extend(args.reason.as_deref().map(|reason| ("reason", reason)));
+    record(context, &manifest.project, "credential.revoke_requested", &facts)?;
     context.printer.note(&format!("`{name}` is being withdrawn from {} sandbox(es)", journals.len()));
     Ok(0)
 }
@@ -474,6 +529,16 @@ async fn remove(context: &Context, words: &Named) -> Result<u8, Failure> {
         store(context, &manifest.root, &actor).remove(&manifest.project, &name).map_err(CredentialError::from)?;
     let sandbox = SandboxName::main();
     let issue = issue_context(context, &manifest.project, &manifest.root, &sandbox, &actor, "rm");
+    let mut ended = false;
+    if let Some(CredentialSpec { provider: ProviderSpec::Oauth(oauth_spec), .. }) = manifest.credentials.get(&name)
+        && oauth::logged_in(&name, &issue)
+    {
+        match oauth::end(&name, oauth_spec, &issue).await {
+            Ok(done) => ended = done,
+            // It is forgotten all the same: who removes it does not want it used any more.
+            Err(error) => context.printer.warning(&format!("`{name}` was not ended at its issuer: cannot {error}")),
+        }
+    }
     // Also when the manifest declares it in another way by now.
     let logged_out =
         oauth::logged_in(&name, &issue) && oauth::forget(&name, &issue).await.map_err(CredentialError::from)?;
@@ -485,7 +550,9 @@ async fn remove(context: &Context, words: &Named) -> Result<u8, Failure> {
     if removed {
         record(context, &manifest.project, "credential.removed", &[("credential", name.as_str())])?;
     }
-    if logged_out {
+    if logged_out && ended {
+        context.printer.note(&format!("the log-in of `{name}` is ended at its issuer, and forgotten here"));
+    } else if logged_out {
         context
             .printer
             .note(&format!("the log-in of `{name}` is forgotten here; at its issuer it goes on until you end it"));

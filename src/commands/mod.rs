@@ -35,6 +35,7 @@ pub mod report;
 pub mod review;
 pub mod sandbox;
 pub mod sandbox_exchange;
+mod sarif;
 pub mod scan;
 pub mod schema;
 pub mod session_failure;

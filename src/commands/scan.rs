@@ -154,8 +154,7 @@ const OUTSIDE_PATHS: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// SARIF 2.1.0 (OASIS standard, 2020): a log with one run. Its `partialFingerprints` (section 3.27.17) let a program see
-/// what is new.
+/// As SARIF. Its `partialFingerprints` (section 3.27.17) let a program see what is new.
 fn sarif(report: &Report) -> Value {
     let mut rules: Vec<&Finding> = report.findings.iter().collect();
     rules.sort_by(|one, other| one.rule.cmp(&other.rule));
@@ -171,21 +170,7 @@ fn sarif(report: &Report) -> Value {
         })
         .collect();
     let results: Vec<Value> = report.findings.iter().map(result).collect();
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
-        "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {
-                "name": "sandbox",
-                "version": env!("CARGO_PKG_VERSION"),
-                "informationUri": env!("CARGO_PKG_REPOSITORY"),
-                "rules": rules,
-            }},
-            "columnKind": "unicodeCodePoints",
-            "invocations": [{"executionSuccessful": true, "toolExecutionNotifications": notifications(report)}],
-            "results": results,
-        }],
-    })
+    super::sarif::log(&rules, &results, &notifications(report))
 }
 
 fn result(finding: &Finding) -> Value {

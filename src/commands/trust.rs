@@ -173,7 +173,10 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
     }
     for (name, credential) in &manifest.credentials {
         let source = match &credential.provider {
-            ProviderSpec::Store => "from the store".to_owned(),
+            ProviderSpec::Store { rotate_command } => {
+                lines.extend(rotate_command.iter().map(|words| format!("RUN ON THIS MACHINE: {}", words.join(" "))));
+                "from the store".to_owned()
+            }
             ProviderSpec::EnvFile { path, variable } => format!("from {variable} in {}", path.display()),
             ProviderSpec::Exec { command, revoke_command } => {
                 lines.push(format!("RUN ON THIS MACHINE: {}", command.join(" ")));
@@ -183,6 +186,22 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
             ProviderSpec::Vault(vault) => vault_source(vault, &mut lines),
             ProviderSpec::GithubApp(app) => github_source(app, &mut lines),
             ProviderSpec::AwsSts(sts) => aws_source(sts, &mut lines),
+            ProviderSpec::OpenaiProject(openai) => {
+                match &openai.key {
+                    KeySource::Command(words) => {
+                        lines.push(format!("RUN ON THIS MACHINE: {}", words.join(" ")));
+                        lines.push(format!("administer your organisation with its answer at {}", openai.address));
+                    }
+                    KeySource::File(path) => {
+                        lines.push(format!(
+                            "ADMINISTER your organisation with {} at {}",
+                            path.display(),
+                            openai.address
+                        ));
+                    }
+                }
+                format!("of OpenAI (a service account in {})", openai.project)
+            }
             ProviderSpec::Gcp(gcp) => {
                 let at = gcp.address.as_deref().unwrap_or("Google Cloud");
                 signs_in(&mut lines, at, &gcp.audience);
@@ -198,7 +217,27 @@ pub fn describe(manifest: &Manifest) -> Vec<String> {
             }
             ProviderSpec::Oauth(oauth) => {
                 lines.push(format!("USE YOUR LOG-IN as the client {} at {}", oauth.client_id, oauth.token_url));
-                "from that log-in".to_owned()
+                match &oauth.client_secret {
+                    Some(KeySource::Command(words)) => {
+                        lines.push(format!("RUN ON THIS MACHINE: {}", words.join(" ")));
+                        lines.push("send its answer there as the client's secret".to_owned());
+                    }
+                    Some(KeySource::File(path)) => {
+                        lines.push(format!("SEND {} there as the client's secret", path.display()));
+                    }
+                    None => {}
+                }
+                let further = [&oauth.device_url, &oauth.authorize_url, &oauth.revoke_url];
+                let further: Vec<&str> = further.into_iter().flatten().map(String::as_str).collect();
+                if !further.is_empty() {
+                    lines.push(format!("log in by {}", further.join(", ")));
+                }
+                match oauth.agent {
+                    Some(agent) => {
+                        format!("from that log-in, in the form of {} at ~/{}", agent.word(), agent.home_path())
+                    }
+                    None => "from that log-in".to_owned(),
+                }
             }
         };
         let way = match &credential.deliver {

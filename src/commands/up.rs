@@ -133,6 +133,7 @@ pub fn run_request(record: &Record, command: Vec<String>, log: bool) -> RunReque
         command,
         environment,
         secret_environment: record.secret_environment.clone(),
+        links: record.links.clone(),
         directory: WORKSPACE.to_owned(),
         terminal: None,
         log,

@@ -3,9 +3,6 @@
 //! The app's private key signs one assertion and is forgotten; it reaches neither the sandbox nor the journal. A token is
 //! opaque and is never parsed. Only the token itself can end it, so it stays in memory (`held`); its handle is no secret.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,8 +10,8 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::secret::Secret;
-use super::spec::{GithubAccess, GithubAppSpec, GithubRepositories, KeySource};
-use super::{IssueContext, Revocation, exec};
+use super::spec::{GithubAccess, GithubAppSpec, GithubRepositories};
+use super::{IssueContext, Revocation, key_source};
 use crate::project::CredentialName;
 
 mod assertion;
@@ -31,8 +28,6 @@ pub const LIFE: Duration = Duration::from_secs(3600);
 const SKEW: i64 = 30;
 /// How much longer than an hour the end may be away: the server's clock has whole seconds.
 const SLACK: i64 = 60;
-/// The largest private key, in bytes: 16 KiB is several times one of 4096 bits.
-const KEY_LIMIT: usize = 16 << 10;
 /// How often, and how far apart, it is looked whether a token ended.
 const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(400);
@@ -62,7 +57,7 @@ pub async fn issue(
     context: &IssueContext<'_>,
 ) -> Result<Minted, GithubError> {
     let client = Client::new(&spec.address)?;
-    let key = AppKey::read(&private_key(name, spec, context).await?)?;
+    let key = AppKey::read(&key_source::read(&spec.key, name, context).await?)?;
     let answer = ask(&client, &key, spec).await?;
     if answer.status != 201 {
         return Err(refusal(&client, spec, &answer));
@@ -243,40 +238,6 @@ fn refusal(client: &Client, spec: &GithubAppSpec, answer: &Answer) -> GithubErro
         422 if lower.contains("repositor") => GithubError::Repositories(said),
         422 if lower.contains("permission") => GithubError::Permissions(said),
         status => GithubError::Failed { status, said },
-    }
-}
-
-async fn private_key(
-    name: &CredentialName,
-    spec: &GithubAppSpec,
-    context: &IssueContext<'_>,
-) -> Result<Secret, GithubError> {
-    match &spec.key {
-        KeySource::Command(command) => Ok(exec::issue(command, &exec::Request::new(name, context, None)).await?.value),
-        KeySource::File(path) => {
-            let path = match path.strip_prefix("~") {
-                Ok(rest) => context.home.join(rest),
-                Err(_) => path.clone(),
-            };
-            let failed = |source: io::Error| GithubError::KeyFile { path: path.clone(), source };
-            let refused = |problem| Err(GithubError::KeyPlace { path: path.clone(), problem });
-            // What is looked at and what is read are one open file, whatever a path leads to later.
-            let real = path.canonicalize().map_err(failed)?;
-            if real.starts_with(context.project_root.canonicalize().map_err(failed)?) {
-                return refused("it is inside the project, from where it gets into commits");
-            }
-            let options = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-            let opened = rustix::fs::open(&real, options | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty());
-            let file = File::from(opened.map_err(|error| failed(error.into()))?);
-            let about = file.metadata().map_err(failed)?;
-            if !about.is_file() {
-                return refused("it is not a plain file");
-            }
-            if about.mode() & 0o077 != 0 {
-                return refused("others can read it; its mode has to be 600");
-            }
-            Secret::read(file, KEY_LIMIT).map_err(failed)
-        }
     }
 }
 

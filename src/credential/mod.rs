@@ -22,8 +22,10 @@ pub mod github;
 pub mod held;
 pub mod identity;
 mod jwt;
+pub mod key_source;
 pub mod kind;
 pub mod oauth;
+pub mod openai;
 pub mod rotation;
 pub mod scan;
 pub mod secret;
@@ -64,6 +66,9 @@ pub enum CredentialError {
     /// AWS failed.
     #[error("get it from AWS")]
     Aws(#[from] aws::StsError),
+    /// OpenAI failed.
+    #[error("get it from OpenAI")]
+    Openai(#[from] openai::OpenaiError),
     /// An issuer did not take the sandbox's identity.
     #[error("get it for the sandbox's identity")]
     Federation(#[from] federation::FederationError),
@@ -156,6 +161,17 @@ pub struct Issued {
     pub scope: Option<String>,
     /// The provider's word.
     pub provider: &'static str,
+    /// The file that an agent's own program reads, for a log-in of it.
+    pub agent_file: Option<AgentFile>,
+}
+
+/// A file that an agent's own program reads.
+#[derive(Debug)]
+pub struct AgentFile {
+    /// What is in it.
+    pub content: Secret,
+    /// Where the program looks for it, below the home folder.
+    pub place: &'static str,
 }
 
 /// How a revocation ended.
@@ -198,8 +214,9 @@ pub async fn issue(
     context: &IssueContext<'_>,
 ) -> Result<Issued, CredentialError> {
     let mut issued_at = Timestamp::now();
+    let mut agent_file = None;
     let (value, expires_at, handle, scope) = match &spec.provider {
-        ProviderSpec::Store => {
+        ProviderSpec::Store { .. } => {
             let stored = context.store.read(context.project, name)?;
             issued_at = stored.rotated_at;
             (stored.value, None, None, None)
@@ -226,19 +243,39 @@ pub async fn issue(
             let assumed = aws::issue(name, sts, context).await?;
             (assumed.value, Some(assumed.expires_at), Some(assumed.handle), Some(assumed.scope))
         }
+        ProviderSpec::OpenaiProject(openai) => {
+            let minted = openai::issue(name, openai, context).await?;
+            (minted.key, Some(minted.expires_at), Some(minted.handle), Some(minted.scope))
+        }
         ProviderSpec::Gcp(gcp) => exchanged(federation::gcp(gcp, context).await?),
         ProviderSpec::Azure(azure) => exchanged(federation::azure(azure, context).await?),
         ProviderSpec::AnthropicWif(anthropic) => exchanged(federation::anthropic(anthropic, context).await?),
         ProviderSpec::Oauth(oauth) => {
             let lent = oauth::issue(name, oauth, context).await?;
             issued_at = lent.issued_at;
+            if let Some(agent) = oauth.agent {
+                let stand_in = matches!(spec.deliver, Delivery::Broker { .. }).then_some(spec::STAND_IN);
+                let content = oauth::agent_file(&lent, agent, stand_in)?;
+                agent_file = Some(AgentFile { content, place: agent.home_path() });
+            }
             (lent.token, Some(lent.expires_at), Some(lent.expires_at.to_string()), Some(lent.scope))
         }
     };
     match accept(name, spec, context, &value, issued_at, expires_at) {
         Ok((fingerprint, warnings)) => {
             let (name, provider) = (name.clone(), spec.provider.word());
-            Ok(Issued { name, value, issued_at, expires_at, handle, fingerprint, warnings, scope, provider })
+            Ok(Issued {
+                name,
+                value,
+                issued_at,
+                expires_at,
+                handle,
+                fingerprint,
+                warnings,
+                scope,
+                provider,
+                agent_file,
+            })
         }
         Err(refused) => {
             // What was made for this sandbox and is not delivered must not live on at its issuer.
@@ -375,6 +412,10 @@ pub async fn revoke(
             Some(handle) => Ok(aws::revoke(handle)?),
             None => Ok(Revocation::StaticRemains),
         },
+        ProviderSpec::OpenaiProject(openai) => match handle {
+            Some(handle) => Ok(openai::revoke(name, openai, handle, context).await?),
+            None => Ok(Revocation::StaticRemains),
+        },
         ProviderSpec::Gcp(_) | ProviderSpec::Azure(_) | ProviderSpec::AnthropicWif(_) => match handle {
             Some(handle) => Ok(federation::revoke(handle)?),
             None => Ok(Revocation::StaticRemains),
@@ -383,7 +424,9 @@ pub async fn revoke(
             Some(handle) => Ok(oauth::revoke(handle)?),
             None => Ok(Revocation::StaticRemains),
         },
-        ProviderSpec::Store | ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } => Ok(Revocation::StaticRemains),
+        ProviderSpec::Store { .. } | ProviderSpec::EnvFile { .. } | ProviderSpec::Exec { .. } => {
+            Ok(Revocation::StaticRemains)
+        }
     }
 }
 
@@ -400,6 +443,8 @@ pub struct Delivered {
     pub git_configuration: Vec<(String, String)>,
     /// Variables that say where something is.
     pub environment: BTreeMap<String, String>,
+    /// Links in the home folder: where a program looks for a file, to the file below `/run/secrets`.
+    pub links: BTreeMap<String, String>,
 }
 
 /// Makes files and settings of issued credentials.
@@ -408,7 +453,8 @@ pub struct Delivered {
 /// When two credentials want the same file.
 pub fn deliver(issued: Vec<(&CredentialSpec, Issued)>) -> Result<Delivered, CredentialError> {
     let mut delivered = Delivered::default();
-    for (spec, issued) in issued {
+    for (spec, mut issued) in issued {
+        let agent_file = issued.agent_file.take();
         let name = match &spec.deliver {
             Delivery::File { name } => name.clone(),
             Delivery::Git { host } => {
@@ -431,23 +477,41 @@ pub fn deliver(issued: Vec<(&CredentialSpec, Issued)>) -> Result<Delivered, Cred
                     placement: placement.clone(),
                     value: issued.value,
                 });
+                let Some(file) = agent_file else { continue };
+                // What is in it stands for the token.
+                let name = issued.name.to_string();
+                delivered.links.insert(file.place.to_owned(), name.clone());
+                delivered.add(name, file.content)?;
                 continue;
             }
         };
-        if delivered.files.iter().any(|file| file.name == name) {
-            return Err(CredentialError::FileTwice(name));
-        }
         if let ProviderSpec::AwsSts(sts) = &spec.provider {
             // No secret: it says how programs of AWS read the value, which they do anew when it runs out.
             let beside = format!("{name}-aws-config");
             let path = format!("/run/secrets/{beside}");
             let content = Secret::new(aws::configuration(sts, &name).into_bytes());
             delivered.environment.entry("AWS_CONFIG_FILE".to_owned()).or_insert(path);
-            delivered.files.push(SecretFile { name: beside, content });
+            delivered.add(beside, content)?;
         }
-        delivered.files.push(SecretFile { name, content: issued.value });
+        match (agent_file, &spec.deliver) {
+            (Some(file), Delivery::File { .. }) => {
+                delivered.links.insert(file.place.to_owned(), name.clone());
+                delivered.add(name, file.content)?;
+            }
+            _ => delivered.add(name, issued.value)?,
+        }
     }
     Ok(delivered)
+}
+
+impl Delivered {
+    fn add(&mut self, name: String, content: Secret) -> Result<(), CredentialError> {
+        if self.files.iter().any(|file| file.name == name) {
+            return Err(CredentialError::FileTwice(name));
+        }
+        self.files.push(SecretFile { name, content });
+        Ok(())
+    }
 }
 
 /// When a credential is to be issued anew: at half of its life, or 15 minutes before its end when that is earlier, and
@@ -468,12 +532,13 @@ impl ProviderSpec {
     /// The provider's word in the manifest.
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Store => "store",
+            Self::Store { .. } => "store",
             Self::EnvFile { .. } => "env-file",
             Self::Exec { .. } => "exec",
             Self::Vault(_) => "vault",
             Self::GithubApp(_) => "github-app",
             Self::AwsSts(_) => "aws-sts",
+            Self::OpenaiProject(_) => "openai-project",
             Self::Gcp(_) => "gcp",
             Self::Azure(_) => "azure",
             Self::AnthropicWif(_) => "anthropic-wif",
@@ -492,9 +557,10 @@ impl ProviderSpec {
             Self::Vault(vault) => Some(vault.ttl),
             Self::GithubApp(_) => Some(github::LIFE),
             Self::AwsSts(sts) => Some(sts.ttl),
+            Self::OpenaiProject(openai) => Some(openai.ttl),
             Self::Gcp(gcp) => Some(gcp.ttl),
             Self::Azure(_) | Self::AnthropicWif(_) => None,
-            Self::Store | Self::EnvFile { .. } | Self::Exec { .. } | Self::Oauth(_) => None,
+            Self::Store { .. } | Self::EnvFile { .. } | Self::Exec { .. } | Self::Oauth(_) => None,
         }
     }
 }

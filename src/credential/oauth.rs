@@ -15,18 +15,23 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::secret::Secret;
-use super::spec::OauthSpec;
+use super::spec::{LoginAgent, OauthSpec};
 use super::store::{Store, StoreError};
-use super::{IssueContext, Revocation, VALUE_LIMIT, next_rotation};
+use super::{IssueContext, Revocation, VALUE_LIMIT, key_source, next_rotation};
 use crate::project::{CredentialName, ProjectName};
 
+pub mod agent;
+pub mod browser;
 mod client;
 mod device;
 mod error;
 
+pub use browser::Browser;
 pub use client::Tokens;
 pub use device::Device;
 pub use error::OauthError;
+
+use agent::Account;
 
 /// How long the lock is waited for: longer than one refresh can take.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -44,6 +49,8 @@ pub(super) struct Lent {
     pub(super) expires_at: Timestamp,
     /// What it is good for, as the issuer says it.
     pub(super) scope: String,
+    /// What its issuer says of the account.
+    account: Option<Account>,
 }
 
 /// What is kept of a log-in.
@@ -57,6 +64,9 @@ struct Login {
     refresh_token: String,
     access: Option<Access>,
     scope: String,
+    /// What the issuer last said of the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    account: Option<Account>,
     /// Whether a refresh was begun whose answer is not known.
     interrupted: bool,
     /// Whether the issuer said that it is over.
@@ -91,8 +101,39 @@ pub(super) async fn issue(
     context: &IssueContext<'_>,
 ) -> Result<Lent, OauthError> {
     let (keeper, spec) = (Keeper::new(name, context), spec.clone());
+    // Before the lock, which others wait for: a command may take its time. Without it what is not due yet is lent all the same.
+    let secret = client_secret(name, &spec, context).await;
     // A task of its own: who asks may stop waiting, and the new refresh token is to be kept all the same.
-    tokio::spawn(async move { keeper.lend(&spec).await }).await.map_err(|_| OauthError::Stopped)?
+    tokio::spawn(async move { keeper.lend(&spec, secret).await }).await.map_err(|_| OauthError::Stopped)?
+}
+
+/// The secret of the client, when it has one.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn client_secret(
+    name: &CredentialName,
+    spec: &OauthSpec,
+    context: &IssueContext<'_>,
+) -> Result<Option<Secret>, OauthError> {
+    match &spec.client_secret {
+        None => Ok(None),
+        Some(source) => Ok(Some(key_source::read(source, name, context).await?.without_line_end())),
+    }
+}
+
+/// The file that the agent's program reads, with the access token, or with what stands for it where the gateway puts the
+/// true one in.
+///
+/// # Errors
+/// When the file cannot be made.
+pub(super) fn agent_file(lent: &Lent, agent: LoginAgent, stand_in: Option<&str>) -> Result<Secret, OauthError> {
+    let token = match stand_in {
+        Some(word) => word,
+        None => client::word(lent.token.expose()).ok_or(OauthError::NotAToken)?,
+    };
+    let (scope, account) = (lent.scope.as_str(), lent.account.as_ref());
+    agent.file(&agent::Content { token, issued_at: lent.issued_at, expires_at: lent.expires_at, scope, account })
 }
 
 /// Takes over a refresh token that the developer has. It is used once, so that it is known to be good, and an issuer that
@@ -100,8 +141,8 @@ pub(super) async fn issue(
 ///
 /// # Errors
 /// When the token or the issuer's answer cannot be used.
-pub async fn take_over(spec: &OauthSpec, refresh: &Secret) -> Result<Tokens, OauthError> {
-    client::refresh(spec, client::word(refresh.expose()).ok_or(OauthError::NotAToken)?).await
+pub async fn take_over(spec: &OauthSpec, secret: Option<&Secret>, refresh: &Secret) -> Result<Tokens, OauthError> {
+    client::refresh(spec, secret, client::word(refresh.expose()).ok_or(OauthError::NotAToken)?).await
 }
 
 /// Keeps a log-in that was just made, in place of any before it.
@@ -123,6 +164,7 @@ pub async fn keep(
         refresh_token: refresh_token.to_string(),
         access: Some(Access::of(tokens)),
         scope: tokens.scope.clone(),
+        account: tokens.account.clone(),
         interrupted: false,
         ended: false,
     })
@@ -138,6 +180,23 @@ pub async fn expire(name: &CredentialName, context: &IssueContext<'_>) -> Result
     let mut login = keeper.read()?;
     login.access = None;
     keeper.write(&login)
+}
+
+/// Ends a log-in at its issuer, where the manifest says how. Says whether it did.
+///
+/// # Errors
+/// When there is none, or the issuer could end it and did not.
+pub async fn end(name: &CredentialName, spec: &OauthSpec, context: &IssueContext<'_>) -> Result<bool, OauthError> {
+    let Some(address) = &spec.revoke_url else { return Ok(false) };
+    let secret = client_secret(name, spec, context).await?;
+    let keeper = Keeper::new(name, context);
+    let _lock = keeper.lock().await?;
+    let login = keeper.read()?;
+    if login.token_url != spec.token_url || login.client_id != spec.client_id {
+        return Err(OauthError::Elsewhere { name: name.clone() });
+    }
+    client::revoke(spec, address, secret.as_ref(), &login.refresh_token).await?;
+    Ok(true)
 }
 
 /// Forgets a log-in. Says whether there was one.
@@ -208,7 +267,7 @@ impl Keeper {
         Ok(())
     }
 
-    async fn lend(&self, spec: &OauthSpec) -> Result<Lent, OauthError> {
+    async fn lend(&self, spec: &OauthSpec, secret: Result<Option<Secret>, OauthError>) -> Result<Lent, OauthError> {
         let _lock = self.lock().await?;
         let mut login = self.read()?;
         if login.token_url != spec.token_url || login.client_id != spec.client_id {
@@ -220,10 +279,11 @@ impl Keeper {
         if let Some(lent) = login.lent() {
             return Ok(lent);
         }
+        let secret = secret?;
         // Who dies between the issuer's answer and the record leaves this behind, and the next one can say what happened.
         let before = std::mem::replace(&mut login.interrupted, true);
         self.write(&login)?;
-        match client::refresh(spec, &login.refresh_token).await {
+        match client::refresh(spec, secret.as_ref(), &login.refresh_token).await {
             Ok(tokens) => {
                 // "The client MUST discard the old refresh token and replace it" (RFC 6749, section 6).
                 if let Some(next) = &tokens.refresh_token {
@@ -232,6 +292,9 @@ impl Keeper {
                 }
                 login.access = Some(Access::of(&tokens));
                 login.scope.clone_from(&tokens.scope);
+                if tokens.account.is_some() {
+                    login.account.clone_from(&tokens.account);
+                }
                 login.interrupted = false;
                 self.write(&login)?;
                 login.lent().ok_or(OauthError::Answer("an access token that ran out already"))
@@ -271,6 +334,7 @@ impl Login {
             issued_at: access.issued_at,
             expires_at: access.expires_at,
             scope: self.scope.clone(),
+            account: self.account.clone(),
         })
     }
 }

@@ -35,6 +35,11 @@ pub struct CredentialSpec {
 }
 
 impl CredentialSpec {
+    /// Whether an agent's own program gets a file of its own form.
+    pub fn has_agent_file(&self) -> bool {
+        matches!(&self.provider, ProviderSpec::Oauth(oauth) if oauth.agent.is_some())
+    }
+
     /// The hosts that a credential may be sent to that the agent has: those that are named, else those of its delivery or
     /// issuer. None are known of others.
     pub fn places(&self) -> Vec<HostPattern> {
@@ -48,6 +53,11 @@ impl CredentialSpec {
             // Version 4).
             (_, ProviderSpec::AwsSts(_)) => vec!["*.amazonaws.com".to_owned()],
             (_, ProviderSpec::Gcp(_)) => vec!["*.googleapis.com".to_owned()],
+            (_, ProviderSpec::OpenaiProject(_)) => vec!["api.openai.com".to_owned()],
+            (_, ProviderSpec::Oauth(oauth)) => match oauth.agent {
+                None => Vec::new(),
+                Some(agent) => agent.hosts().iter().map(|host| (*host).to_owned()).collect(),
+            },
             (_, ProviderSpec::AnthropicWif(_)) => vec!["api.anthropic.com".to_owned()],
             _ => Vec::new(),
         };
@@ -78,7 +88,11 @@ impl OnExpiry {
 #[serde(tag = "provider", rename_all = "kebab-case")]
 pub enum ProviderSpec {
     /// The embedded, encrypted store.
-    Store,
+    Store {
+        /// Has the issuer give a new value, for `credential rotate`; runs only in a trusted manifest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rotate_command: Option<Vec<String>>,
+    },
     /// A variable of an env file that belongs to the project.
     EnvFile {
         /// The file, inside the project.
@@ -100,6 +114,8 @@ pub enum ProviderSpec {
     GithubApp(Box<GithubAppSpec>),
     /// A session of a role at AWS.
     AwsSts(Box<AwsStsSpec>),
+    /// A service account in a project at OpenAI.
+    OpenaiProject(Box<OpenaiProjectSpec>),
     /// A token of a service account at Google Cloud.
     Gcp(Box<GcpSpec>),
     /// A token of an application at Microsoft Entra.
@@ -287,7 +303,7 @@ pub enum GithubAccess {
     Admin,
 }
 
-/// Where the key of an app comes from. It is worth more than what is issued with it, so it is in no project's folder.
+/// Where a key comes from that issues others. It is worth more than what is issued with it, so it is in no project's folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeySource {
@@ -297,16 +313,63 @@ pub enum KeySource {
     Command(Vec<String>),
 }
 
+/// In which project of OpenAI's a service account is made, for how long, and with whose key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenaiProjectSpec {
+    /// The API.
+    pub address: String,
+    /// The project's id.
+    pub project: String,
+    /// How long a key lives.
+    pub ttl: Duration,
+    /// The organisation's admin key.
+    pub key: KeySource,
+}
+
+/// Agents whose log-in can become a project's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoginAgent {
+    /// OpenAI's Codex, with a log-in at ChatGPT.
+    Codex,
+    /// Anthropic's Claude Code, with a log-in at Claude.
+    ClaudeCode,
+    /// Google's Gemini CLI, with a log-in at Google.
+    GeminiCli,
+}
+
 /// Where a log-in is made and refreshed, and as which client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OauthSpec {
-    /// The client's id. It is a public one, without a secret (RFC 6749, section 2.1).
+    /// Whose log-in it is, when it is an agent's: its program gets a file of the form that it reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<LoginAgent>,
+    /// The client's id.
     pub client_id: String,
+    /// Where its secret comes from, for a client that has one (RFC 6749, section 2.3.1). That of an installed application is
+    /// no secret from its users, and still nothing for a repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<KeySource>,
     /// The token endpoint.
     pub token_url: String,
     /// The device authorization endpoint; without it, a refresh token is taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_url: Option<String>,
+    /// The authorization endpoint, for a log-in in the browser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorize_url: Option<String>,
+    /// Where the browser brings the code, on loopback; any free port when it names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect_url: Option<String>,
+    /// Further parameters of the authorization request.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub authorize_parameters: BTreeMap<String, String>,
+    /// The revocation endpoint (RFC 7009).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke_url: Option<String>,
+    /// Whether the token endpoint takes JSON, against the standard, in place of a form.
+    #[serde(default)]
+    pub json_requests: bool,
     /// What is asked for, and the most that is accepted; not looked at when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,

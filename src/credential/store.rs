@@ -19,7 +19,13 @@ use super::secret::Secret;
 use crate::project::{CredentialName, ProjectName};
 
 mod identity;
+mod keyring;
 mod recipients;
+mod rekey;
+
+pub use identity::IdentityPlace;
+pub use recipients::Recipients;
+pub use rekey::Rekeyed;
 
 /// The largest file that is read, in bytes: an envelope of the largest value, for some hundred recipients.
 const LIMIT: usize = 256 << 10;
@@ -56,6 +62,12 @@ pub enum StoreError {
         /// Where it is looked for.
         path: PathBuf,
     },
+    /// The identity is to be in the keyring, and is in the file where it was before.
+    #[error("find the age identity in the keyring; it is in {path}")]
+    IdentityElsewhere {
+        /// The file.
+        path: PathBuf,
+    },
     /// Group or others may read the identity.
     #[error("use the age identity {path}, which others can read (mode {mode:04o})")]
     IdentityReadable {
@@ -86,6 +98,31 @@ pub enum StoreError {
         /// The user's public key.
         public: String,
     },
+    /// Somebody has that key already.
+    #[error("add a key to {path} that is there already, for `{owner}`")]
+    Listed {
+        /// The file with the recipients.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+    },
+    /// Nobody of that name, or no such key.
+    #[error("find `{who}` in {path}")]
+    NoRecipient {
+        /// The file with the recipients.
+        path: PathBuf,
+        /// Who was looked for.
+        who: String,
+    },
+    /// The user would take out himself.
+    #[error("take your own key out of {path}, without which you could write no value any more")]
+    OwnKey {
+        /// The file with the recipients.
+        path: PathBuf,
+    },
+    /// What was given is no public key; it may be a private one, so it is not repeated.
+    #[error("take what was given for an age or ssh public key")]
+    NotAKey,
     /// None of the identities opens the file.
     #[error("open {path}, which is encrypted to other keys than yours")]
     NotARecipient {
@@ -126,10 +163,7 @@ pub struct Store {
     /// The file with the recipients; made with the user's own on first use.
     pub recipients: PathBuf,
     /// The user's age identity or ssh key.
-    pub identity: PathBuf,
-    /// Whether an identity that is missing is made on first use. Not so for a path that the user gave: a misspelt one
-    /// must not become a new key.
-    pub make_identity: bool,
+    pub identity: IdentityPlace,
     /// The user's name, for the recipients' file and the envelope.
     pub owner: String,
 }
@@ -185,6 +219,18 @@ impl Store {
     /// # Errors
     /// When there is none, it cannot be opened, or it was written for another project or name.
     pub fn read(&self, project: &ProjectName, name: &CredentialName) -> Result<Stored, StoreError> {
+        let envelope = self.open(project, name)?;
+        let path = self.path(project, name);
+        let value = STANDARD.decode(envelope.value.as_bytes()).map_err(|_| StoreError::Misplaced { path })?;
+        Ok(Stored {
+            value: Secret::new(value),
+            created_at: envelope.created_at,
+            rotated_at: envelope.rotated_at,
+            owner: envelope.owner.clone(),
+        })
+    }
+
+    fn open(&self, project: &ProjectName, name: &CredentialName) -> Result<Envelope, StoreError> {
         let path = self.path(project, name);
         let failed = |source| StoreError::Io { path: path.clone(), source };
         let file = match File::open(&path) {
@@ -206,13 +252,7 @@ impl Store {
         if envelope.version != VERSION || envelope.project != *project || envelope.name != *name {
             return Err(misplaced());
         }
-        let value = STANDARD.decode(envelope.value.as_bytes()).map_err(|_| misplaced())?;
-        Ok(Stored {
-            value: Secret::new(value),
-            created_at: envelope.created_at,
-            rotated_at: envelope.rotated_at,
-            owner: envelope.owner.clone(),
-        })
+        Ok(envelope)
     }
 
     /// Sets a value. Its file is replaced at once, never half.
@@ -223,14 +263,8 @@ impl Store {
         if value.len() > VALUE_LIMIT {
             return Err(StoreError::TooLarge(value.len()));
         }
-        let path = self.path(project, name);
-        let failed = |source| StoreError::Io { path: path.clone(), source };
-        let folder = self.folder.join(project.as_str());
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
-        // The folder itself is the lock, so that no lock file lies in the user's repository.
-        let lock = File::open(&self.folder).map_err(failed)?;
-        lock.lock().map_err(failed)?;
-        let (recipients, began) = self.recipients()?;
+        let _lock = self.lock(project)?;
+        let (recipients, began) = self.begun()?;
         let now = Timestamp::now();
         let envelope = Envelope {
             version: VERSION,
@@ -241,19 +275,49 @@ impl Store {
             owner: self.owner.clone(),
             value: STANDARD.encode(value.expose()),
         };
+        self.put(project, name, &envelope, &recipients)?;
+        Ok(Written { readers: recipients.owners(), began })
+    }
+
+    /// Makes the project's folder, and holds the lock of all values and of their recipients until it is dropped.
+    fn lock(&self, project: &ProjectName) -> Result<File, StoreError> {
+        let folder = self.folder.join(project.as_str());
+        let failed = |source| StoreError::Io { path: folder.clone(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
+        self.lock_all()
+    }
+
+    fn lock_all(&self) -> Result<File, StoreError> {
+        let failed = |source| StoreError::Io { path: self.folder.clone(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
+        // The folder itself is the lock, so that no lock file lies in the user's repository.
+        let lock = File::open(&self.folder).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        Ok(lock)
+    }
+
+    /// Encrypts an envelope and puts it in the place of what was there. The folder is there, and locked.
+    fn put(
+        &self,
+        project: &ProjectName,
+        name: &CredentialName,
+        envelope: &Envelope,
+        recipients: &Recipients,
+    ) -> Result<(), StoreError> {
+        let path = self.path(project, name);
+        let failed = |source| StoreError::Io { path: path.clone(), source };
         // A buffer that grows leaves copies behind, so it is large enough from the start.
         let mut plain = Zeroizing::new(Vec::with_capacity(LIMIT));
-        serde_json::to_writer(&mut *plain, &envelope).map_err(|error| failed(error.into()))?;
-        let keys = recipients.iter().map(|recipient| recipient.key.as_ref() as _);
-        let encryptor =
-            age::Encryptor::with_recipients(keys).map_err(|_| StoreError::Encrypt { path: path.clone() })?;
-        let mut file = tempfile::NamedTempFile::new_in(&folder).map_err(failed)?;
+        serde_json::to_writer(&mut *plain, envelope).map_err(|error| failed(error.into()))?;
+        let encryptor = age::Encryptor::with_recipients(recipients.keys())
+            .map_err(|_| StoreError::Encrypt { path: path.clone() })?;
+        let mut file = tempfile::NamedTempFile::new_in(self.folder.join(project.as_str())).map_err(failed)?;
         let mut output = encryptor.wrap_output(&mut file).map_err(failed)?;
         output.write_all(&plain).map_err(failed)?;
         output.finish().map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(Written { readers: recipients.into_iter().map(|recipient| recipient.owner).collect(), began })
+        Ok(())
     }
 
     /// Removes a value. Says whether there was one.
@@ -262,6 +326,11 @@ impl Store {
     /// When the file cannot be removed.
     pub fn remove(&self, project: &ProjectName, name: &CredentialName) -> Result<bool, StoreError> {
         let path = self.path(project, name);
+        if !path.exists() {
+            return Ok(false);
+        }
+        // Whoever encrypts it anew at this moment would bring it back.
+        let _lock = self.lock(project)?;
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -23,8 +23,7 @@ impl Home {
             store: store::Store {
                 folder: root.join(".sandbox/credentials"),
                 recipients: root.join(".sandbox/recipients"),
-                identity: root.join("identity.txt"),
-                make_identity: true,
+                identity: store::IdentityPlace::made(root.join("identity.txt")),
                 owner: "ada".to_owned(),
             },
             state: root,
@@ -65,15 +64,18 @@ async fn issues_what_was_stored_and_nothing_that_was_copied_from_another_project
     let (one, two): (ProjectName, ProjectName) = ("one".parse().unwrap(), "two".parse().unwrap());
     let context = home.context(&one);
     context.store.write(&one, &name("token"), &secret("value of one")).unwrap();
-    let issued = issue(&name("token"), &spec(ProviderSpec::Store), &context).await.unwrap();
+    let issued = issue(&name("token"), &spec(ProviderSpec::Store { rotate_command: None }), &context).await.unwrap();
     assert!(issued.value.equals(&secret("value of one")));
     let folder = home.folder.path().join(".sandbox/credentials");
     std::fs::create_dir_all(folder.join("two")).unwrap();
     std::fs::copy(folder.join("one/token.age"), folder.join("two/token.age")).unwrap();
-    let copied = issue(&name("token"), &spec(ProviderSpec::Store), &home.context(&two)).await.unwrap_err();
+    let copied = issue(&name("token"), &spec(ProviderSpec::Store { rotate_command: None }), &home.context(&two))
+        .await
+        .unwrap_err();
     assert!(matches!(copied, CredentialError::Store(store::StoreError::Misplaced { .. })), "{copied:?}");
     std::fs::copy(folder.join("one/token.age"), folder.join("one/other.age")).unwrap();
-    let renamed = issue(&name("other"), &spec(ProviderSpec::Store), &context).await.unwrap_err();
+    let renamed =
+        issue(&name("other"), &spec(ProviderSpec::Store { rotate_command: None }), &context).await.unwrap_err();
     assert!(matches!(renamed, CredentialError::Store(store::StoreError::Misplaced { .. })), "{renamed:?}");
 }
 
@@ -84,7 +86,7 @@ async fn refuses_the_same_value_in_two_projects_unless_it_is_shared_on_purpose()
     for project in [&one, &two] {
         home.context(project).store.write(project, &name("token"), &secret("one value for both")).unwrap();
     }
-    let mut declared = spec(ProviderSpec::Store);
+    let mut declared = spec(ProviderSpec::Store { rotate_command: None });
     issue(&name("token"), &declared, &home.context(&one)).await.unwrap();
     let refused = issue(&name("token"), &declared, &home.context(&two)).await.unwrap_err();
     assert!(matches!(refused, CredentialError::Shared { other } if other == "one"));
@@ -92,7 +94,7 @@ async fn refuses_the_same_value_in_two_projects_unless_it_is_shared_on_purpose()
         Some(spec::SharedWith { projects: vec!["one".to_owned()], reason: "one database".to_owned() });
     issue(&name("token"), &declared, &home.context(&two)).await.unwrap();
     // The first project goes on having it.
-    issue(&name("token"), &spec(ProviderSpec::Store), &home.context(&one)).await.unwrap();
+    issue(&name("token"), &spec(ProviderSpec::Store { rotate_command: None }), &home.context(&one)).await.unwrap();
 }
 
 #[tokio::test]
@@ -102,7 +104,7 @@ async fn refuses_personal_and_organisation_wide_keys() {
     let context = home.context(&project);
     for value in ["ghp_0123456789abcdef", "sk-ant-admin01-0123456789", "AWS_ACCESS_KEY_ID=AKIA0123456789ABCDEF"] {
         context.store.write(&project, &name("token"), &secret(value)).unwrap();
-        let mut declared = spec(ProviderSpec::Store);
+        let mut declared = spec(ProviderSpec::Store { rotate_command: None });
         let refused = issue(&name("token"), &declared, &context).await.unwrap_err();
         assert!(matches!(refused, CredentialError::Personal { .. }), "{value}");
         assert!(!format!("{refused} {refused:?}").contains("0123456789"));
@@ -185,8 +187,9 @@ fn delivers_files_helpers_and_variables() {
         warnings: Vec::new(),
         scope: None,
         provider: "store",
+        agent_file: None,
     };
-    let file = spec(ProviderSpec::Store);
+    let file = spec(ProviderSpec::Store { rotate_command: None });
     let git = CredentialSpec { deliver: Delivery::Git { host: "github.com".parse().unwrap() }, ..file.clone() };
     let variable = CredentialSpec { deliver: Delivery::Environment { variable: "KEY".to_owned() }, ..file.clone() };
     let delivered = deliver(vec![(&file, issued("a")), (&git, issued("b")), (&variable, issued("c"))]).unwrap();
@@ -230,7 +233,7 @@ async fn revokes_by_the_handle_where_the_issuer_can() {
     assert!(std::fs::read_to_string(home.folder.path().join("revoked")).unwrap().contains("h-1"));
     let fails = revoke(&name("token"), &exec("true", Some("exit 4")), Some("h-1"), &context).await.unwrap_err();
     assert!(matches!(fails, CredentialError::Exec(exec::ExecError::Failed { code: 4, .. })));
-    for cannot in [exec("true", None), spec(ProviderSpec::Store)] {
+    for cannot in [exec("true", None), spec(ProviderSpec::Store { rotate_command: None })] {
         assert_eq!(revoke(&name("token"), &cannot, None, &context).await.unwrap(), Revocation::StaticRemains);
     }
 }

@@ -226,6 +226,14 @@ fn start(request: &RunRequest) -> Result<Started, StartError> {
         command.arg0(name).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     }
     command.args(arguments).current_dir(directory).envs(&request.environment).env("PWD", directory);
+    let home =
+        request.environment.get("HOME").map(PathBuf::from).or_else(|| std::env::var_os("HOME").map(PathBuf::from));
+    if let Some(home) = home {
+        for (place, file) in &request.links {
+            // The program says by itself that it has no log-in.
+            let _ = link(&home, Path::new(place), &Path::new(SECRETS).join(file));
+        }
+    }
     for (variable, file) in &request.secret_environment {
         command.env(variable, read_secret(Path::new(SECRETS), Path::new(file))?);
     }
@@ -278,6 +286,22 @@ fn find(name: &OsStr, path: &OsStr, directory: &Path) -> Result<PathBuf, StartEr
     Err(refused.map_or_else(|| StartError::NotFound(name.into()), StartError::NotExecutable))
 }
 
+/// Makes a link in the home folder, or turns one round that leads to the secrets. What somebody else put there stays.
+fn link(home: &Path, place: &Path, target: &Path) -> io::Result<()> {
+    let path = home.join(place);
+    match std::fs::read_link(&path) {
+        Ok(there) if there == target => return Ok(()),
+        Ok(there) if there.starts_with(target.parent().unwrap_or(target)) => std::fs::remove_file(&path)?,
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(_) => return Ok(()),
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::os::unix::fs::symlink(target, &path)
+}
+
 /// Reads a secret below `folder`; one line end at its end is not part of it.
 fn read_secret(folder: &Path, file: &Path) -> Result<OsString, StartError> {
     let path = folder.join(file);
@@ -311,6 +335,26 @@ mod tests {
         assert_eq!(read_secret(folder.path(), Path::new("token")).unwrap(), "abc");
         assert!(read_secret(folder.path(), Path::new("../etc/passwd")).is_err());
         assert!(read_secret(folder.path(), Path::new("/etc/passwd")).is_err());
+    }
+
+    #[test]
+    fn links_a_file_of_an_agent_and_leaves_what_is_there() {
+        let (home, secrets) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (place, target) = (Path::new(".codex/auth.json"), secrets.path().join("codex"));
+        for file in ["before", "codex", "codex"] {
+            link(home.path(), place, &secrets.path().join(file)).unwrap();
+            assert_eq!(std::fs::read_link(home.path().join(place)).unwrap(), secrets.path().join(file));
+        }
+        for own in ["/elsewhere", "plain"] {
+            std::fs::remove_file(home.path().join(place)).unwrap();
+            if own == "plain" {
+                std::fs::write(home.path().join(place), own).unwrap();
+            } else {
+                std::os::unix::fs::symlink(own, home.path().join(place)).unwrap();
+            }
+            link(home.path(), place, &target).unwrap();
+            assert_ne!(std::fs::read_link(home.path().join(place)).ok(), Some(target.clone()), "{own}");
+        }
     }
 
     #[test]

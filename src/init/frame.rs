@@ -228,6 +228,9 @@ pub struct RunRequest {
     pub environment: BTreeMap<String, String>,
     /// Variables whose value is the content of a file below `/run/secrets`, read as the command starts.
     pub secret_environment: BTreeMap<String, String>,
+    /// Links that the home folder is to have: a path from there, to a file below `/run/secrets`.
+    #[serde(default)]
+    pub links: BTreeMap<String, String>,
     /// The working directory.
     pub directory: String,
     /// A pseudo-terminal of this size, or plain pipes.

@@ -7,7 +7,7 @@
 //! maximum: { cpus: 16, memory: 64GiB, pids: 8192, disk: 200GiB }
 //! network: { allow_private: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, "fc00::/7"] }
 //! ports: { local: ["3000-3999", "4200", "4321", "5173", "8000-8999"] }
-//! credentials: { store: repository }
+//! credentials: { store: repository, identity: file }
 //! review: { held_back: [], shown_first: [] }
 //! ```
 //!
@@ -41,7 +41,7 @@ const MAXIMUM: &[&str] = &["cpus", "memory", "pids", "disk"];
 /// Keys of `network`.
 const NETWORK: &[&str] = &["allow_private", "authorities", "proxy", "no_proxy"];
 /// Keys of `credentials`.
-const CREDENTIALS: &[&str] = &["store", "issuer"];
+const CREDENTIALS: &[&str] = &["store", "issuer", "identity"];
 /// Keys of `review`.
 const REVIEW: &[&str] = &["held_back", "shown_first"];
 
@@ -79,6 +79,8 @@ pub struct Configuration {
     pub store: StorePlace,
     /// The address under which the documents of the sandboxes' identity are published, if they are.
     pub issuer: Option<String>,
+    /// Whether the age identity is in the desktop's keyring rather than in a file.
+    pub keyring: bool,
     /// Globs of paths that `pull` holds back, besides those that it always holds back.
     pub held_back: Vec<PathPattern>,
     /// Globs of paths that `pull` shows first, besides those that it always shows first.
@@ -128,6 +130,7 @@ impl Default for Configuration {
             ports: DEVELOPMENT.iter().filter_map(|range| PortRange::parse(range)).collect(),
             store: StorePlace::Repository,
             issuer: None,
+            keyring: false,
             held_back: Vec::new(),
             shown_first: Vec::new(),
         }
@@ -209,6 +212,14 @@ fn credentials(reader: &mut Reader, fields: &Fields<'_>, configuration: &mut Con
             _ => None,
         });
         configuration.store = place.unwrap_or(configuration.store);
+    }
+    if let Some(node) = fields.get("identity") {
+        let keyring = reader.parsed(node, "`credentials.identity`", "file or keyring", |text| match text {
+            "file" => Some(false),
+            "keyring" => Some(true),
+            _ => None,
+        });
+        configuration.keyring = keyring.unwrap_or(configuration.keyring);
     }
     if let Some(node) = fields.get("issuer") {
         // "The Issuer Identifier is a case sensitive URL using the https scheme that contains scheme, host, and
@@ -526,6 +537,7 @@ mod tests {
             ("network: { allow_private: 10.0.0.0/8 }\n", 1, "not a list"),
             ("network: { allow_private: [10.0.0.1/8] }\n", 1, "10.0.0.1/8"),
             ("credentials: { store: cloud }\n", 1, "repository or state"),
+            ("credentials: { identity: vault }\n", 1, "file or keyring"),
             ("credentials: { issuer: http://id.example.com }\n", 1, "http://id.example.com"),
             ("credentials:\n  issuer: https://id.example.com/\n", 2, "without `/` at its end"),
             ("review: { held_back: [\"a[\"] }\n", 1, "a["),

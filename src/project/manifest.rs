@@ -21,6 +21,7 @@ mod federation;
 mod github;
 pub(in crate::project) mod network;
 mod oauth;
+mod openai;
 pub(in crate::project) mod resolve;
 pub(in crate::project) mod vault;
 

@@ -284,8 +284,8 @@ fn credential() -> Value {
             (
                 "provider",
                 json!({
-                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts", "gcp", "azure", "anthropic-wif", "oauth"],
-                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, a role at AWS, an account at Google Cloud, Entra or Anthropic that takes the sandbox's own identity, or a log-in by OAuth."
+                    "enum": ["store", "env-file", "exec", "vault", "github-app", "aws-sts", "openai-project", "gcp", "azure", "anthropic-wif", "oauth"],
+                    "description": "Who issues it: the encrypted store, a variable of an env file, a command on the developer's machine, Vault or OpenBao, an app of GitHub's, a role at AWS, a service account at OpenAI, an account at Google Cloud, Entra or Anthropic that takes the sandbox's own identity, or a log-in by OAuth."
                 }),
             ),
             (
@@ -299,9 +299,15 @@ fn credential() -> Value {
             ),
             ("revoke_command", command("`exec`: the command that ends the credential.")),
             (
+                "rotate_command",
+                command(
+                    "`store`: the command that has the issuer make a new value and prints it, for `sandbox credential rotate`.",
+                ),
+            ),
+            (
                 "address",
                 text(
-                    "`vault`: the server; VAULT_ADDR or BAO_ADDR of the environment when left out. `github-app`: the API; https://api.github.com when left out. `aws-sts`: STS; the endpoint of the region when left out. `gcp`, `azure`, `anthropic-wif`: where tokens are asked for; the issuer's own when left out.",
+                    "`vault`: the server; VAULT_ADDR or BAO_ADDR of the environment when left out. `github-app`: the API; https://api.github.com when left out. `aws-sts`: STS; the endpoint of the region when left out. `openai-project`: the API; https://api.openai.com when left out. `gcp`, `azure`, `anthropic-wif`: where tokens are asked for; the issuer's own when left out.",
                     "^https?://",
                 ),
             ),
@@ -312,7 +318,7 @@ fn credential() -> Value {
             (
                 "ttl",
                 text(
-                    "`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out. `aws-sts`: how long a session lives, 15m to 12h; 15m when left out. `gcp`: how long a token lives, 5m to 1h; 15m when left out.",
+                    "`vault`: how long its token for this credential lives, 2m to 24h; 1h when left out. `aws-sts`: how long a session lives, 15m to 12h; 15m when left out. `openai-project`: how long a key lives, 15m to 30d; 24h when left out. `gcp`: how long a token lives, 5m to 1h; 15m when left out.",
                     DURATION,
                 ),
             ),
@@ -324,6 +330,7 @@ fn credential() -> Value {
                 ),
             ),
             ("policies", vault_words("`vault`: the policies of that token; those of the log-in when left out.")),
+            ("project_id", text("`openai-project`: the project.", "^proj_[A-Za-z0-9_-]{1,64}$")),
             (
                 "app",
                 json!({ "type": ["string", "integer"], "description": "`github-app`: the app's client id or number." }),
@@ -365,12 +372,15 @@ fn credential() -> Value {
             ),
             (
                 "key_file",
-                text("`github-app`: the app's private key, a file of mode 600 outside the project.", "^(~/|/)"),
+                text(
+                    "`github-app`: the app's private key. `openai-project`: the organisation's admin key. `oauth`: the client's secret, of clients that have one. A file of mode 600 outside the project.",
+                    "^(~/|/)",
+                ),
             ),
             (
                 "key_command",
                 command(
-                    "`github-app`: the command that prints the app's private key. `aws-sts`: the command that prints keys as a credential_process does.",
+                    "`github-app`, `openai-project`, `oauth`: the command that prints that key or secret. `aws-sts`: the command that prints keys as a credential_process does.",
                 ),
             ),
             (
@@ -462,15 +472,47 @@ fn credential() -> Value {
                 "source_identity",
                 json!({ "type": "boolean", "default": false, "description": "`aws-sts`: whether the developer's user name is the source identity." }),
             ),
-            ("client_id", text("`oauth`: the client's id, without a secret.", "^[A-Za-z0-9._~:/-]{1,256}$")),
+            (
+                "agent",
+                json!({ "enum": ["codex", "claude-code", "gemini-cli"], "description": "`oauth`: whose log-in it is. Its program finds the file that it reads; client, addresses and scopes of `codex` and `gemini-cli` are known." }),
+            ),
+            ("client_id", text("`oauth`: the client's id.", "^[A-Za-z0-9._~:/-]{1,256}$")),
             ("token_url", text("`oauth`: the token endpoint.", OAUTH_ADDRESS)),
+            (
+                "token_request",
+                json!({ "enum": ["form", "json"], "default": "form", "description": "`oauth`: what the token endpoint takes; the standard has a form." }),
+            ),
             (
                 "device_url",
                 text(
-                    "`oauth`: the device authorization endpoint, for a log-in by a code in the browser; without it, a refresh token is taken over.",
+                    "`oauth`: the device authorization endpoint, for a log-in by a code on whatever device has a browser.",
                     OAUTH_ADDRESS,
                 ),
             ),
+            (
+                "authorize_url",
+                text(
+                    "`oauth`: the authorization endpoint, for a log-in in the browser of this machine. Without it and without `device_url`, a refresh token is taken over.",
+                    OAUTH_ADDRESS,
+                ),
+            ),
+            (
+                "authorize_parameters",
+                json!({
+                    "type": "object",
+                    "maxProperties": 16,
+                    "additionalProperties": { "type": "string", "maxLength": 256 },
+                    "description": "`oauth`: further parameters of the authorization request."
+                }),
+            ),
+            (
+                "redirect_url",
+                text(
+                    "`oauth`: where the browser brings the code; http://127.0.0.1/callback at any free port when left out.",
+                    "^http://(127\\.0\\.0\\.1|localhost)(:[0-9]+)?/[A-Za-z0-9/._~-]*$",
+                ),
+            ),
+            ("revoke_url", text("`oauth`: the revocation endpoint, for `sandbox credential rm`.", OAUTH_ADDRESS)),
             (
                 "deliver",
                 json!({
@@ -507,7 +549,7 @@ fn credential() -> Value {
         })
     };
     schema["allOf"] = json!([
-        when("store", &[], &[]),
+        when("store", &[], &["rotate_command"]),
         when("env-file", &["path", "variable"], &["path", "variable"]),
         when("exec", &["command"], &["command", "revoke_command"]),
         when(
@@ -517,6 +559,7 @@ fn credential() -> Value {
         ),
         when("github-app", &["app", "installation", "permissions"], GITHUB_KEYS),
         when("aws-sts", &["role", "region"], AWS_KEYS),
+        when("openai-project", &["project_id"], &["address", "project_id", "ttl", "key_file", "key_command"]),
         when("gcp", &["audience", "service_account"], &["address", "audience", "service_account", "scopes", "ttl"]),
         when("azure", &["tenant", "client", "scope"], &["address", "audience", "tenant", "client", "scope"]),
         when(
@@ -524,7 +567,16 @@ fn credential() -> Value {
             &["rule", "organization", "service_account"],
             &["address", "audience", "rule", "organization", "service_account", "workspace"],
         ),
-        when("oauth", &["client_id", "token_url"], &["client_id", "token_url", "device_url", "scopes"]),
+        when("oauth", &[], OAUTH_KEYS),
+        // What a vendor publishes need not be written down.
+        json!({
+            "if": {
+                "properties": { "provider": { "const": "oauth" } },
+                "required": ["provider"],
+                "not": { "properties": { "agent": { "enum": ["codex", "gemini-cli"] } }, "required": ["agent"] }
+            },
+            "then": { "required": ["client_id", "token_url"] }
+        }),
     ]);
     schema
 }
@@ -535,6 +587,7 @@ const PROVIDER_KEYS: &[&str] = &[
     "variable",
     "command",
     "revoke_command",
+    "rotate_command",
     "address",
     "namespace",
     "auth",
@@ -543,6 +596,7 @@ const PROVIDER_KEYS: &[&str] = &[
     "ttl",
     "max_ttl",
     "policies",
+    "project_id",
     "app",
     "installation",
     "repositories",
@@ -568,12 +622,32 @@ const PROVIDER_KEYS: &[&str] = &[
     "rule",
     "organization",
     "workspace",
+    "agent",
     "client_id",
     "token_url",
+    "token_request",
     "device_url",
+    "authorize_url",
+    "authorize_parameters",
+    "redirect_url",
+    "revoke_url",
 ];
 const OAUTH_ADDRESS: &str =
     "^(https://[A-Za-z0-9._:/\\[\\]-]+|http://(127\\.0\\.0\\.1|\\[::1\\]|localhost)(:[0-9]+)?(/[A-Za-z0-9._:/-]*)?)$";
+const OAUTH_KEYS: &[&str] = &[
+    "agent",
+    "client_id",
+    "key_file",
+    "key_command",
+    "token_url",
+    "token_request",
+    "device_url",
+    "authorize_url",
+    "authorize_parameters",
+    "redirect_url",
+    "revoke_url",
+    "scopes",
+];
 const GITHUB_KEYS: &[&str] =
     &["address", "app", "installation", "repositories", "repository_ids", "permissions", "key_file", "key_command"];
 const AWS_KEYS: &[&str] = &[

@@ -212,6 +212,9 @@ pub struct Record {
     pub environment: BTreeMap<String, String>,
     /// Variables that are read from a file below `/run/secrets` when a command starts.
     pub secret_environment: BTreeMap<String, String>,
+    /// Links in the agent's home to files below `/run/secrets`, which each command finds there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<String, String>,
     /// When the session was launched.
     pub started_at: Timestamp,
     /// When the agent's container was started again, since its network had died.

@@ -263,6 +263,7 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         retiring: Vec::new(),
         environment: BTreeMap::new(),
         secret_environment: BTreeMap::new(),
+        links: BTreeMap::new(),
         started_at: Timestamp::now(),
         restarted: None,
         ended: None,
@@ -314,6 +315,7 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
     let signing_key = signing_key(&input, record)?;
     let delivered = deliver(&input, record, issued, signing_key, &mut gateway).await?;
     record.secret_environment = delivered.secret_environment;
+    record.links = delivered.links;
     record.environment = git_environment(&delivered.git_configuration);
     record.environment.extend(delivered.environment);
 

@@ -452,7 +452,12 @@ async fn withdraw(
         // Two lines that mix would be none, and the gateway would take them for a broken policy.
         let _turn = live_policy::turn(&input.journal).await;
         let mut control = GatewayControl::attach(input.engine, &gateway).await?;
-        control.carry_out(withdrawal).await.map_err(RotateError::from)
+        control.carry_out(withdrawal).await.map_err(RotateError::from)?;
+        // The file that stands for a brokered log-in.
+        if matches!(lease.spec.deliver, Delivery::Broker { .. }) && lease.spec.has_agent_file() {
+            control.carry_out(Action::RemoveSecrets(vec![name.to_string()])).await?;
+        }
+        Ok::<(), RotateError>(())
     };
     let taken = taken.await;
     // Whether or not the sandbox gave it back, the issuer is told. What is dead there need not be taken away here.

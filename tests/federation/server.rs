@@ -30,7 +30,7 @@ impl Request {
     }
 }
 
-/// The address of a new server, which lives as long as the test's process.
+/// The address of a new server, which lives as long as the test's process. The status 0 is none: the connection ends.
 pub(crate) fn serve(mut answer: impl FnMut(&Request) -> (u16, String) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -39,6 +39,9 @@ pub(crate) fn serve(mut answer: impl FnMut(&Request) -> (u16, String) + Send + '
             let mut stream = stream.unwrap();
             let Some(request) = read(&stream) else { continue };
             let (status, body) = answer(&request);
+            if status == 0 {
+                continue;
+            }
             let head = "connection: close\r\ncontent-type: application/json";
             let _ = write!(stream, "HTTP/1.1 {status} X\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         }

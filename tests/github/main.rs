@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use sandbox::credential::github::GithubError;
 use sandbox::credential::held::Held;
+use sandbox::credential::key_source::KeyError;
 use sandbox::credential::secret::Secret;
 use sandbox::credential::spec::{
     CredentialSpec, Delivery, GithubAccess, GithubAppSpec, GithubRepositories, KeySource, ProviderSpec,
@@ -60,8 +61,7 @@ impl Side {
             store: store::Store {
                 folder: root.join("credentials"),
                 recipients: root.join("recipients"),
-                identity: root.join("identity.txt"),
-                make_identity: true,
+                identity: store::IdentityPlace::made(root.join("identity.txt")),
                 owner: "ada".to_owned(),
             },
             state: root,
@@ -282,18 +282,24 @@ async fn the_key_is_a_private_file_outside_the_project_or_the_answer_of_a_comman
     side.issue(&with(KeySource::Command(command))).await.unwrap();
 
     let refused = side.refused(&file(side.write("open.pem", &github.key(), 0o640))).await;
-    assert!(matches!(refused, GithubError::KeyPlace { .. }), "{refused:?}");
+    assert!(matches!(refused, GithubError::KeySource(KeyError::Place { .. })), "{refused:?}");
     let inside = side.write("project/key.pem", &github.key(), 0o600);
-    assert!(matches!(side.refused(&file(inside.clone())).await, GithubError::KeyPlace { .. }));
+    assert!(matches!(side.refused(&file(inside.clone())).await, GithubError::KeySource(KeyError::Place { .. })));
     // Also through a link.
     let link = side.folder.path().join("link.pem");
     std::os::unix::fs::symlink(&inside, &link).unwrap();
-    assert!(matches!(side.refused(&file(link)).await, GithubError::KeyPlace { .. }));
-    assert!(matches!(side.refused(&file(side.folder.path().to_owned())).await, GithubError::KeyPlace { .. }));
-    assert!(matches!(side.refused(&file(PathBuf::from("~/absent"))).await, GithubError::KeyFile { .. }));
+    assert!(matches!(side.refused(&file(link)).await, GithubError::KeySource(KeyError::Place { .. })));
+    assert!(matches!(
+        side.refused(&file(side.folder.path().to_owned())).await,
+        GithubError::KeySource(KeyError::Place { .. })
+    ));
+    assert!(matches!(
+        side.refused(&file(PathBuf::from("~/absent"))).await,
+        GithubError::KeySource(KeyError::File { .. })
+    ));
     assert!(matches!(side.refused(&file(side.write("none.pem", "canary", 0o600))).await, GithubError::Key));
     let long = side.write("long.pem", &"canary".repeat(10_000), 0o600);
-    assert!(matches!(side.refused(&file(long)).await, GithubError::KeyFile { .. }));
+    assert!(matches!(side.refused(&file(long)).await, GithubError::KeySource(KeyError::File { .. })));
     let another = Github::start();
     let refused = side.refused(&file(side.write("another.pem", &another.key(), 0o600))).await;
     assert!(matches!(refused, GithubError::Unauthenticated { .. }), "{refused:?}");

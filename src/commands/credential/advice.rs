@@ -5,7 +5,9 @@ use crate::credential::aws::StsError;
 use crate::credential::federation::FederationError;
 use crate::credential::github::GithubError;
 use crate::credential::identity::IdentityError;
+use crate::credential::key_source::KeyError;
 use crate::credential::oauth::OauthError;
+use crate::credential::openai::OpenaiError;
 use crate::credential::store::StoreError;
 use crate::credential::vault::{CertificateFault, VaultError};
 use crate::credential::{CredentialError, env_file};
@@ -39,6 +41,7 @@ pub fn advice(error: &CredentialError) -> String {
         CredentialError::Vault(error) => vault_advice(error),
         CredentialError::Github(error) => github_advice(error),
         CredentialError::Aws(error) => aws_advice(error),
+        CredentialError::Openai(error) => openai_advice(error),
         CredentialError::Federation(error) => federation_advice(error),
         CredentialError::Oauth(error) => oauth_advice(error),
         CredentialError::Fingerprint(_) => "make the launcher's state folder writable for you".to_owned(),
@@ -59,7 +62,9 @@ fn store_advice(error: &StoreError) -> String {
     match error {
         StoreError::Absent(name) => format!("set it with `sandbox credential set {name}`"),
         StoreError::IdentityLost { path } => format!(
-            "put the identity back at {}, or set SANDBOX_AGE_IDENTITY; without it the values have to be set anew",
+            "put the identity back at {}, or name where it is with SANDBOX_AGE_IDENTITY. If it is lost: the next \
+             `sandbox credential set` makes a new one; somebody else in the recipients file then runs `sandbox credential \
+             recipients add` with your new key and `sandbox credential rekey`. Without anybody else, set the values anew",
             path.display()
         ),
         StoreError::IdentityReadable { path, .. } => {
@@ -72,15 +77,33 @@ fn store_advice(error: &StoreError) -> String {
             "name an age identity or an ssh ed25519 key that you can read with SANDBOX_AGE_IDENTITY".to_owned()
         }
         StoreError::NotListed { path, public } => format!(
-            "if you had another key, put it back in place of the new one; otherwise add this line to {}: {public}",
+            "if you had another key, put it back in place of the new one; otherwise `sandbox credential recipients add \
+             YOUR-NAME {public}`, which writes it to {}, and have somebody who can open the values run `sandbox credential \
+             rekey`",
             path.display()
         ),
         StoreError::NotARecipient { .. } => {
-            "ask somebody in `.sandbox/recipients` to add your public key and to set the value again".to_owned()
+            "ask somebody of `sandbox credential recipients ls` to add your public key with `recipients add`, and to run \
+             `sandbox credential rekey`"
+                .to_owned()
         }
         StoreError::Damaged { .. } => "take the file from the repository's history, or set the value anew".to_owned(),
         StoreError::TooLarge(_) => "give the value alone, not a whole file".to_owned(),
         StoreError::Misplaced { .. } => "remove the file and set the value with `sandbox credential set`".to_owned(),
+        StoreError::IdentityElsewhere { path } => format!(
+            "move it there: `secret-tool store --label='sandbox: age identity' application sandbox kind age-identity < {0}`, \
+             then remove {0}; or take `identity: keyring` out of config.yaml",
+            path.display()
+        ),
+        StoreError::NotAKey => {
+            "give a name, and a public key: age1…, `ssh-ed25519 …` in quotes, or a file of it such as ~/.ssh/id_ed25519.pub; \
+             if a private one stood there, it is in your shell's history now: make another"
+                .to_owned()
+        }
+        StoreError::Listed { .. } | StoreError::NoRecipient { .. } => "see `sandbox credential recipients ls`".to_owned(),
+        StoreError::OwnKey { .. } => {
+            "have somebody else take it out, and run `sandbox credential rekey` before or after".to_owned()
+        }
         StoreError::Recipient { .. } => "write one age or ssh public key a line; comments start with #".to_owned(),
         _ => "make the file readable and writable for you".to_owned(),
     }
@@ -178,15 +201,9 @@ fn github_advice(error: &GithubError) -> String {
         GithubError::Address { .. } => {
             "write https://api.github.com, https://HOST/api/v3 or https://api.TENANT.ghe.com; http:// is for loopback alone"
         }
-        GithubError::KeyFile { .. } => "compare `key_file`, and make the file readable for you alone",
-        GithubError::KeyPlace { path, .. } => {
-            return format!(
-                "keep the key in a plain file outside the project, and run `chmod 600 {}`; one that was in a commit has \
-                 to be replaced in the app's settings",
-                path.display()
-            );
+        GithubError::KeySource(error) => {
+            return key_advice(error, "one that was in a commit has to be replaced in the app's settings");
         }
-        GithubError::Command(_) => "run the command by hand and see what it says",
         GithubError::Key => "download a private key from the app's settings; it begins with BEGIN RSA PRIVATE KEY",
         GithubError::Unreachable { .. } => {
             "compare `address`, and whether this machine trusts the server's certificate"
@@ -218,6 +235,46 @@ fn github_advice(error: &GithubError) -> String {
     next.to_owned()
 }
 
+fn key_advice(error: &KeyError, leaked: &str) -> String {
+    match error {
+        KeyError::File { .. } => "compare `key_file`, and make the file readable for you alone".to_owned(),
+        KeyError::Place { path, .. } => {
+            format!(
+                "keep the key in a plain file outside the project, and run `chmod 600 {}`; {leaked}",
+                path.display()
+            )
+        }
+        KeyError::Command(_) => "run the command by hand and see what it says".to_owned(),
+    }
+}
+
+fn openai_advice(error: &OpenaiError) -> String {
+    let next = match error {
+        OpenaiError::Address { .. } => "write https://api.openai.com; http:// is for loopback alone",
+        OpenaiError::KeySource(error) => {
+            return key_advice(error, "one that was in a commit has to be deleted in the organisation's settings");
+        }
+        OpenaiError::Key => "look at what `key_file` or `key_command` gives",
+        OpenaiError::Client(_) => "look whether this machine has certificate authorities",
+        OpenaiError::Unreachable { .. } => "compare `address`, and whether a proxy stands between",
+        OpenaiError::Timeout { .. } | OpenaiError::Busy { .. } => {
+            "try again later; status.openai.com says what is wrong"
+        }
+        OpenaiError::Unauthenticated(_) | OpenaiError::Forbidden(_) => {
+            "give an admin key (sk-admin-…) of an owner of the organisation; keys of projects cannot make service accounts"
+        }
+        OpenaiError::NoProject(_) => "compare `project_id` with the project's settings, and whether it was archived",
+        OpenaiError::Failed { .. } => "compare `project_id` and `ttl` with the organisation's policy for keys",
+        OpenaiError::Wider { .. } => "look at the project's members at OpenAI; nothing was delivered",
+        OpenaiError::StillThere | OpenaiError::Answer(_) => {
+            "look whether it is OpenAI that answers at `address`, and at the project's service accounts there"
+        }
+        OpenaiError::Random(_) => "look why the kernel gives no random bytes",
+        OpenaiError::Handle => "run `sandbox down` with the version of sandbox that made it",
+    };
+    next.to_owned()
+}
+
 fn oauth_advice(error: &OauthError) -> String {
     let next = match error {
         OauthError::LoggedOut(name) | OauthError::Over { name, .. } | OauthError::Elsewhere { name } => {
@@ -232,7 +289,12 @@ fn oauth_advice(error: &OauthError) -> String {
         OauthError::NotAToken => "give the refresh token alone, such as from the agent's own file with `jq -r`",
         OauthError::NoRefreshToken => "ask for one in `scopes`, which is `offline_access` at many issuers",
         OauthError::Wider => "log in with the account that has no more, or name what it has in `scopes`",
-        OauthError::Declined | OauthError::CodeExpired => "begin again, and enter the new code",
+        OauthError::KeySource(error) => return key_advice(error, "one that was in a commit has to be replaced"),
+        OauthError::NotASecret => "look at what `key_file` or `key_command` gives",
+        OauthError::Listen { port: 0, .. } => "look why this machine lets nobody listen on 127.0.0.1",
+        OauthError::Listen { .. } => "end the program that listens there, which may be another log-in, and try again",
+        OauthError::Random(_) => "look why the kernel gives no random bytes",
+        OauthError::Declined | OauthError::CodeExpired => "begin again, and confirm it in the browser in time",
         OauthError::Store(error) => return store_advice(error),
         OauthError::Damaged => "remove it with `sandbox credential rm NAME`, and log in again",
         OauthError::Lock { .. } => "make the launcher's state folder writable for you",

@@ -7,7 +7,8 @@ use crate::commands::audit::record;
 use crate::commands::load::{self, actor};
 use crate::commands::printer::sanitise;
 use crate::commands::{Context, Failure, trust};
-use crate::credential::oauth::{self, Device, OauthError};
+use crate::credential::oauth::browser::LIFE;
+use crate::credential::oauth::{self, Browser, Device, OauthError};
 use crate::credential::spec::ProviderSpec;
 use crate::credential::{CredentialError, admit};
 use crate::project::SandboxName;
@@ -29,9 +30,14 @@ pub(super) async fn login(context: &Context, words: &Named) -> Result<u8, Failur
     trust::require(context, &path, &manifest)?;
     let failed = |error: OauthError| Failure::from(CredentialError::from(error));
     let piped = !std::io::stdin().is_terminal();
-    let (tokens, way) = match &oauth_spec.device_url {
+    let (actor, _) = actor();
+    let sandbox = SandboxName::main();
+    let issue = issue_context(context, &manifest.project, &manifest.root, &sandbox, &actor, "login");
+    let secret = oauth::client_secret(&name, oauth_spec, &issue).await.map_err(failed)?;
+    let secret = secret.as_ref();
+    let (tokens, way) = match (&oauth_spec.device_url, &oauth_spec.authorize_url) {
         // Who pipes something in has a token; a cron job's empty input is told so.
-        Some(address) if !piped => {
+        (Some(address), _) if !piped => {
             let device = Device::begin(oauth_spec, address).await.map_err(failed)?;
             context.printer.question(&sanitise(&format!(
                 "Open {} and enter the code {}. It is good for {} minutes. Confirm it only if the page names what you \
@@ -42,16 +48,25 @@ pub(super) async fn login(context: &Context, words: &Named) -> Result<u8, Failur
                 manifest.project
             )));
             context.printer.note("waiting for the confirmation in the browser");
-            (device.wait(oauth_spec).await.map_err(failed)?, "device")
+            (device.wait(oauth_spec, secret).await.map_err(failed)?, "device")
+        }
+        (None, Some(address)) if !piped => {
+            let browser = Browser::begin(oauth_spec, address).await.map_err(failed)?;
+            context.printer.question(&sanitise(&format!(
+                "Open this page in a browser on this machine:\n\n  {}\n\nIt is good for {} minutes. Confirm it only if the page \
+                 names what you expect: sandboxes of {} then act as you, as far as `scopes` goes.",
+                browser.page,
+                LIFE.as_secs() / 60,
+                manifest.project
+            )));
+            context.printer.note("waiting for the browser to come back");
+            (browser.wait(oauth_spec, secret).await.map_err(failed)?, "browser")
         }
         _ => {
             let refresh = read_value(&name)?;
-            (oauth::take_over(oauth_spec, &refresh).await.map_err(failed)?, "refresh token")
+            (oauth::take_over(oauth_spec, secret, &refresh).await.map_err(failed)?, "refresh token")
         }
     };
-    let (actor, _) = actor();
-    let sandbox = SandboxName::main();
-    let issue = issue_context(context, &manifest.project, &manifest.root, &sandbox, &actor, "login");
     let fingerprint = admit(&name, spec, &issue, &tokens.access())?;
     oauth::keep(&name, oauth_spec, &issue, &tokens).await.map_err(failed)?;
     let facts = [

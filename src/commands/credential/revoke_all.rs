@@ -38,7 +38,7 @@ pub(super) enum Whose {
 }
 
 impl Whose {
-    fn covers(&self, record: &Record) -> bool {
+    pub(super) fn covers(&self, record: &Record) -> bool {
         match self {
             Self::Project(project) => record.id.project == *project,
             Self::Owner(owner) => {
@@ -98,7 +98,7 @@ struct Row {
 ///
 /// # Errors
 /// When the list of journals cannot be read at all.
-pub(super) async fn run(context: &Context, whose: &Whose, stop: bool) -> Result<u8, Failure> {
+pub(super) async fn run(context: &Context, whose: &Whose, stop: bool, reason: Option<&str>) -> Result<u8, Failure> {
     let begun = Timestamp::now();
     let mut complaints = Vec::new();
     let holders = holders(context, whose, stop, &mut complaints)?;
@@ -108,8 +108,10 @@ pub(super) async fn run(context: &Context, whose: &Whose, stop: bool) -> Result<
             Whose::Project(_) => "all".to_owned(),
             Whose::Owner(owner) => format!("owner {owner}"),
         };
+        let mut facts = vec![("scope", scope.as_str())];
+        facts.extend(reason.map(|reason| ("reason", reason)));
         // A log that cannot be written must not keep a credential alive.
-        if let Err(failure) = note(context, project, "credential.revoke_requested", &[("scope", &scope)]) {
+        if let Err(failure) = note(context, project, "credential.revoke_requested", &facts) {
             complaints.push(failure.what);
         }
     }

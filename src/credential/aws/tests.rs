@@ -93,8 +93,7 @@ fn an_identity_says_tags_and_person_in_its_claims_since_the_form_has_no_field_fo
         store: crate::credential::store::Store {
             folder: folder.path().join("credentials"),
             recipients: folder.path().join("recipients"),
-            identity: folder.path().join("identity.txt"),
-            make_identity: false,
+            identity: crate::credential::store::IdentityPlace::given(folder.path().join("identity.txt")),
             owner: "ada".to_owned(),
         },
         state: folder.path(),

@@ -1,9 +1,8 @@
 //! Why GitHub did not give or end a token. Of what it says, one sanitised line is kept.
 
 use std::io;
-use std::path::PathBuf;
 
-use crate::credential::exec;
+use crate::credential::key_source::KeyError;
 
 /// Why GitHub did not give or end a token.
 #[derive(Debug, thiserror::Error)]
@@ -16,26 +15,9 @@ pub enum GithubError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// The file with the private key cannot be read.
-    #[error("read the app's private key in {path}")]
-    KeyFile {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// The file with the private key must not be used.
-    #[error("use the app's private key in {path}: {problem}")]
-    KeyPlace {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: &'static str,
-    },
-    /// The command for the private key failed.
-    #[error("have a command say the app's private key")]
-    Command(#[from] exec::ExecError),
+    /// The app's private key cannot be had.
+    #[error("sign as the app")]
+    KeySource(#[from] KeyError),
     /// The key is none that GitHub makes.
     #[error("sign as the app: the key is not an RSA key in PEM")]
     Key,

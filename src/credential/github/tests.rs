@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::credential::spec::KeySource;
 
 fn spec() -> GithubAppSpec {
     GithubAppSpec {

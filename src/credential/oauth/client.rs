@@ -1,4 +1,4 @@
-//! The token endpoint (RFC 6749, section 3.2), as a public client uses it.
+//! The token endpoint (RFC 6749, section 3.2).
 
 use std::time::Duration;
 
@@ -8,10 +8,12 @@ use reqwest::Url;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::agent::Account;
 use super::error::OauthError;
+use crate::credential::secret::Secret;
 use crate::credential::spec::OauthSpec;
 use crate::credential::web;
-use crate::credential::wiped::Wiped;
+use crate::credential::wiped::{self, Wiped};
 
 /// The longest answer, in bytes: tokens and a few words.
 const ANSWER_LIMIT: usize = 64 << 10;
@@ -22,7 +24,7 @@ const LIFE: Duration = Duration::from_secs(3600);
 /// The longest life that is believed.
 const LONGEST: u64 = 366 * 86_400;
 /// What a form leaves as it is (application/x-www-form-urlencoded takes more; these mean the same everywhere).
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What an issuer gave.
 pub struct Tokens {
@@ -30,6 +32,7 @@ pub struct Tokens {
     pub(super) refresh_token: Option<Zeroizing<String>>,
     pub(super) life: Duration,
     pub(super) scope: String,
+    pub(super) account: Option<Account>,
 }
 
 impl std::fmt::Debug for Tokens {
@@ -40,8 +43,8 @@ impl std::fmt::Debug for Tokens {
 
 impl Tokens {
     /// The access token, to be looked at by the rules for every value.
-    pub fn access(&self) -> crate::credential::secret::Secret {
-        crate::credential::secret::Secret::new(self.access_token.as_bytes().to_vec())
+    pub fn access(&self) -> Secret {
+        Secret::new(self.access_token.as_bytes().to_vec())
     }
 
     /// What it is good for.
@@ -84,9 +87,9 @@ pub(super) fn word(bytes: &[u8]) -> Option<&str> {
 }
 
 /// Refreshes an access token (RFC 6749, section 6).
-pub(super) async fn refresh(spec: &OauthSpec, token: &str) -> Result<Tokens, OauthError> {
+pub(super) async fn refresh(spec: &OauthSpec, secret: Option<&Secret>, token: &str) -> Result<Tokens, OauthError> {
     let fields = [("grant_type", "refresh_token"), ("refresh_token", token), ("client_id", spec.client_id.as_str())];
-    let answer = post(&spec.token_url, &fields).await?;
+    let answer = post(spec, &spec.token_url, secret, &fields).await?;
     match answer.error() {
         // `bad_refresh_token` is GitHub's word for it ("Troubleshooting OAuth app access token request errors").
         Some(word @ ("invalid_grant" | "bad_refresh_token")) => Err(OauthError::Refused { word: word.to_owned() }),
@@ -121,7 +124,21 @@ pub(super) fn tokens(spec: &OauthSpec, answer: &Answer) -> Result<Tokens, OauthE
         refresh_token: token("refresh_token")?,
         life,
         scope: granted(&spec.scopes, answer.text("scope"))?,
+        account: Account::of(&[answer.text("id_token"), answer.text("access_token")]),
     })
+}
+
+/// Ends a refresh token, and with it what came of it (RFC 7009, section 2.1). One that is not known is as good as ended, and
+/// answered with 200 as well (section 2.2).
+pub(super) async fn revoke(
+    spec: &OauthSpec,
+    address: &str,
+    secret: Option<&Secret>,
+    token: &str,
+) -> Result<(), OauthError> {
+    let fields = [("token", token), ("token_type_hint", "refresh_token"), ("client_id", spec.client_id.as_str())];
+    let answer = post(spec, address, secret, &fields).await?;
+    if answer.status == 200 { Ok(()) } else { Err(answer.failed()) }
 }
 
 /// What is granted, when that is no more than was asked for. An issuer that says nothing granted what was asked for
@@ -137,23 +154,41 @@ fn granted(asked: &[String], said: Option<&str>) -> Result<String, OauthError> {
     Ok(shown.chars().filter(char::is_ascii).filter(|one| !one.is_control()).take(500).collect())
 }
 
-/// Posts a form. What has an answer is no error here.
-pub(super) async fn post(address: &str, fields: &[(&str, &str)]) -> Result<Answer, OauthError> {
+/// Posts fields, with the client's secret if there is one. What has an answer is no error here.
+pub(super) async fn post(
+    spec: &OauthSpec,
+    address: &str,
+    secret: Option<&Secret>,
+    fields: &[(&str, &str)],
+) -> Result<Answer, OauthError> {
     let refused = |problem| OauthError::Address { address: web::shown(address), problem };
     let url = Url::parse(address).map_err(|_| refused("it is not a URL"))?;
     web::check(&url).map_err(refused)?;
     let caller = web::builder(&url).build().map_err(OauthError::Client)?;
-    let room = fields.iter().map(|(key, value)| key.len() + 3 * value.len() + 2).sum();
+    let secret = match secret {
+        None => None,
+        Some(secret) => Some(("client_secret", word(secret.expose()).ok_or(OauthError::NotASecret)?)),
+    };
+    let fields = || fields.iter().copied().chain(secret);
     // It holds a token, so it does not grow and is wiped.
-    let mut form = Zeroizing::new(Vec::with_capacity(room));
-    for (key, value) in fields {
-        if !form.is_empty() {
-            form.push(b'&');
+    let (kind, body) = if spec.json_requests {
+        let document: serde_json::Map<String, Value> =
+            fields().map(|(key, value)| (key.to_owned(), Value::String(value.to_owned()))).collect();
+        let document = Wiped(Value::Object(document));
+        ("application/json", wiped::text(&document.0).map_err(|_| OauthError::Answer("a token that is too long"))?)
+    } else {
+        let room = fields().map(|(key, value)| key.len() + 3 * value.len() + 2).sum();
+        let mut form = Zeroizing::new(Vec::with_capacity(room));
+        for (key, value) in fields() {
+            if !form.is_empty() {
+                form.push(b'&');
+            }
+            form.extend_from_slice(key.as_bytes());
+            form.push(b'=');
+            percent_encode(value.as_bytes(), ESCAPED).for_each(|part| form.extend_from_slice(part.as_bytes()));
         }
-        form.extend_from_slice(key.as_bytes());
-        form.push(b'=');
-        percent_encode(value.as_bytes(), ESCAPED).for_each(|part| form.extend_from_slice(part.as_bytes()));
-    }
+        ("application/x-www-form-urlencoded", form)
+    };
     let failed = |sent: bool, error: reqwest::Error| {
         let address = web::shown(address);
         if error.is_timeout() && !error.is_connect() {
@@ -164,9 +199,9 @@ pub(super) async fn post(address: &str, fields: &[(&str, &str)]) -> Result<Answe
     };
     let request = caller
         .post(url)
-        .header(http::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(http::header::CONTENT_TYPE, kind)
         .header(http::header::ACCEPT, "application/json")
-        .body(Bytes::from_owner(form));
+        .body(Bytes::from_owner(body));
     let response = request.send().await.map_err(|error| failed(false, error))?;
     let status = response.status().as_u16();
     let bytes = web::body(response, ANSWER_LIMIT).await.map_err(|error| failed(true, error))?;

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::client::{Tokens, post, tokens, word};
 use super::error::OauthError;
+use crate::credential::secret::Secret;
 use crate::credential::spec::OauthSpec;
 use crate::credential::web;
 
@@ -40,7 +41,7 @@ impl Device {
         if !scope.is_empty() {
             fields.push(("scope", &scope));
         }
-        let answer = post(address, &fields).await?;
+        let answer = post(spec, address, None, &fields).await?;
         if !answer.is_good() {
             return Err(answer.failed());
         }
@@ -63,7 +64,7 @@ impl Device {
     ///
     /// # Errors
     /// When the person declines or does nothing, or the issuer refuses.
-    pub async fn wait(self, spec: &OauthSpec) -> Result<Tokens, OauthError> {
+    pub async fn wait(self, spec: &OauthSpec, secret: Option<&Secret>) -> Result<Tokens, OauthError> {
         let begun = Instant::now();
         let mut pause = self.pause;
         while begun.elapsed() + pause <= self.life {
@@ -73,7 +74,7 @@ impl Device {
                 ("device_code", self.code.as_str()),
                 ("client_id", spec.client_id.as_str()),
             ];
-            let answer = match post(&spec.token_url, &fields).await {
+            let answer = match post(spec, &spec.token_url, secret, &fields).await {
                 // "Exponential backoff" on a connection that times out (section 3.5).
                 Err(OauthError::Timeout { .. } | OauthError::Unreachable { .. }) => {
                     pause = (pause * 2).min(Duration::from_secs(PAUSE_MOST));

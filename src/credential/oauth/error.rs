@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::credential::key_source::KeyError;
 use crate::credential::store::StoreError;
 use crate::project::CredentialName;
 
@@ -82,6 +83,24 @@ pub enum OauthError {
     /// It gave more than was asked for.
     #[error("accept an access token that is good for more than `scopes` says")]
     Wider,
+    /// The client's secret cannot be had.
+    #[error("act as the client of the log-in")]
+    KeySource(#[from] KeyError),
+    /// What was read is no secret of a client.
+    #[error("act as the client of the log-in: its secret is not one line of plain text")]
+    NotASecret,
+    /// Nothing can be brought back to this machine.
+    #[error("listen on port {port} of this machine for the browser")]
+    Listen {
+        /// The port; 0 for any.
+        port: u16,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel gives no random bytes.
+    #[error("make a log-in that nobody can guess")]
+    Random(#[source] io::Error),
     /// The person said no.
     #[error("log in: it was declined at the issuer")]
     Declined,
@@ -122,7 +141,7 @@ impl OauthError {
     pub(super) fn is_harmless(&self) -> bool {
         match self {
             Self::Unreachable { sent, .. } => !sent,
-            Self::Client(_) | Self::Address { .. } => true,
+            Self::Client(_) | Self::Address { .. } | Self::NotASecret => true,
             // An error of the client's is answered before anything is issued; one of the server's may come after.
             Self::Failed { status, .. } => (400..500).contains(status),
             _ => false,

@@ -26,6 +26,8 @@ struct Issuer {
     pending: Vec<&'static str>,
     /// Further members of an answer with tokens.
     further: String,
+    /// What a browser's request said, by which a code is redeemed: challenge and way back.
+    asked: Option<(String, String)>,
     life: u64,
 }
 
@@ -61,6 +63,15 @@ impl Issuer {
                 self.stolen = true;
                 refused("invalid_grant")
             }
+            "authorization_code" => {
+                let Some((challenge, redirect)) = self.asked.take() else { return refused("invalid_grant") };
+                use base64::Engine as _;
+                use sha2::Digest as _;
+                let own = sha2::Sha256::digest(form["code_verifier"].as_bytes());
+                let own = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(own);
+                let good = form["code"] == "a code" && own == challenge && form["redirect_uri"] == redirect;
+                if good { (200, self.tokens()) } else { refused("invalid_grant") }
+            }
             "urn:ietf:params:oauth:grant-type:device_code" if form["device_code"] == "d1" => {
                 if self.pending.is_empty() { (200, self.tokens()) } else { refused(self.pending.remove(0)) }
             }
@@ -85,7 +96,14 @@ fn issuer(issuer: Issuer) -> (OauthSpec, Arc<Mutex<Issuer>>) {
         client_id: "client".to_owned(),
         token_url: format!("{address}/token"),
         device_url: Some(format!("{address}/device")),
+        revoke_url: Some(format!("{address}/revoke")),
         scopes: Vec::new(),
+        agent: None,
+        client_secret: None,
+        authorize_url: Some(format!("{address}/authorize")),
+        redirect_url: None,
+        authorize_parameters: [("access_type".to_owned(), "offline".to_owned())].into(),
+        json_requests: false,
     };
     (spec, shared)
 }
@@ -151,8 +169,7 @@ impl Machine {
             store: Store {
                 folder: root.join("repository/credentials"),
                 recipients: root.join("repository/recipients"),
-                identity: root.join("identity.txt"),
-                make_identity: true,
+                identity: crate::credential::store::IdentityPlace::made(root.join("identity.txt")),
                 owner: "ada".to_owned(),
             },
             state: root,
@@ -174,7 +191,7 @@ impl Machine {
     /// Logs in with the first refresh token.
     async fn log_in(&self, spec: &OauthSpec, issuer: &Mutex<Issuer>) {
         "refresh-0".clone_into(&mut issuer.lock().unwrap().good);
-        let tokens = take_over(spec, &Secret::new(b"refresh-0".to_vec())).await.unwrap();
+        let tokens = take_over(spec, None, &Secret::new(b"refresh-0".to_vec())).await.unwrap();
         keep(&self.name, spec, &self.context(&SandboxName::main()), &tokens).await.unwrap();
     }
 
@@ -319,7 +336,7 @@ async fn a_code_is_waited_for_and_more_slowly_when_the_issuer_says_so() {
     let device = Device::begin(&spec, spec.device_url.as_ref().unwrap()).await.unwrap();
     assert_eq!((device.user_code.as_str(), device.page.as_str()), ("WDJB-MJHT", "https://example.com/device"));
     let begun = Instant::now();
-    let tokens = device.wait(&spec).await.unwrap();
+    let tokens = device.wait(&spec, None).await.unwrap();
     // One second, one second, and then five more.
     assert!(begun.elapsed() >= Duration::from_secs(8), "{:?}", begun.elapsed());
     assert!(tokens.access().equals(&Secret::new(b"access-1".to_vec())));
@@ -331,7 +348,7 @@ async fn a_person_can_decline() {
     for (word, declined) in [("access_denied", true), ("expired_token", false)] {
         let (spec, _issuer) = issuer(Issuer { pending: vec![word], life: 3600, ..Issuer::default() });
         let device = Device::begin(&spec, spec.device_url.as_ref().unwrap()).await.unwrap();
-        let error = device.wait(&spec).await.unwrap_err();
+        let error = device.wait(&spec, None).await.unwrap_err();
         assert_eq!(matches!(error, OauthError::Declined), declined, "{error}");
         assert_eq!(matches!(error, OauthError::CodeExpired), !declined, "{error}");
     }
@@ -344,14 +361,134 @@ async fn takes_no_wider_grant_and_no_answer_that_is_none() {
     {
         let (mut spec, issuer) = issuer(Issuer { good: "refresh-0".to_owned(), further: further.to_owned(), ..hour() });
         spec.scopes = vec!["read".to_owned()];
-        let taken = take_over(&spec, &Secret::new(b"refresh-0".to_vec())).await;
+        let taken = take_over(&spec, None, &Secret::new(b"refresh-0".to_vec())).await;
         assert_eq!(matches!(taken, Err(OauthError::Wider)), wider, "{further}: {taken:?}");
         assert_eq!(issuer.lock().unwrap().refreshes, 1);
     }
     let (spec, issuer) = issuer(Issuer { life: 0, good: "refresh-0".to_owned(), ..Issuer::default() });
-    assert!(matches!(take_over(&spec, &Secret::new(b"refresh-0".to_vec())).await, Err(OauthError::Answer(_))));
-    assert!(matches!(take_over(&spec, &Secret::new(b"two words".to_vec())).await, Err(OauthError::NotAToken)));
+    assert!(matches!(take_over(&spec, None, &Secret::new(b"refresh-0".to_vec())).await, Err(OauthError::Answer(_))));
+    assert!(matches!(take_over(&spec, None, &Secret::new(b"two words".to_vec())).await, Err(OauthError::NotAToken)));
     assert_eq!(issuer.lock().unwrap().refreshes, 1, "what is no token is not sent");
-    let refused = take_over(&spec, &Secret::new(b"refresh-0".to_vec())).await.unwrap_err();
+    let refused = take_over(&spec, None, &Secret::new(b"refresh-0".to_vec())).await.unwrap_err();
     assert!(matches!(refused, OauthError::Refused { .. }) && !refused.to_string().contains("canary"), "{refused}");
+}
+
+/// What a person's browser does: it sees the page's address, and then asks for a path of the listener.
+struct Person {
+    query: BTreeMap<String, String>,
+}
+
+impl Person {
+    fn at(browser: &Browser, issuer: &Mutex<Issuer>) -> Self {
+        let page = reqwest::Url::parse(&browser.page).unwrap();
+        let query: BTreeMap<String, String> = page.query_pairs().into_owned().collect();
+        issuer.lock().unwrap().asked = Some((query["code_challenge"].clone(), query["redirect_uri"].clone()));
+        Self { query }
+    }
+
+    /// Asks the listener for this, as that host, and gives the status and the page.
+    fn goes_to(&self, path: &str, host: Option<&str>) -> std::thread::JoinHandle<String> {
+        let url = reqwest::Url::parse(&self.query["redirect_uri"]).unwrap();
+        let address = format!("127.0.0.1:{}", url.port().unwrap());
+        let host = host.map_or_else(|| format!("{}:{}", url.host_str().unwrap(), url.port().unwrap()), str::to_owned);
+        let path = path.replace("STATE", &self.query["state"]);
+        std::thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\n\r\n").unwrap();
+            let mut text = String::new();
+            let _ = stream.read_to_string(&mut text);
+            text
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_browser_brings_the_code_and_nothing_else_ends_the_log_in() {
+    let (mut spec, issuer) = issuer(hour());
+    spec.scopes = vec!["openid".to_owned(), "offline_access".to_owned()];
+    let browser = Browser::begin(&spec, spec.authorize_url.as_ref().unwrap()).await.unwrap();
+    let person = Person::at(&browser, &issuer);
+    let mut names: Vec<&str> = person.query.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let expected = [
+        "access_type",
+        "client_id",
+        "code_challenge",
+        "code_challenge_method",
+        "redirect_uri",
+        "response_type",
+        "scope",
+        "state",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(
+        (person.query["scope"].as_str(), person.query["response_type"].as_str()),
+        ("openid offline_access", "code")
+    );
+    assert_eq!(person.query["code_challenge_method"], "S256");
+    assert!(browser.page.contains("scope=openid%20offline_access"), "{}", browser.page);
+    assert!(person.query["redirect_uri"].starts_with("http://127.0.0.1:"), "{:?}", person.query);
+    assert_eq!(person.query["state"].len(), 43);
+    // A connection that says nothing, as browsers open some in advance, holds nobody up.
+    let idle = TcpStream::connect(person.query["redirect_uri"]["http://".len()..].split('/').next().unwrap()).unwrap();
+    let odd = [
+        ("/callback?code=a%20code&state=another", None, "400"),
+        ("/callback?code=a%20code", None, "400"),
+        ("/callback?code=x&state=STATE&state=STATE", None, "400"),
+        ("/callback?code=a%20code&state=STATE", Some("evil.example:80"), "400"),
+        ("/favicon.ico", None, "404"),
+    ];
+    let odd: Vec<_> = odd.into_iter().map(|(path, host, status)| (person.goes_to(path, host), status)).collect();
+    let waiting = tokio::spawn(async move { browser.wait(&spec, None).await });
+    for (page, status) in odd {
+        let page = tokio::task::spawn_blocking(|| page.join().unwrap()).await.unwrap();
+        assert!(page.starts_with(&format!("HTTP/1.1 {status} ")), "{page}");
+    }
+    assert!(!waiting.is_finished() && issuer.lock().unwrap().refreshes == 0);
+    let page = person.goes_to("/callback?state=STATE&code=a+code&iss=https%3A%2F%2Fauth.example.com", None);
+    let tokens = waiting.await.unwrap().unwrap();
+    assert_eq!(tokens.access_token.as_str(), "access-1");
+    let page = tokio::task::spawn_blocking(|| page.join().unwrap()).await.unwrap();
+    assert!(page.contains("You are logged in") && page.contains("no-store"), "{page}");
+    assert!(!page.contains("a code") && !page.contains("access-1"), "{page}");
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_refusal_in_the_browser_is_told_and_so_is_a_code_that_is_not_taken() {
+    for (query, declined) in [("error=access_denied", true), ("error=server_error%0A", false), ("code=wrong", false)] {
+        let (spec, issuer) = issuer(hour());
+        let browser = Browser::begin(&spec, spec.authorize_url.as_ref().unwrap()).await.unwrap();
+        let person = Person::at(&browser, &issuer);
+        let page = person.goes_to(&format!("/callback?{query}&state=STATE"), None);
+        let error = browser.wait(&spec, None).await.unwrap_err();
+        assert_eq!(matches!(error, OauthError::Declined), declined, "{query}: {error}");
+        assert!(!error.to_string().contains("canary") && !error.to_string().contains('\n'), "{error}");
+        let page = tokio::task::spawn_blocking(|| page.join().unwrap()).await.unwrap();
+        assert!(page.contains("The log-in failed"), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_code_comes_back_to_this_machine_alone_and_to_a_port_that_is_free() {
+    let (spec, _issuer) = issuer(hour());
+    let authorize = spec.authorize_url.clone().unwrap();
+    for wrong in ["https://127.0.0.1/x", "http://example.com/x", "http://127.0.0.1/x?y", "http://0.0.0.0/x", "nothing"]
+    {
+        let spec = OauthSpec { redirect_url: Some(wrong.to_owned()), ..spec.clone() };
+        assert!(matches!(Browser::begin(&spec, &authorize).await, Err(OauthError::Address { .. })), "{wrong}");
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let spec = OauthSpec { redirect_url: Some(format!("http://localhost:{port}/auth/callback")), ..spec };
+    let refused = Browser::begin(&spec, &authorize).await.err().unwrap();
+    assert!(matches!(refused, OauthError::Listen { port: found, .. } if found == port), "{refused}");
+    drop(taken);
+    let browser = Browser::begin(&spec, &authorize).await.unwrap();
+    assert!(
+        browser.page.contains(&format!("redirect_uri=http%3A%2F%2Flocalhost%3A{port}%2Fauth%2Fcallback")),
+        "{}",
+        browser.page
+    );
+    assert!(matches!(Browser::begin(&spec, "http://auth.example.com/x").await, Err(OauthError::Address { .. })));
 }

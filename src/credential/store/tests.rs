@@ -9,8 +9,7 @@ fn store(root: &Path) -> Store {
     Store {
         folder: root.join(".sandbox/credentials"),
         recipients: root.join(".sandbox/recipients"),
-        identity: root.join("config/identity.txt"),
-        make_identity: true,
+        identity: IdentityPlace::made(root.join("config/identity.txt")),
         owner: "ada".to_owned(),
     }
 }
@@ -71,11 +70,11 @@ fn no_file_holds_the_value_and_the_key_is_the_users_alone() {
     let first = store.write(&project("one"), &name("token"), &secret("canary-5f1e-canary")).unwrap();
     assert!(first.began);
     let file = store.path(&project("one"), &name("token"));
-    for path in [&file, &store.recipients, &store.identity] {
+    for path in [&file, &store.recipients, &store.identity.path()] {
         let text = fs::read(path).unwrap();
         assert!(!text.windows(18).any(|window| window == b"canary-5f1e-canary"), "{path:?}");
     }
-    assert_eq!((mode(&store.identity), mode(&file)), (0o600, 0o600));
+    assert_eq!((mode(&store.identity.path()), mode(&file)), (0o600, 0o600));
     let again = store.write(&project("one"), &name("token"), &secret("canary-5f1e-canary")).unwrap();
     assert_eq!(again, Written { readers: vec!["ada".to_owned()], began: false });
     let beside: Vec<_> =
@@ -102,7 +101,7 @@ fn says_that_the_identity_is_lost_and_that_another_does_not_fit() {
     let store = store(root.path());
     let one = project("one");
     store.write(&one, &name("token"), &secret("value")).unwrap();
-    fs::remove_file(&store.identity).unwrap();
+    fs::remove_file(store.identity.path()).unwrap();
     assert!(matches!(store.read(&one, &name("token")), Err(StoreError::IdentityLost { .. })));
     // A new key is made, but nothing is written that its owner could not read.
     let refused = store.write(&one, &name("token"), &secret("other")).unwrap_err();
@@ -118,10 +117,11 @@ fn says_that_the_identity_is_lost_and_that_another_does_not_fit() {
 #[test]
 fn makes_no_key_at_a_path_that_the_user_gave() {
     let root = tempfile::tempdir().unwrap();
-    let store = Store { make_identity: false, ..store(root.path()) };
+    let identity = IdentityPlace::given(root.path().join("absent"));
+    let store = Store { identity, ..store(root.path()) };
     let refused = store.write(&project("one"), &name("token"), &secret("value")).unwrap_err();
     assert!(matches!(refused, StoreError::IdentityLost { .. }), "{refused:?}");
-    assert!(!store.identity.exists() && !store.recipients.exists());
+    assert!(!store.identity.path().exists() && !store.recipients.exists());
 }
 
 #[test]
@@ -129,12 +129,12 @@ fn refuses_a_key_that_others_can_read_and_one_with_a_passphrase() {
     let root = tempfile::tempdir().unwrap();
     let store = store(root.path());
     store.write(&project("one"), &name("token"), &secret("value")).unwrap();
-    fs::set_permissions(&store.identity, fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(store.identity.path(), fs::Permissions::from_mode(0o640)).unwrap();
     let refused = store.read(&project("one"), &name("token")).unwrap_err();
     assert!(matches!(refused, StoreError::IdentityReadable { mode: 0o640, .. }), "{refused:?}");
     let locked = root.path().join("locked");
     ssh_key(&locked, "a passphrase");
-    let store = Store { identity: locked, ..store };
+    let store = Store { identity: IdentityPlace::given(locked), ..store };
     let refused = store.read(&project("one"), &name("token")).unwrap_err();
     assert!(matches!(refused, StoreError::IdentityLocked { .. }), "{refused:?}");
 }
@@ -145,7 +145,7 @@ fn an_ssh_key_opens_what_is_written_to_it() {
     let key = root.path().join("id_ed25519");
     ssh_key(&key, "");
     fs::remove_file(key.with_extension("pub")).unwrap();
-    let store = Store { identity: key, make_identity: false, ..store(root.path()) };
+    let store = Store { identity: IdentityPlace::given(key), ..store(root.path()) };
     store.write(&project("one"), &name("token"), &secret("value")).unwrap();
     assert!(store.read(&project("one"), &name("token")).unwrap().value.equals(&secret("value")));
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::resolve::{deliverable, variable_name};
-use super::{aws, federation, github, oauth, vault};
-use crate::credential::spec::{CredentialSpec, Delivery, OnExpiry, ProviderSpec, SharedWith};
+use super::{aws, federation, github, oauth, openai, vault};
+use crate::credential::spec::{CredentialSpec, Delivery, LoginAgent, OnExpiry, ProviderSpec, SharedWith};
 use crate::network::name::HostPattern;
 use crate::network::placement::Placement;
 use crate::network::policy::{AllowRule, CredentialPlace, Policy};
@@ -21,6 +21,7 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "variable",
     "command",
     "revoke_command",
+    "rotate_command",
     "address",
     "namespace",
     "auth",
@@ -29,6 +30,7 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "ttl",
     "max_ttl",
     "policies",
+    "project_id",
     "app",
     "installation",
     "repositories",
@@ -54,9 +56,15 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
     "rule",
     "organization",
     "workspace",
+    "agent",
     "client_id",
     "token_url",
+    "token_request",
     "device_url",
+    "authorize_url",
+    "authorize_parameters",
+    "redirect_url",
+    "revoke_url",
     "deliver",
     "max_age",
     "on_expiry",
@@ -76,26 +84,12 @@ pub(in crate::project) const SHARED: &[&str] = &["projects", "reason"];
 /// Hosts that a credential may be for.
 const HOST_LIMIT: usize = 32;
 
-/// Providers that are designed and not built.
-const LATER: &[&str] = &["openai-project"];
-/// Those that are.
-const PROVIDERS: &str = "store, env-file, exec, vault, github-app, aws-sts, gcp, azure, anthropic-wif or oauth";
+/// The providers.
+const PROVIDERS: &str =
+    "store, env-file, exec, vault, github-app, aws-sts, openai-project, gcp, azure, anthropic-wif or oauth";
 
 /// The credential, or `None` with a problem reported.
 pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root: &Path) -> Option<CredentialSpec> {
-    // The provider comes first: the keys of one that is not built would otherwise each be reported as unknown.
-    if let Value::Map(entries) = &node.value
-        && let Some((_, kind)) = entries.iter().find(|(key, _)| key.text == "provider")
-        && let Value::Text(text) = &kind.value
-        && LATER.contains(&text.as_str())
-    {
-        reader.report(
-            kind.place,
-            format!("the provider `{text}` is not in this version"),
-            format!("write {PROVIDERS}; an `exec` command can ask the issuer"),
-        );
-        return None;
-    }
     let fields = reader.fields(node, &format!("the credential `{name}`"), CREDENTIAL)?;
     let provider = provider(reader, &fields, root);
     let deliver = match fields.get("deliver") {
@@ -108,6 +102,14 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
     {
         let message = "a credential of `aws-sts` is JSON, which programs of AWS read from a file";
         reader.report(node.place, message, "write `deliver: { file: NAME }`, or leave it out");
+    }
+    // Google's program asks about its token at a host of its own, where nobody puts the true one in.
+    if let (Some(ProviderSpec::Oauth(oauth)), Some(Delivery::Broker { .. }), Some(node)) =
+        (&provider, &deliver, fields.get("deliver"))
+        && oauth.agent == Some(LoginAgent::GeminiCli)
+    {
+        let message = "`gemini-cli` shows its token to two hosts, so that it cannot be brokered for one";
+        reader.report(node.place, message, "write `deliver: { file: NAME }`, with `hosts: [\"*.googleapis.com\"]`");
     }
     let max_age = match fields.get("max_age") {
         None => None,
@@ -160,12 +162,13 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
     };
     let kind = reader.text(node, "`provider`", PROVIDERS)?.to_owned();
     let allowed: &[&str] = match kind.as_str() {
-        "store" => &[],
+        "store" => &["rotate_command"],
         "env-file" => &["path", "variable"],
         "exec" => &["command", "revoke_command"],
         "vault" => &["path", "address", "namespace", "auth", "field", "fields", "ttl", "max_ttl", "policies"],
         "github-app" => github::KEYS,
         "aws-sts" => aws::KEYS,
+        "openai-project" => openai::KEYS,
         "gcp" => federation::GCP,
         "azure" => federation::AZURE,
         "anthropic-wif" => federation::ANTHROPIC,
@@ -214,8 +217,15 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
         "github-app" => github::spec(reader, fields, root).map(|spec| ProviderSpec::GithubApp(Box::new(spec))),
         "gcp" | "azure" | "anthropic-wif" => federation::spec(reader, fields, &kind),
         "aws-sts" => aws::spec(reader, fields).map(|spec| ProviderSpec::AwsSts(Box::new(spec))),
-        "oauth" => oauth::spec(reader, fields).map(|spec| ProviderSpec::Oauth(Box::new(spec))),
-        _ => Some(ProviderSpec::Store),
+        "openai-project" => openai::spec(reader, fields, root).map(|spec| ProviderSpec::OpenaiProject(Box::new(spec))),
+        "oauth" => oauth::spec(reader, fields, root).map(|spec| ProviderSpec::Oauth(Box::new(spec))),
+        _ => {
+            let rotate_command = match fields.get("rotate_command") {
+                None => None,
+                Some(node) => Some(reader.command(node, "`rotate_command`")?),
+            };
+            Some(ProviderSpec::Store { rotate_command })
+        }
     }
 }
 
@@ -302,10 +312,15 @@ pub(super) fn link(
     let file = match &spec.deliver {
         Delivery::File { name } => Some(name.clone()),
         Delivery::Git { .. } | Delivery::Environment { .. } => Some(name.to_string()),
-        Delivery::Broker { .. } => None,
+        // The file that stands for a brokered log-in names the account, which goes to the same host.
+        Delivery::Broker { .. } => spec.has_agent_file().then(|| name.to_string()),
     };
     if let Some(file) = file {
-        network.credentials.insert(file, CredentialPlace { credential: name.to_string(), hosts: spec.places() });
+        let hosts = match &spec.deliver {
+            Delivery::Broker { host, .. } => vec![HostPattern::Exact(host.clone())],
+            _ => spec.places(),
+        };
+        network.credentials.insert(file, CredentialPlace { credential: name.to_string(), hosts });
     }
     let Delivery::Broker { host, .. } = &spec.deliver else { return };
     let own = |rule: &AllowRule| matches!(&rule.host, HostPattern::Exact(exact) if exact == host);

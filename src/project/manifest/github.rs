@@ -31,7 +31,7 @@ pub(super) fn spec(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Opt
     let repositories = repositories(reader, fields);
     let permissions = needed(reader, fields, "permissions", "what the agent needs, such as { contents: write }")
         .and_then(|node| permissions(reader, node));
-    let key = key(reader, fields, root);
+    let key = key(reader, fields, root, "github-app");
     Some(GithubAppSpec {
         address: address?,
         app: app?,
@@ -153,7 +153,8 @@ fn access(text: &str) -> Option<GithubAccess> {
     [GithubAccess::Read, GithubAccess::Write, GithubAccess::Admin].into_iter().find(|access| access.word() == text)
 }
 
-fn key(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<KeySource> {
+/// Where a key comes from that issues others: one of `key_file` and `key_command`.
+pub(super) fn key(reader: &mut Reader, fields: &Fields<'_>, root: &Path, provider: &str) -> Option<KeySource> {
     match (fields.get("key_file"), fields.get("key_command")) {
         (Some(node), None) => {
             let example = "a path outside the project: ~/NAME or /NAME";
@@ -168,7 +169,8 @@ fn key(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<KeySourc
         (None, Some(node)) => reader.command(node, "`key_command`").map(KeySource::Command),
         _ => {
             let remedy = "write `key_command: [program, argument]`, or `key_file: ~/PATH` outside the project";
-            reader.report(fields.place, "the provider `github-app` needs one of `key_file` and `key_command`", remedy);
+            let message = format!("the provider `{provider}` needs one of `key_file` and `key_command`");
+            reader.report(fields.place, message, remedy);
             None
         }
     }

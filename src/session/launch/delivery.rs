@@ -79,12 +79,23 @@ pub(super) async fn deliver(
 ) -> Result<credential::Delivered, LaunchError> {
     for issued in issued.values() {
         let expires = issued.expires_at.map_or_else(|| "never by itself".to_owned(), |time| time.to_string());
-        let facts = [
+        let fingerprint = issued.fingerprint.to_string();
+        let mut facts = vec![
             ("credential", issued.name.as_str()),
             ("provider", issued.provider),
-            ("fingerprint", &issued.fingerprint.to_string()),
+            ("fingerprint", &fingerprint),
             ("expires_at", &expires),
         ];
+        let spec = input.manifest.credentials.get(&issued.name);
+        // Exceptions stand where whoever reads the log looks for the grant.
+        let shared = spec.and_then(|spec| spec.shared_with.as_ref());
+        let others = shared.map(|shared| shared.projects.join(", "));
+        if let (Some(shared), Some(others)) = (shared, &others) {
+            facts.extend([("shared_with", others.as_str()), ("shared_because", &shared.reason)]);
+        }
+        if let Some(reason) = spec.and_then(|spec| spec.accept_personal.as_deref()) {
+            facts.push(("personal_because", reason));
+        }
         audit(input, record, "credential.issued", &facts)?;
     }
     let names: Vec<String> = issued.keys().map(ToString::to_string).collect();

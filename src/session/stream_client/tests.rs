@@ -29,6 +29,7 @@ fn request(command: &[&str]) -> RunRequest {
         command: command.iter().map(|word| (*word).to_owned()).collect(),
         environment: [("GREETING".to_owned(), "hello".to_owned())].into(),
         secret_environment: Default::default(),
+        links: Default::default(),
         directory: "/".into(),
         terminal: None,
         log: false,
