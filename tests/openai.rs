@@ -259,7 +259,9 @@ async fn a_service_account_is_made_for_the_sandbox_and_deleted_with_its_key() {
     let (openai, side) = (Openai::start(), Side::new());
     let spec = spec(&openai);
     let issued = side.issue(&spec).await.unwrap();
-    let [(_, name, key)] = openai.state.lock().unwrap().accounts.clone().try_into().unwrap();
+    let accounts = openai.state.lock().unwrap().accounts.clone();
+    assert_eq!(accounts.len(), 1);
+    let (_, name, key) = &accounts[0];
     assert!(name.starts_with("sandbox payments.main "), "{name}");
     assert_eq!(issued.value.expose(), key.as_bytes());
     let left = issued.expires_at.unwrap().as_second() - Timestamp::now().as_second();

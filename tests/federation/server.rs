@@ -1,4 +1,5 @@
 //! A server of HTTP/1.1 on loopback for one test: one request a connection, answered by a function.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -478,7 +478,7 @@ mod tests {
 
     #[test]
     fn finds_the_line_of_a_declaration() {
-        let text = "version: 1\nnpm: x\ncredentials:\n  # npm: no\n  github:\n    provider: store\n  \"npm\": { provider: store }\n";
+        let text = "version: 1\nnpm: x\ncredentials:\n  # npm: no\n  github:\n    provider: store\n  npm: { provider: store }\n";
         assert_eq!(declared_at(text, &"npm".parse().unwrap()), Some(7));
         assert_eq!(declared_at(text, &"github".parse().unwrap()), Some(5));
         assert_eq!(declared_at("credentials: { npm: { provider: store } }", &"npm".parse().unwrap()), None);

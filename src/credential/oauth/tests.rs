@@ -69,7 +69,7 @@ impl Issuer {
                 use sha2::Digest as _;
                 let own = sha2::Sha256::digest(form["code_verifier"].as_bytes());
                 let own = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(own);
-                let good = form["code"] == "a code" && own == challenge && form["redirect_uri"] == redirect;
+                let good = form["code"] == "a/code" && own == challenge && form["redirect_uri"] == redirect;
                 if good { (200, self.tokens()) } else { refused("invalid_grant") }
             }
             "urn:ietf:params:oauth:grant-type:device_code" if form["device_code"] == "d1" => {
@@ -432,10 +432,10 @@ async fn a_browser_brings_the_code_and_nothing_else_ends_the_log_in() {
     // A connection that says nothing, as browsers open some in advance, holds nobody up.
     let idle = TcpStream::connect(person.query["redirect_uri"]["http://".len()..].split('/').next().unwrap()).unwrap();
     let odd = [
-        ("/callback?code=a%20code&state=another", None, "400"),
-        ("/callback?code=a%20code", None, "400"),
+        ("/callback?code=a%2Fcode&state=another", None, "400"),
+        ("/callback?code=a%2Fcode", None, "400"),
         ("/callback?code=x&state=STATE&state=STATE", None, "400"),
-        ("/callback?code=a%20code&state=STATE", Some("evil.example:80"), "400"),
+        ("/callback?code=a%2Fcode&state=STATE", Some("evil.example:80"), "400"),
         ("/favicon.ico", None, "404"),
     ];
     let odd: Vec<_> = odd.into_iter().map(|(path, host, status)| (person.goes_to(path, host), status)).collect();
@@ -445,12 +445,12 @@ async fn a_browser_brings_the_code_and_nothing_else_ends_the_log_in() {
         assert!(page.starts_with(&format!("HTTP/1.1 {status} ")), "{page}");
     }
     assert!(!waiting.is_finished() && issuer.lock().unwrap().refreshes == 0);
-    let page = person.goes_to("/callback?state=STATE&code=a+code&iss=https%3A%2F%2Fauth.example.com", None);
+    let page = person.goes_to("/callback?state=STATE&code=a%2Fcode&iss=https%3A%2F%2Fauth.example.com", None);
     let tokens = waiting.await.unwrap().unwrap();
     assert_eq!(tokens.access_token.as_str(), "access-1");
     let page = tokio::task::spawn_blocking(|| page.join().unwrap()).await.unwrap();
     assert!(page.contains("You are logged in") && page.contains("no-store"), "{page}");
-    assert!(!page.contains("a code") && !page.contains("access-1"), "{page}");
+    assert!(!page.contains("a/code") && !page.contains("access-1"), "{page}");
     drop(idle);
 }
 
