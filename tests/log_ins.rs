@@ -190,10 +190,11 @@ fn a_refresher_that_dies_is_followed_by_the_next_or_its_end_is_said() {
 fn the_agent_finds_its_own_file_with_a_token_that_renews_nothing() {
     let (issuer, home) = (Issuer::start(), with_secret(Home::new()));
     for (deliver, inside) in [("{ file: codex }", true), ("{ broker: chatgpt.example.com }", false)] {
-        issuer.with(|state| *state = State { good: "refresh-canary-0".to_owned(), ..State::default() });
+        // No token comes twice: one project's is not another's.
+        let (refresh, before) = issuer.with(|state| (state.good.clone(), state.refreshes));
         let project = Project::new(&home, "agent", &manifest(&issuer, deliver));
         let name = project.name();
-        good(&home, &["credential", "login", "codex", name], "refresh-canary-0\n");
+        good(&home, &["credential", "login", "codex", name], &refresh);
         good(&home, &["up", "--offline", name, "--detach", "--", "sleep", "300"], "");
         let read = || {
             let output =
@@ -203,7 +204,8 @@ fn the_agent_finds_its_own_file_with_a_token_that_renews_nothing() {
         };
         let file = read();
         let token = file["tokens"]["access_token"].as_str().unwrap();
-        assert_eq!(token, if inside { "access-canary-1" } else { "sandbox-brokered" });
+        let access = format!("access-canary-{}", before + 1);
+        assert_eq!(token, if inside { access.as_str() } else { "sandbox-brokered" });
         assert_eq!(
             (&file["tokens"]["refresh_token"], &file["tokens"]["account_id"]),
             (&"".into(), &"account-1".into())
@@ -216,7 +218,8 @@ fn the_agent_finds_its_own_file_with_a_token_that_renews_nothing() {
         let all = good(&home, &["exec", name, "--", "sh", "-c", everything], "");
         assert!(!all.contains("refresh-canary") && all.contains("access-canary") == inside, "{all}");
         good(&home, &["credential", "rotate", "codex", name], "");
-        let rotated = || issuer.with(|state| state.refreshes) == 2 && read()["last_refresh"] != file["last_refresh"];
+        let rotated =
+            || issuer.with(|state| state.refreshes) == before + 2 && read()["last_refresh"] != file["last_refresh"];
         eventually("the renewed file", Duration::from_secs(30), rotated);
         assert!(!read().to_string().contains("refresh-canary"));
         assert_no_canary(&home, name, &["refresh-canary", "identity-canary"]);

@@ -58,7 +58,8 @@ pub fn advice(error: &CredentialError) -> String {
     }
 }
 
-fn store_advice(error: &StoreError) -> String {
+/// What to do when the store cannot be used.
+pub(super) fn store_advice(error: &StoreError) -> String {
     match error {
         StoreError::Absent(name) => format!("set it with `sandbox credential set {name}`"),
         StoreError::IdentityLost { path } => format!(

@@ -217,8 +217,8 @@ fn exceptions(spec: &CredentialSpec) -> Vec<String> {
 /// The line on which a credential is declared, from 1: the first after `credentials:` that begins with its name.
 fn declared_at(text: &str, name: &CredentialName) -> Option<usize> {
     let mut lines = text.lines().enumerate().skip_while(|(_, line)| !line.starts_with("credentials:"));
-    let key = format!("{name}:");
-    let found = lines.find(|(_, line)| line.trim_start().trim_start_matches(['"', '\'', '{', ' ']).starts_with(&key));
+    let keys = [format!("{name}:"), format!("\"{name}\":"), format!("'{name}':")];
+    let found = lines.find(|(_, line)| keys.iter().any(|key| line.trim_start().starts_with(key)));
     found.map(|(index, _)| index + 1)
 }
 
@@ -264,7 +264,7 @@ fn paragraph(row: &Row, now: Timestamp, width: usize) -> String {
     let by = row.owner.as_ref().map(|owner| format!(", set by {}", sanitise(owner))).unwrap_or_default();
     line("from", Some(format!("{}{by}", row.provider)));
     line("delivered", Some(row.deliver.clone()));
-    line("age", aged(row).map(|age| format!("{age}, since {}", day(row.issued_at).unwrap_or_default())));
+    line("age", aged(row).zip(day(row.issued_at)).map(|(age, since)| format!("{age}, since {since}")));
     line("expires", row.expires_at.map(|end| format!("in {}, at {}", until(now, end), end.strftime("%F %H:%MZ"))));
     line("in use by", Some(row.sandboxes.join(", ")).filter(|names| !names.is_empty()));
     line("fingerprint", row.fingerprint.clone());

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
+use super::advice::store_advice;
 use super::store;
 use crate::commands::audit::record;
 use crate::commands::load::{self, actor};
 use crate::commands::printer::sanitise;
 use crate::commands::{Context, Failure};
 use crate::credential::store::StoreError;
-use crate::credential::{CredentialError, fingerprint, secret::Secret};
+use crate::credential::{fingerprint, secret::Secret};
 use crate::project::manifest::Manifest;
 use crate::project::trust;
 
@@ -67,7 +68,7 @@ pub(super) fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure
 }
 
 fn failed(error: StoreError) -> Failure {
-    CredentialError::from(error).into()
+    Failure::new("credential", &error, store_advice(&error))
 }
 
 fn list(context: &Context, project: Option<&str>) -> Result<u8, Failure> {

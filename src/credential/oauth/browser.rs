@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use super::client::{ESCAPED, Tokens, post, tokens, word};
+use super::client::{ESCAPED, Tokens, post, tokens};
 use super::error::OauthError;
 use crate::credential::secret::Secret;
 use crate::credential::spec::OauthSpec;
@@ -236,7 +236,9 @@ fn understood(
         let word = error.chars().filter(plain).take(64).collect();
         return Ok(Err(OauthError::Failed { status: 302, word }));
     }
-    match field("code").filter(|code| word(code.as_bytes()).is_some()) {
+    // Visible characters and spaces (RFC 6749, appendix A.11).
+    let plain = |code: &Zeroizing<String>| !code.is_empty() && code.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    match field("code").filter(plain) {
         Some(code) => Ok(Ok(code)),
         None => Ok(Err(OauthError::Answer("a redirection without a code"))),
     }
