@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::gateway::transfer::transfer;
+use crate::gateway::transfer::{End, transfer};
 use crate::gateway::tunnel::reset;
 
 /// How long a client may go on sending after the gateway has said all that it has to say.
@@ -74,6 +74,16 @@ impl Client {
         // A client that is gone needs no end.
         let _ = rustix::net::shutdown(&self.0.stream, Shutdown::Write);
         let _ = timeout(HALF_OPEN, transfer(&mut self, &mut tokio::io::sink())).await;
+    }
+}
+
+impl End for Client {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(&self.0.stream)
+    }
+
+    fn took(&self, _bytes: usize) {
+        self.0.answered.store(true, Ordering::Relaxed);
     }
 }
 

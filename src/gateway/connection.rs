@@ -29,6 +29,7 @@ use crate::gateway::protocol::{Closed, Decision, Event};
 use crate::gateway::report::{Reporter, visible};
 use crate::gateway::request::Target;
 use crate::gateway::stream::{Counted, Rewound};
+use crate::gateway::transfer::End;
 use crate::gateway::tunnel::{self, OpeningError};
 use crate::gateway::upstream::through;
 use crate::network::name::{Host, HostPattern};
@@ -272,7 +273,7 @@ async fn refuse_request(shared: &Shared, asked: &Asked, client: &mut Client, det
 /// Serves a connection that stands for one to the host itself.
 async fn tunnelled<C>(shared: &Arc<Shared>, asked: Asked, mut client: C, host: &Host, port: u16, mut dialled: Dialled)
 where
-    C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    C: AsyncRead + AsyncWrite + End + Send + Unpin + 'static,
 {
     // What is large goes to the heap while it lives: a tunnel, of which there may be thousands, stays small.
     if dialled.permit.rule.is_inspected() {

@@ -202,7 +202,7 @@ where
     if let Some((client, upstream)) = pair {
         let (client, upstream) = tokio::try_join!(client, upstream)?;
         // How a WebSocket ends is for its two ends to know.
-        let _ = tunnel::exchange(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await;
+        let _ = tunnel::relay(&mut TokioIo::new(client), &mut TokioIo::new(upstream), &[]).await;
     }
     Ok(())
 }

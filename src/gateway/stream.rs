@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use crate::gateway::budget::Slot;
+use crate::gateway::transfer::End;
 
 /// Bytes that passed a [`Counted`] stream.
 #[derive(Debug, Clone, Default)]
@@ -62,6 +64,24 @@ impl<S> Counted<S> {
         if let Some(slot) = &self.slot {
             slot.sent(bytes as u64);
         }
+    }
+}
+
+impl<S: End> End for Counted<S> {
+    fn socket(&self) -> Option<&TcpStream> {
+        self.inner.socket()
+    }
+
+    fn may_take(&self) -> io::Result<()> {
+        self.has_room()
+    }
+
+    fn gave(&self, bytes: usize) {
+        self.count.read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn took(&self, bytes: usize) {
+        self.written(bytes);
     }
 }
 
@@ -123,6 +143,25 @@ impl<S> Rewound<S> {
     /// Puts `ahead` back before the stream.
     pub fn new(ahead: Vec<u8>, inner: S) -> Self {
         Self { ahead, given: 0, inner }
+    }
+}
+
+impl<S: End> End for Rewound<S> {
+    fn socket(&self) -> Option<&TcpStream> {
+        // Bytes that were read ahead are in no socket.
+        self.inner.socket().filter(|_| self.ahead.is_empty())
+    }
+
+    fn may_take(&self) -> io::Result<()> {
+        self.inner.may_take()
+    }
+
+    fn gave(&self, bytes: usize) {
+        self.inner.gave(bytes);
+    }
+
+    fn took(&self, bytes: usize) {
+        self.inner.took(bytes);
     }
 }
 

@@ -3,15 +3,17 @@
 //! TLS must name the host that was allowed. Port 443 must be TLS. On other ports the server may speak first (SSH, SMTP,
 //! PostgreSQL), so its bytes flow while the client's first ones are still awaited.
 
+use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::gateway::hello::{ClientHello, HELLO_LIMIT, names_host, opens_tls, parse_client_hello, records_end};
-use crate::gateway::transfer::transfer;
+use crate::gateway::transfer::{End, Way, exchange};
 use crate::network::name::Host;
 
 /// How long a ClientHello may take from its first byte to its last, and on port 443 from the connection's start.
@@ -84,53 +86,44 @@ async fn read_hello<C: AsyncRead + Unpin>(
 }
 
 /// Passes on what was read, then everything else until both sides have closed.
+///
+/// # Errors
+/// When reading or writing fails.
 pub async fn relay<C, U>(client: &mut C, upstream: &mut U, opening: &[u8]) -> io::Result<()>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + End + Unpin,
+    U: AsyncRead + AsyncWrite + End + Unpin,
 {
-    upstream.write_all(opening).await?;
-    exchange(client, upstream).await
-}
-
-/// Passes everything on, both ways, until both sides have closed.
-pub async fn exchange<C, U>(client: &mut C, upstream: &mut U) -> io::Result<()>
-where
-    C: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
-{
-    let (mut from_client, mut to_client) = tokio::io::split(client);
-    let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
-    let up = async {
-        transfer(&mut from_client, &mut to_upstream).await?;
-        to_upstream.shutdown().await
-    };
-    let down = async {
-        transfer(&mut from_upstream, &mut to_client).await?;
-        to_client.shutdown().await
-    };
-    tokio::try_join!(up, down).map(|_| ())
+    exchange(client, upstream, Way::after(opening), Way::default()).await
 }
 
 /// Judges the client's first bytes while the server's already flow, then passes everything on.
-pub async fn relay_concurrently<C, U>(client: C, upstream: U, host: &Host, port: u16) -> Result<(), OpeningError>
+///
+/// # Errors
+/// When the first bytes are refused, and when reading or writing fails.
+pub async fn relay_concurrently<C, U>(client: C, mut upstream: U, host: &Host, port: u16) -> Result<(), OpeningError>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + End + Unpin,
+    U: AsyncRead + AsyncWrite + End + Unpin,
 {
     let (mut from_client, mut to_client) = tokio::io::split(client);
-    let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
-    let down = async {
-        transfer(&mut from_upstream, &mut to_client).await.map_err(OpeningError::Read)?;
-        to_client.shutdown().await.map_err(OpeningError::Read)
-    };
-    let up = async {
-        let opening = read_opening(&mut from_client, host, port).await?;
-        to_upstream.write_all(&opening).await.map_err(OpeningError::Read)?;
-        transfer(&mut from_client, &mut to_upstream).await.map_err(OpeningError::Read)?;
-        to_upstream.shutdown().await.map_err(OpeningError::Read)
-    };
-    tokio::try_join!(down, up).map(|_| ())
+    let mut down = Way::default();
+    // On the heap while it lasts: a tunnel that waits is smaller without it.
+    let mut opening = Box::pin(read_opening(&mut from_client, host, port));
+    let up = poll_fn(|context| {
+        if let Poll::Ready(opening) = opening.as_mut().poll(context) {
+            return Poll::Ready(opening.map(|opening| Way::after(&opening)));
+        }
+        match down.poll(context, &mut upstream, &mut to_client) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(OpeningError::Read(error))),
+            // It has ended; the client may still speak.
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
+    })
+    .await?;
+    drop(opening);
+    let mut client = from_client.unsplit(to_client);
+    exchange(&mut client, &mut upstream, up, down).await.map_err(OpeningError::Read)
 }
 
 /// Makes a connection end with a reset rather than in order, so that the client sees a refusal and not an empty answer.

@@ -98,12 +98,14 @@ fn canonical(text: &str) -> Result<String, PathError> {
         index += 2;
         match decoded {
             0..0x20 | 0x7f | b'\\' => return Err(PathError::Character),
-            b'%' if encoded(bytes, index).is_some() => return Err(PathError::Encoding),
             _ if decoded.is_ascii_alphanumeric() || b"-._~".contains(&decoded) => canonical.push(char::from(decoded)),
             _ => canonical.push_str(&format!("%{decoded:02X}")),
         }
     }
-    Ok(canonical)
+    // Judged at the end: digits behind an encoded `%` may have been encoded too (`%25%32%65`).
+    let twice =
+        canonical.match_indices("%25").any(|(at, sign)| encoded(canonical.as_bytes(), at + sign.len()).is_some());
+    if twice { Err(PathError::Encoding) } else { Ok(canonical) }
 }
 
 /// The byte of two hexadecimal digits at this place.
