@@ -1,7 +1,7 @@
 //! Relay and gateway alone, without an engine between, against the proxies that others would put in their place: squid
 //! and tinyproxy for tunnels, mitmproxy where TLS is terminated. All of them on this machine's loopback, in turn.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -237,7 +237,7 @@ fn openings(proxy: &Proxy, port: u16) -> f64 {
     let begun = Instant::now();
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..EACH).for_each(|_| drop(get(&mut tunnel(proxy, port), port, 1))));
+            scope.spawn(|| (0..EACH).for_each(|_| _ = get(&mut tunnel(proxy, port), port, 1)));
         }
     });
     4.0 * EACH as f64 / begun.elapsed().as_secs_f64()
@@ -275,7 +275,7 @@ fn terminated(proxy: &Proxy, port: u16) -> (f64, f64) {
     get(&mut stream, port, 1);
     let rate = TERMINATED as f64 / get(&mut stream, port, TERMINATED);
     let begun = Instant::now();
-    (0..300).for_each(|_| drop(get(&mut stream, port, 1)));
+    (0..300).for_each(|_| _ = get(&mut stream, port, 1));
     (rate, 300.0 / begun.elapsed().as_secs_f64())
 }
 
