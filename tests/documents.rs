@@ -13,6 +13,7 @@ const DOCUMENTS: &[&str] = &[
     "CONTRIBUTING.md",
     "docs/credentials.md",
     "docs/editors.md",
+    "docs/engines.md",
     "docs/federation.md",
     "docs/images.md",
     "docs/introduction.md",
