@@ -347,7 +347,9 @@ mod tests {
         let (first, second) = (&lock.packages[0], &lock.packages[1]);
         let mut index = Index::default();
         let stanza = |package: &Package, version: &str| {
-            let digest = package.sha256.hex();
+            // Another version is another file.
+            let own = package.sha256.hex().to_owned();
+            let digest = if version == package.version { own } else { "0".repeat(64) };
             let name = &package.name;
             format!(
                 "Package: {name}\nVersion: {version}\nArchitecture: all\nFilename: pool/x\nSize: 1\nSHA256: {digest}\n\n"
