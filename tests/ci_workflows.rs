@@ -282,6 +282,7 @@ fn the_published_schemas_of_both_services_accept_the_workflows() {
     let temporary = tempfile::tempdir().unwrap();
     for (file, schema, wrong) in [
         ("github-actions.yml", "vendor.github-workflows", "runs-on:"),
+        ("credentials-github-actions.yml", "vendor.github-workflows", "runs-on:"),
         ("gitlab-ci.yml", "vendor.gitlab-ci", "script:"),
     ] {
         let check = |path: &Path| {
