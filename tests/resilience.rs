@@ -168,8 +168,7 @@ fn a_supervisor_that_stands_still_or_is_killed_opens_nothing_and_is_followed_by_
     eventually("the supervisor's end", Duration::from_secs(10), || supervisors(project.path()).is_empty());
     // The gateway still decides, and what it decides is recorded once there is somebody to do so.
     assert!(inside(&home, &project, denied).1.contains("host not allowed"));
-    let up = home.sandbox().args(["up", project.name(), "--", "true"]).output().unwrap();
-    assert!(up.status.success(), "{}", text(&up.stderr));
+    detached(&home, &project, &["sleep", "600"]);
     eventually("another supervisor", Duration::from_secs(10), || !supervisors(project.path()).is_empty());
     assert_ne!(supervisor(), first);
     assert!(docker(&["kill", &container(&project, "gateway")]).status.success());

@@ -19,6 +19,9 @@ use crate::network::name::Host;
 /// How long a ClientHello may take from its first byte to its last, and on port 443 from the connection's start.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes that are read first, to see what a client speaks.
+const FIRST: usize = 16;
+
 /// Why a connection's first bytes are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum OpeningError {
@@ -42,7 +45,8 @@ pub async fn read_opening<C: AsyncRead + Unpin>(
     host: &Host,
     port: u16,
 ) -> Result<Vec<u8>, OpeningError> {
-    let mut bytes = Vec::with_capacity(1024);
+    // Little, while nothing is said: there may be thousands that wait here.
+    let mut bytes = Vec::with_capacity(FIRST);
     let first = if port == 443 {
         timeout(HELLO_TIMEOUT, client.read_buf(&mut bytes)).await.map_err(|_| OpeningError::Hello)?
     } else {
@@ -54,6 +58,7 @@ pub async fn read_opening<C: AsyncRead + Unpin>(
     if !opens_tls(bytes[0]) {
         return if port == 443 { Err(OpeningError::NotTls) } else { Ok(bytes) };
     }
+    bytes.reserve(2048);
     timeout(HELLO_TIMEOUT, read_hello(client, host, &mut bytes)).await.map_err(|_| OpeningError::Hello)??;
     Ok(bytes)
 }
