@@ -8,12 +8,14 @@ use sandbox::gateway::dns::{Found, QUESTION_LIMIT, answer};
 
 fuzz_target!(|message: &[u8]| {
     for found in [Found::Address(Ipv4Addr::new(127, 100, 0, 1)), Found::Unlisted, Found::Exhausted] {
-        let mut asked = 0;
-        let reply = answer(message, |name| {
+        let (mut asked, mut told) = (0, 0);
+        let lookup = |name: &sandbox::network::name::HostName| {
             asked += 1;
             assert!(!name.as_str().ends_with('.'), "a name is not canonical");
             found
-        });
+        };
+        let reply = answer(message, lookup, |_, _| told += 1);
+        assert!(told <= 1, "one question is told of once");
         let Some(reply) = reply else {
             assert_eq!(asked, 0, "a name was looked up and nothing said");
             continue;

@@ -156,7 +156,7 @@ pub struct HostUse {
 pub struct Denied {
     /// The host; empty where the request named none.
     pub host: String,
-    /// The port.
+    /// The port; empty for a name that was only looked up in DNS.
     pub port: String,
     /// The gateway's word for why.
     pub reason: String,
@@ -164,6 +164,14 @@ pub struct Denied {
     pub count: u64,
     /// When the last time was.
     pub last: Timestamp,
+}
+
+impl Denied {
+    /// Host and port, as far as they were said.
+    pub fn place(&self) -> String {
+        let host = if self.host.is_empty() { "(no host)" } else { &self.host };
+        if self.port.is_empty() { host.to_owned() } else { format!("{host}:{}", self.port) }
+    }
 }
 
 /// Commits that came back or were held back.

@@ -24,7 +24,7 @@ const SHOWN: usize = 50;
 pub struct DeniedRow {
     /// The host.
     pub host: String,
-    /// The port; empty where the row stands for several hosts.
+    /// The port; empty where the row stands for several hosts, or for a name that was only looked up.
     pub port: String,
     /// Method and path, where the host is allowed and the request is not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,9 +82,13 @@ fn key(event: &AuditEvent, session: &str) -> Option<Key> {
     let (host, port) = (fact("host"), fact("port"));
     let (request, remedy) = match (event.action.as_str(), fact("reason").as_str()) {
         // The probe asks for a name that nobody lists.
-        ("network.denied", "unlisted") if host == probe_host(session) => return None,
+        ("network.denied", "unlisted" | "lookup") if host == probe_host(session) => return None,
         ("network.denied", _) if host == OTHERS => return Some((host, String::new(), None, None)),
         ("network.denied", "unlisted") => (None, format!("add `- {}` to network.allow", entry(&host, &port)?)),
+        ("network.denied", "lookup") => {
+            let remedy = looked_up(&host).map(|entry| format!("add `- {entry}` to network.allow"));
+            return Some((host, String::new(), None, remedy));
+        }
         ("network.denied", "address") => {
             (None, "its address is a private one; name its network with `allow_private`".to_owned())
         }
@@ -105,6 +109,13 @@ fn key(event: &AuditEvent, session: &str) -> Option<Key> {
 /// The entry for a host as it was asked for, which a manifest may not be able to name.
 fn entry(host: &str, port: &str) -> Option<String> {
     Some(allow_entry::text(&AllowRule::new(host.parse().ok()?, port.parse().ok()?)))
+}
+
+/// The entry for a name that was only looked up: nobody said which port it was for. A name of a network's own (a single
+/// label, or of the reverse tree) is none.
+fn looked_up(host: &str) -> Option<String> {
+    let proper = host.contains('.') && !host.ends_with(".arpa");
+    proper.then(|| entry(host, "443")).flatten()
 }
 
 /// Counts the denials of a session.
@@ -145,6 +156,21 @@ mod tests {
         assert_eq!((rows.len(), rows[0].count), (1, 41));
         assert_eq!(rows[0].last.to_string(), "2026-01-02T03:04:09Z");
         assert_eq!(rows[0].remedy.as_deref(), Some("add `- { host: a.example, port: 22 }` to network.allow"));
+    }
+
+    #[test]
+    fn a_name_that_was_only_looked_up_has_no_port_and_a_line_when_it_can_be_one() {
+        let mut counts = Counts::default();
+        for host in ["a.example", "printer", "1.0.0.10.in-addr.arpa", "odd\\u{1b}.example"] {
+            counts.add(&event(&[("host", host), ("via", "dns"), ("reason", "lookup"), ("count", "3")], 0), "one");
+        }
+        let rows = counts.rows();
+        let shown = |row: &DeniedRow| (row.host.clone(), row.port.clone(), row.count, row.remedy.clone());
+        assert_eq!(rows.len(), 4);
+        let named = rows.iter().find(|row| row.host == "a.example").unwrap();
+        let line = "add `- a.example` to network.allow".to_owned();
+        assert_eq!(shown(named), ("a.example".to_owned(), String::new(), 3, Some(line)));
+        assert!(rows.iter().filter(|row| row.host != "a.example").all(|row| row.remedy.is_none()), "{rows:?}");
     }
 
     #[test]

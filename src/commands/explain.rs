@@ -492,6 +492,14 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The registry has no such image or part of one. The name may be wrong, the image deleted, or hidden from the account that is logged in.",
     ),
     (
+        "learn-observe",
+        "`network learn --observe` opens every public host to the command, so that it asks first, or wants `--yes`. It never does so in a sandbox that runs already, which may hold credentials. Without `--observe` what is not listed is denied and recorded, which opens nothing.",
+    ),
+    (
+        "proxy-log-in",
+        "The password for the company's proxy could not be had. `network.proxy_log_in` in your configuration names a command, which has 30 s and whose first output is the password, or a file that nobody but you can read.",
+    ),
+    (
         "registry-content",
         "The registry sent other bytes than the digest names, or a document that is not an image. Nothing of it was used. A broken proxy does that, and so does somebody who wants another program to run.",
     ),

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::commands::proxy::{self, UnusedProxy};
 use crate::commands::{Context, Failure};
 use crate::image::reference::ImageChoice;
 use crate::image::{self, LockedImage};
-use crate::network::proxy::{ProxyError, UpstreamProxy, direct_names};
 use crate::profile::{self, Profile};
 use crate::project::configuration::ProxyChoice;
 use crate::project::manifest::Manifest;
@@ -34,6 +34,8 @@ pub struct Overrides {
     pub image: Option<ImageChoice>,
     /// `--profile`.
     pub profile: Option<String>,
+    /// For `network learn --observe`: every public host is open, and no credential is handed out.
+    pub observe: bool,
 }
 
 /// A project with everything that was computed from it.
@@ -54,36 +56,14 @@ pub struct Loaded {
     pub unused_proxy: Option<UnusedProxy>,
 }
 
-/// A proxy of the environment that the gateway cannot use.
-#[derive(Debug, thiserror::Error)]
-#[error("{variable} is not gone through")]
-pub struct UnusedProxy {
-    variable: &'static str,
-    #[source]
-    source: ProxyError,
-}
-
-impl UnusedProxy {
-    /// What a user is told.
-    pub fn warning(&self) -> String {
-        format!(
-            "{self}: {}. Name another one as `network.proxy` in your {}, or `none`",
-            self.source,
-            configuration::FILE_NAME
-        )
+/// Opens the manifest's network to every public host, and takes out every credential, so that there is none to lose.
+fn observe(manifest: &mut Manifest) {
+    manifest.credentials.clear();
+    manifest.network.credentials.clear();
+    manifest.network.observe = true;
+    for rule in &mut manifest.network.allow {
+        rule.broker = None;
     }
-}
-
-/// The variables that name a proxy, in the order in which curl looks at them.
-const PROXY_VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
-
-/// The proxy that the developer's environment names.
-fn environment_proxy(variable: impl Fn(&str) -> Option<String>) -> Result<Option<UpstreamProxy>, UnusedProxy> {
-    let named = PROXY_VARIABLES.iter().find_map(|name| Some((*name, variable(name).filter(|text| !text.is_empty())?)));
-    let Some((name, address)) = named else { return Ok(None) };
-    let exceptions = variable("no_proxy").or_else(|| variable("NO_PROXY")).unwrap_or_default();
-    let Some(direct) = direct_names(&exceptions) else { return Ok(None) };
-    UpstreamProxy::new(&address, direct).map(Some).map_err(|source| UnusedProxy { variable: name, source })
 }
 
 /// Finds and reads the manifest of a project.
@@ -112,10 +92,13 @@ fn restricted_manifest(
         asked.profile = profile.clone();
     }
     let mut loaded = configuration::restrict(asked, &configuration)?;
+    if overrides.observe {
+        observe(&mut loaded);
+    }
     let mut unused_proxy = None;
     if configuration.proxy == ProxyChoice::Environment {
-        match environment_proxy(|name| std::env::var(name).ok()) {
-            Ok(proxy) => loaded.network.proxy = proxy,
+        match proxy::of_environment() {
+            Ok(named) => loaded.network.proxy = named.map(|(proxy, _)| proxy),
             Err(unused) => unused_proxy = Some(unused),
         }
     }
@@ -200,29 +183,4 @@ pub fn actor() -> (String, String) {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let owner = format!("{user}@{host}");
     (user, owner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_proxy_of_the_environment_is_gone_through_or_said_why_not() {
-        let found = |variables: &[(&str, &str)]| {
-            let of =
-                |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-            environment_proxy(of)
-                .map(|proxy| proxy.map(|proxy| format!("{proxy} {:?}", proxy.direct)))
-                .map_err(|unused| unused.warning())
-        };
-        assert_eq!(found(&[("HTTP_PROXY", "http://p.example:3128")]), Ok(None));
-        assert_eq!(found(&[("https_proxy", ""), ("NO_PROXY", "a.example")]), Ok(None));
-        let named = ("HTTPS_PROXY", "http://p.example:3128");
-        assert_eq!(found(&[named]), Ok(Some("http://p.example:3128 []".to_owned())));
-        assert_eq!(found(&[named, ("NO_PROXY", "*")]), Ok(None));
-        let with = found(&[named, ("no_proxy", ".a.example")]).unwrap().unwrap();
-        assert!(with.contains("a.example"), "{with}");
-        let warning = found(&[("ALL_PROXY", "socks5://me:hunter2@p.example:1080")]).unwrap_err();
-        assert!(warning.starts_with("ALL_PROXY is not gone through: ") && !warning.contains("hunter2"), "{warning}");
-    }
 }

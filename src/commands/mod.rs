@@ -28,6 +28,7 @@ pub mod plan;
 pub mod port;
 pub mod printer;
 pub mod progress;
+pub mod proxy;
 pub mod ps;
 pub mod pull;
 pub mod registry_login;

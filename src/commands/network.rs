@@ -6,6 +6,7 @@ mod change;
 mod decisions;
 mod learn;
 mod listing;
+mod observed;
 mod presets;
 
 pub use change::apply;
@@ -32,7 +33,7 @@ enum Verb {
     Allow(AllowArgs),
     /// Deny the running sandbox a host, until its session ends; what is open to it is cut off
     Deny(DenyArgs),
-    /// Print the narrowest list that would have allowed what a session asked for; changes nothing
+    /// Print the narrowest list that would have allowed what a session asked for, the last one or one for CMD; changes nothing
     Learn(LearnArgs),
     /// List the presets of `network.allow`, or show one
     Presets(PresetsArgs),
@@ -45,8 +46,17 @@ struct LearnArgs {
     #[command(flatten)]
     target: Target,
     /// The session's id; the last session when left out
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["observe", "command"])]
     session: Option<String>,
+    /// Let CMD reach every public host on the ports 80 and 443, without any credential, and record its requests; asks first
+    #[arg(long)]
+    observe: bool,
+    /// Do not ask, with --observe
+    #[arg(long, requires = "observe")]
+    yes: bool,
+    /// Run this in a session, and learn from that; what is not listed is denied, and recorded
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
 }
 
 /// Arguments of `network presets`.
@@ -126,7 +136,7 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<u8, Failure>
         Verb::Log(args) => decisions::run(context, &args.target, args.follow, args.denied).await,
         Verb::Allow(args) => change::allow(context, &args).await,
         Verb::Deny(args) => change::deny(context, &args).await,
-        Verb::Learn(args) => learn::run(context, &args.target, args.session.as_deref()),
+        Verb::Learn(args) => learn::run(context, args).await,
         Verb::Presets(args) => presets::run(context, args.preset.as_deref()),
     }
 }

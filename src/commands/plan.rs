@@ -78,7 +78,8 @@ pub fn describe(plan: &Plan) -> String {
         ),
     );
     if let Some(proxy) = &plan.network.proxy {
-        row("", format!("through the proxy {proxy}, which resolves the names; private hosts directly"));
+        let log_in = if proxy.log_in { " with your log-in" } else { "" };
+        row("", format!("through the proxy {proxy}{log_in}, which resolves the names; private hosts directly"));
     }
     if let Some(authorities) = &plan.network.authorities {
         let count = authorities.matches("-----BEGIN CERTIFICATE-----").count();

@@ -195,10 +195,9 @@ pub fn describe(report: &SessionReport) -> String {
     });
     section("hosts reached", hosts.collect());
     let denied = report.denied.iter().map(|denied| {
-        let host = if denied.host.is_empty() { "(no host)" } else { &denied.host };
         format!(
-            "{host}:{}  {}, {}, last {}",
-            denied.port,
+            "{}  {}, {}, last {}",
+            denied.place(),
             denied.reason,
             counted(denied.count, "time"),
             seconds(&denied.last)

@@ -12,7 +12,7 @@ use crate::audit::AuditLog;
 use crate::commands::connect::connect;
 use crate::commands::credential::issue_context;
 use crate::commands::load::{Target, actor, manifest};
-use crate::commands::{Context, Failure, port};
+use crate::commands::{Context, Failure, port, proxy};
 use crate::credential::IssueContext;
 use crate::credential::held::Held;
 use crate::engine::Engine;
@@ -78,6 +78,11 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         session: launched.map(|record| record.session.as_str().to_owned()),
         ..issue
     };
+    // A supervisor that cannot have it can do all else.
+    let proxy_log_in = proxy::log_in(context, &issue).await.unwrap_or_else(|failure| {
+        tracing::warn!(failure = %failure.what, "a gateway that is started again will not log in at the proxy");
+        None
+    });
     let (restarts, restarted) = watch::channel(0);
     let background = match command {
         None => None,
@@ -112,6 +117,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         actor: &actor,
         audit: &audit,
         issue,
+        proxy_log_in,
     };
     let supervised = supervise::supervise(input, &restarts).await;
     if !forwarding.is_empty() {

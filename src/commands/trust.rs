@@ -122,7 +122,8 @@ fn user() -> String {
     std::env::var("USER").unwrap_or_else(|_| rustix::process::getuid().as_raw().to_string())
 }
 
-fn terminal() -> bool {
+/// Whether a person can be asked.
+pub(super) fn terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 

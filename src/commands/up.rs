@@ -15,7 +15,7 @@ use crate::commands::progress::Progress;
 use crate::commands::sandbox::{self, Sandbox, remove_containers};
 use crate::commands::supervise::Request;
 use crate::commands::supervisor::Supervisor;
-use crate::commands::{Context, Failure, cut_off, init, kept_home, network, trust};
+use crate::commands::{Context, Failure, cut_off, init, kept_home, network, proxy, trust};
 use crate::engine::Engine;
 use crate::image::ImageContext;
 use crate::image::reference::ImageChoice;
@@ -58,9 +58,29 @@ pub struct Args {
     /// Print the plan and stop
     #[arg(long)]
     pub dry_run: bool,
+    /// Set by `network learn --observe`, which asks first.
+    #[arg(skip)]
+    pub observe: bool,
     /// The command, in place of the manifest's
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
+}
+
+impl Args {
+    /// For a session that `network learn` runs.
+    pub(super) fn for_learning(target: Target, command: Vec<String>, observe: bool) -> Self {
+        Self {
+            target,
+            detach: false,
+            image: None,
+            profile: None,
+            fresh: false,
+            offline: false,
+            dry_run: false,
+            observe,
+            command,
+        }
+    }
 }
 
 /// Starts or joins, runs the command, and gives its exit code.
@@ -71,6 +91,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let overrides = Overrides {
         image: args.image.as_deref().map(str::parse::<ImageChoice>).transpose()?,
         profile: args.profile.clone(),
+        observe: args.observe,
     };
     let loaded = match load(context, &args.target, &overrides) {
         Err(missing) if missing.code == "manifest-missing" && args.target.project.is_none() => {
@@ -231,6 +252,7 @@ async fn start(
         owner: &owner,
         actor: &actor,
         issue: issue.clone(),
+        proxy_log_in: proxy::log_in(context, &issue).await?,
         audit: &audit,
         offline: args.offline,
         progress: &report,

@@ -19,8 +19,8 @@ use super::{IssueContext, Revocation, web, wiped};
 use crate::project::CredentialName;
 
 mod error;
-mod signature;
-mod source;
+pub(crate) mod signature;
+pub(crate) mod source;
 
 pub use error::StsError;
 use signature::Signable;
@@ -221,7 +221,8 @@ async fn ask(
     };
     let mut headers = vec![("content-type", FORM), ("host", host.as_str()), ("x-amz-date", stamp.as_str())];
     headers.extend(token.map(|token| ("x-amz-security-token", token)));
-    let request = Signable { method: "POST", path: url.path(), query: "", headers: &headers, body: body.as_bytes() };
+    let payload = signature::hash(body.as_bytes());
+    let request = Signable { method: "POST", path: url.path(), query: "", headers: &headers, payload: &payload };
     let authorization = keys.map(|keys| signature::authorization(&request, keys, &spec.region, "sts", &stamp));
     let http = web::builder(url).build().map_err(StsError::Client)?;
     let mut request = http

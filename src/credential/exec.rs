@@ -125,6 +125,21 @@ impl<'a> Request<'a> {
     }
 }
 
+impl<'a> Request<'a> {
+    /// The request for the password of the company's proxy, which is no credential of the project.
+    pub fn for_proxy(context: &IssueContext<'a>) -> Self {
+        Self {
+            version: 1,
+            project: context.project.as_str(),
+            sandbox: context.sandbox.as_str(),
+            name: "proxy",
+            reason: context.reason,
+            handle: None,
+            folder: context.home,
+        }
+    }
+}
+
 /// Has a command issue a credential.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::gateway::protocol::{Brokered, SecretFile};
+use crate::network::placement::Placement;
 use crate::project::{CredentialName, ProjectName, SandboxName};
 
 pub mod aws;
@@ -36,6 +37,7 @@ pub mod vault;
 mod web;
 mod wiped;
 
+use aws::source::SourceKeys;
 use fingerprint::{Fingerprint, FingerprintError};
 use secret::Secret;
 use spec::{CredentialSpec, Delivery, ProviderSpec};
@@ -104,6 +106,9 @@ pub enum CredentialError {
     /// The value is empty or too large.
     #[error("accept a value of {0} bytes, it has to have 1 to {VALUE_LIMIT}")]
     Size(usize),
+    /// The gateway is to sign with it.
+    #[error("sign requests with it: it is no JSON with AccessKeyId and SecretAccessKey")]
+    Keys,
     /// Two credentials want the same file.
     #[error("put two credentials into the file `{0}`")]
     FileTwice(String),
@@ -471,6 +476,9 @@ pub fn deliver(issued: Vec<(&CredentialSpec, Issued)>) -> Result<Delivered, Cred
                 name
             }
             Delivery::Broker { host, placement, .. } => {
+                if matches!(placement, Placement::Sigv4 { .. }) && SourceKeys::of_document(&issued.value).is_none() {
+                    return Err(CredentialError::Keys);
+                }
                 delivered.brokered.push(Brokered {
                     name: issued.name.to_string(),
                     host: host.clone(),

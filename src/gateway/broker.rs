@@ -10,11 +10,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::request::Parts;
+use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use zeroize::Zeroizing;
 
+use crate::credential::aws::source::SourceKeys;
 use crate::gateway::override_fields;
 use crate::gateway::protocol::Brokered;
+use crate::gateway::sigv4;
 use crate::network::name::Host;
 use crate::network::placement::Placement;
 
@@ -27,6 +30,7 @@ const CREDENTIAL_FIELDS: &[&str] = &[
     "job-token",
     "private-token",
     "x-access-token",
+    "x-amz-s3session-token",
     "x-amz-security-token",
     "x-api-key",
     "x-auth-key",
@@ -65,6 +69,9 @@ pub enum BrokerError {
     /// It cannot stand where it has to.
     #[error("the credential for this host cannot be sent in that place")]
     Unfit,
+    /// Each chunk of the body has a signature of its own, made with keys that the agent does not have.
+    #[error("the body is signed chunk by chunk, which the gateway cannot do anew")]
+    Chunks,
 }
 
 /// The session's brokered credentials, by name.
@@ -87,20 +94,18 @@ impl Broker {
         held.retain(|name, _| !names.contains(name));
     }
 
-    /// Takes out of a request what could be a credential, and puts this one in.
+    /// The credential of this name, for this host.
     ///
     /// # Errors
-    /// When there is none of this name for this host, or it does not fit; the request must not be sent then.
-    pub fn apply(&self, name: &str, host: &Host, parts: &mut Parts) -> Result<(), BrokerError> {
-        let credential = {
-            let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            held.get(name).cloned().ok_or(BrokerError::Absent)?
-        };
-        if !matches!(host, Host::Name(host) if *host == credential.host) {
-            return Err(BrokerError::Absent);
+    /// When there is none; the request must not be sent then.
+    pub fn find(&self, name: &str, host: &Host) -> Result<Arc<Brokered>, BrokerError> {
+        let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let credential = held.get(name).cloned().ok_or(BrokerError::Absent)?;
+        if matches!(host, Host::Name(host) if *host == credential.host) {
+            Ok(credential)
+        } else {
+            Err(BrokerError::Absent)
         }
-        take_out(&credential.placement, parts)?;
-        put_in(&credential, parts)
     }
 
     /// Takes a credential that stands in the query out of the place that an answer sends the client to: servers repeat the
@@ -126,6 +131,23 @@ impl Broker {
     }
 }
 
+/// Takes out of a request what could be a credential, and puts this one in. `payload` stands for the body where the
+/// request is signed.
+///
+/// # Errors
+/// When it does not fit; the request must not be sent then.
+pub fn apply(credential: &Brokered, payload: Option<&str>, parts: &mut Parts) -> Result<(), BrokerError> {
+    take_out(&credential.placement, parts)?;
+    match &credential.placement {
+        Placement::Sigv4 { service, region } => {
+            let keys = SourceKeys::of_document(&credential.value).ok_or(BrokerError::Unfit)?;
+            let payload = payload.ok_or(BrokerError::Unfit)?;
+            sigv4::sign(parts, &keys, service, region, payload, Timestamp::now())
+        }
+        _ => put_in(credential, parts),
+    }
+}
+
 fn take_out(placement: &Placement, parts: &mut Parts) -> Result<(), BrokerError> {
     let placed = match placement {
         Placement::Header(name) => name.replace('_', "-"),
@@ -136,6 +158,8 @@ fn take_out(placement: &Placement, parts: &mut Parts) -> Result<(), BrokerError>
     });
     let own = match placement {
         Placement::Query(name) => Some(name.as_str()),
+        // What carries a signature is taken out where it is made anew, and a service's own `token` is a place in a list.
+        Placement::Sigv4 { .. } => return Ok(()),
         _ => None,
     };
     let Some(query) = parts.uri.query() else { return Ok(()) };
@@ -165,6 +189,8 @@ fn put_in(credential: &Brokered, parts: &mut Parts) -> Result<(), BrokerError> {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| BrokerError::Unfit)?;
             (name, joined(b"", value))
         }
+        // Signed, and not put anywhere.
+        Placement::Sigv4 { .. } => return Err(BrokerError::Unfit),
         Placement::Query(name) => {
             let text = std::str::from_utf8(value).map_err(|_| BrokerError::Unfit)?;
             let parameter = Zeroizing::new(format!("{name}={}", utf8_percent_encode(text, VALUE)));
@@ -189,7 +215,8 @@ fn joined(prefix: &[u8], value: &[u8]) -> Zeroizing<Vec<u8>> {
     text
 }
 
-fn set_query(parts: &mut Parts, query: &str) -> Result<(), BrokerError> {
+/// Sets the query of a request, without one when it is empty.
+pub(super) fn set_query(parts: &mut Parts, query: &str) -> Result<(), BrokerError> {
     let path = parts.uri.path();
     let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
     let target = target.parse().map_err(|_| BrokerError::Unfit)?;
@@ -235,7 +262,7 @@ mod tests {
     fn applied(placement: Placement, value: &str, mut parts: Parts) -> Parts {
         let broker = Broker::default();
         broker.hold(vec![credential(placement, value)]);
-        broker.apply("key", &host("api.example"), &mut parts).unwrap();
+        given(&broker, &host("api.example"), &mut parts).unwrap();
         parts
     }
 
@@ -279,6 +306,10 @@ mod tests {
         assert_eq!(parts.uri, "/v1?a=b&c;d");
     }
 
+    fn given(broker: &Broker, host: &Host, parts: &mut Parts) -> Result<(), BrokerError> {
+        broker.find("key", host).and_then(|credential| apply(&credential, None, parts))
+    }
+
     #[test]
     fn a_redirect_does_not_show_a_credential_that_stands_in_the_query() {
         let broker = Broker::default();
@@ -297,14 +328,14 @@ mod tests {
     #[test]
     fn is_for_its_own_host_alone_and_gone_when_it_is_withdrawn() {
         let broker = Broker::default();
-        let apply = |broker: &Broker, at: &str| broker.apply("key", &host(at), &mut request("/", &[]));
+        let apply = |broker: &Broker, at: &str| given(broker, &host(at), &mut request("/", &[]));
         assert_eq!(apply(&broker, "api.example"), Err(BrokerError::Absent));
         broker.hold(vec![credential(Placement::Bearer, "old")]);
         assert_eq!(apply(&broker, "api.example"), Ok(()));
         assert_eq!(apply(&broker, "other.example"), Err(BrokerError::Absent));
         broker.hold(vec![credential(Placement::Bearer, "new")]);
         let mut parts = request("/", &[]);
-        broker.apply("key", &host("api.example"), &mut parts).unwrap();
+        given(&broker, &host("api.example"), &mut parts).unwrap();
         assert_eq!(field(&parts, "authorization"), "Bearer new");
         broker.withdraw(&["key".to_owned()]);
         assert_eq!(apply(&broker, "api.example"), Err(BrokerError::Absent));
@@ -314,7 +345,7 @@ mod tests {
     fn a_value_that_would_split_the_request_is_not_sent() {
         let broker = Broker::default();
         broker.hold(vec![credential(Placement::Bearer, "a\r\nHost: other")]);
-        assert_eq!(broker.apply("key", &host("api.example"), &mut request("/", &[])), Err(BrokerError::Unfit));
+        assert_eq!(given(&broker, &host("api.example"), &mut request("/", &[])), Err(BrokerError::Unfit));
         assert!(!format!("{broker:?}").contains("other"), "a value is in debug output");
     }
 }

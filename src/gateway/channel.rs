@@ -43,7 +43,8 @@ pub enum Header {
         /// The port.
         port: u16,
     },
-    /// The gateway pushes a [`Listing`] as a line now and after each change of policy.
+    /// The gateway pushes a [`Listing`] as a line now and after each change of policy. The relay writes a line of
+    /// [`crate::gateway::lookups::Asked`] now and then.
     Control {},
 }
 
@@ -56,6 +57,9 @@ pub struct Listing {
     /// What is denied of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denied: Vec<DenyRule>,
+    /// The ports that are listed for every name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub all: Vec<u16>,
 }
 
 /// One name of a [`Listing`].

@@ -2,44 +2,51 @@
 //!
 //! One decision is reported for each connection. An allowed one is reported before any byte of the client goes on.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::gateway::authority::Authority;
 use crate::gateway::broker::Broker;
 use crate::gateway::budget::{Budgets, Exceeded};
-use crate::gateway::channel::{Header, ListedName, Listing, receive_header, to_line};
+use crate::gateway::channel::{Header, ListedName, Listing, from_line, read_line, receive_header, to_line};
 use crate::gateway::client::Client;
-use crate::gateway::denials::Denials;
+use crate::gateway::denials::{Denials, OTHERS};
 use crate::gateway::destination::{DialError, LEAK, authorise, dial, resolve};
 use crate::gateway::forward::{HeadError, forward, read_head, refuse};
 use crate::gateway::hello::opens_tls;
-use crate::gateway::inspect::{self, Inspected};
+use crate::gateway::inspect::{self, Inspected, PlainProxy};
 use crate::gateway::leak::Leaks;
+use crate::gateway::lookups::{Asked, Lookup, TOLD_APART};
 use crate::gateway::permit::{CurrentPolicy, Permit};
-use crate::gateway::protocol::{Closed, Decision, Event};
+use crate::gateway::protocol::{Closed, Decision, Event, LINE_LIMIT, ProxyLogIn};
 use crate::gateway::report::{Reporter, visible};
 use crate::gateway::request::Target;
 use crate::gateway::stream::{Counted, Rewound};
 use crate::gateway::transfer::End;
 use crate::gateway::tunnel::{self, OpeningError};
-use crate::gateway::upstream::through;
+use crate::gateway::upstream::{ProxyStream, Way, through};
 use crate::network::name::{Host, HostPattern};
-use crate::network::policy::Policy;
+use crate::network::policy::{OBSERVED_PORTS, Policy};
 
 /// How long the relay may take for its header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a client may take for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many requests may have their whole body held at a time. Others wait.
+pub const BODIES: usize = 4;
 
 /// What connections share.
 #[derive(Debug)]
@@ -50,6 +57,8 @@ pub struct Shared {
     pub budgets: Budgets,
     /// What was denied.
     pub denials: Denials,
+    /// What was looked up and is not listed. It has a table of its own: names in DNS are cheaper than connections.
+    pub lookups: Denials,
     /// The way to the launcher.
     pub reporter: Reporter,
     /// Resolves allowed names.
@@ -60,13 +69,17 @@ pub struct Shared {
     pub broker: Broker,
     /// Credentials that must not leave but for where they are for.
     pub leaks: Leaks,
+    /// The log-in at the company's proxy, where there is one.
+    pub proxy_log_in: watch::Sender<Option<Arc<ProxyLogIn>>>,
+    /// Who may hold a whole body, to sign it.
+    pub bodies: Semaphore,
     /// The number of the last connection.
     pub last: AtomicU64,
 }
 
 /// What one connection asked for.
 #[derive(Debug, Clone)]
-struct Asked {
+struct Asking {
     number: u64,
     host: String,
     port: u16,
@@ -75,7 +88,7 @@ struct Asked {
 
 /// A connection to an allowed destination that was dialled, and not yet reported.
 struct Dialled {
-    upstream: Counted<TcpStream>,
+    upstream: Counted<ProxyStream>,
     permit: Permit,
     /// How a proxy is between, where one is.
     proxied: Option<Proxied>,
@@ -86,6 +99,8 @@ struct Proxied {
     tunnel: bool,
     /// Its address, for reports.
     proxy: String,
+    /// The log-in that goes with each request.
+    authorization: Option<HeaderValue>,
 }
 
 /// Serves one connection of the relay.
@@ -119,19 +134,40 @@ pub async fn turn_away(relay: &UnixStream) {
 }
 
 /// Sends the names of the policy now and whenever it changes, until the relay goes away.
-async fn push_listings(shared: &Shared, mut relay: UnixStream) {
+async fn push_listings(shared: &Shared, relay: UnixStream) {
     let mut policy = shared.policy.subscribe();
+    let (asked, mut relay) = relay.into_split();
+    // Ends when the relay is gone, or says what it cannot say.
+    let mut taking = pin!(take_lookups(shared, BufReader::new(asked)));
     loop {
         let listing = listing(policy.borrow_and_update().as_deref());
         let Ok(line) = to_line(&listing) else { return };
         if relay.write_all(&line).await.is_err() {
             return;
         }
-        let mut byte = [0];
         tokio::select! {
             changed = policy.changed() => if changed.is_err() { return },
-            // The relay never writes here: this ends when it is gone.
-            _ = tokio::io::AsyncReadExt::read(&mut relay, &mut byte) => return,
+            () = taking.as_mut() => return,
+        }
+    }
+}
+
+/// Reports the names that were asked for in DNS and are not listed. The relay counts them; who took it over could say
+/// what he likes here, and no more than fill a bounded table with it.
+async fn take_lookups(shared: &Shared, mut relay: BufReader<OwnedReadHalf>) {
+    let mut line = Vec::new();
+    while let Ok(true) = read_line(&mut relay, &mut line, LINE_LIMIT).await {
+        let Ok(asked) = from_line::<Asked>(&line) else { return };
+        line = Vec::new();
+        let others = (asked.others > 0).then(|| Lookup { name: OTHERS.to_owned(), count: asked.others });
+        for Lookup { name, count } in asked.names.into_iter().take(TOLD_APART).chain(others) {
+            let looked_up = Asking { number: 0, host: name, port: 0, via: "dns" };
+            let count = (count > 1).then_some(count);
+            if let Some(denial) = shared.lookups.take(Decision { count, ..decision(&looked_up, "lookup") })
+                && !shared.reporter.send(Event::Decision(denial)).await
+            {
+                return;
+            }
         }
     }
 }
@@ -142,6 +178,7 @@ fn listing(policy: Option<&Policy>) -> Listing {
     Listing {
         names: named.map(|rule| ListedName { host: rule.host.clone(), port: rule.port }).collect(),
         denied: policy.denied.clone(),
+        all: if policy.observe { OBSERVED_PORTS.to_vec() } else { Vec::new() },
     }
 }
 
@@ -203,6 +240,7 @@ async fn open(shared: &Shared, host: &Host, port: u16) -> Result<Dialled, DialEr
         watch.look_at_host(&host.to_string()).map_err(DialError::Leak)?;
     }
     let rule = authorise(policy.as_deref(), host, port)?;
+    let rule = rule.as_ref();
     let limits = policy.as_ref().map(|policy| policy.limits).unwrap_or_default();
     let slot = shared.budgets.admit(limits, host)?;
     let proxy = policy.as_ref().and_then(|policy| policy.proxy.as_ref()).filter(|proxy| proxy.is_for(rule, host));
@@ -210,13 +248,15 @@ async fn open(shared: &Shared, host: &Host, port: u16) -> Result<Dialled, DialEr
         None => {
             let addresses = resolve(&shared.resolver, rule, host).await?;
             let (stream, address) = dial(&addresses, port).await?;
-            (stream, Some(address), None)
+            (ProxyStream::Left(stream), Some(address), None)
         }
-        // Plain HTTP is asked of the proxy itself: most open tunnels for TLS alone.
         Some(proxy) => {
-            let tunnel = port != 80;
-            let (stream, _) = through(proxy, &shared.resolver, rule, host, port, tunnel).await?;
-            (stream, None, Some(Proxied { tunnel, proxy: proxy.to_string() }))
+            let log_in = shared.proxy_log_in.borrow().clone();
+            let way = Way { proxy, log_in: log_in.as_deref(), authority: &shared.authority };
+            let stream = through(&way, &shared.resolver, rule, host, port).await?;
+            let tunnel = proxy.tunnels(port);
+            let authorization = if tunnel { None } else { way.authorization() };
+            (stream, None, Some(Proxied { tunnel, proxy: proxy.to_string(), authorization }))
         }
     };
     let (upstream, count) = Counted::within(stream, slot.clone());
@@ -226,7 +266,7 @@ async fn open(shared: &Shared, host: &Host, port: u16) -> Result<Dialled, DialEr
 
 async fn open_or_refuse(
     shared: &Shared,
-    asked: &Asked,
+    asked: &Asking,
     host: &Host,
     port: u16,
     client: &mut Client,
@@ -264,14 +304,14 @@ async fn open_or_refuse(
     None
 }
 
-async fn refuse_request(shared: &Shared, asked: &Asked, client: &mut Client, detail: &str) {
+async fn refuse_request(shared: &Shared, asked: &Asking, client: &mut Client, detail: &str) {
     if shared.deny(asked, "request", detail.to_owned()).await {
         refuse(client, StatusCode::BAD_REQUEST, &json!({ "error": detail })).await;
     }
 }
 
 /// Serves a connection that stands for one to the host itself.
-async fn tunnelled<C>(shared: &Arc<Shared>, asked: Asked, mut client: C, host: &Host, port: u16, mut dialled: Dialled)
+async fn tunnelled<C>(shared: &Arc<Shared>, asked: Asking, mut client: C, host: &Host, port: u16, mut dialled: Dialled)
 where
     C: AsyncRead + AsyncWrite + End + Send + Unpin + 'static,
 {
@@ -316,7 +356,7 @@ where
 /// A connection to a host whose rules are about methods and paths: TLS is terminated, and plain HTTP obeys the same rules.
 async fn inspect_connection<C>(
     shared: &Arc<Shared>,
-    asked: &Asked,
+    asked: &Asking,
     mut client: C,
     host: &Host,
     port: u16,
@@ -344,7 +384,7 @@ async fn inspect_connection<C>(
         return;
     }
     let slot = dialled.permit.slot.clone();
-    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: true, absolute: false, slot };
+    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: true, proxy: None, slot };
     let Dialled { upstream, permit, .. } = dialled;
     let serving = inspect::serve_tls(shared, inspected, name, opening, client, upstream);
     if let Some(Err(error)) = permit.hold(&shared.policy, serving).await
@@ -356,7 +396,7 @@ async fn inspect_connection<C>(
 }
 
 /// Plain HTTP on a connection to port 80: the request must be for the host that was allowed.
-async fn http_inside<C>(shared: &Arc<Shared>, asked: &Asked, mut client: C, host: &Host, port: u16, dialled: Dialled)
+async fn http_inside<C>(shared: &Arc<Shared>, asked: &Asking, mut client: C, host: &Host, port: u16, dialled: Dialled)
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -386,17 +426,17 @@ where
     }
 }
 
-async fn plain_http<C>(shared: &Arc<Shared>, asked: &Asked, client: C, host: &Host, port: u16, dialled: Dialled)
+async fn plain_http<C>(shared: &Arc<Shared>, asked: &Asking, client: C, host: &Host, port: u16, dialled: Dialled)
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     if !shared.allow(asked, &dialled).await {
         return;
     }
-    let absolute = dialled.proxied.as_ref().is_some_and(|proxied| !proxied.tunnel);
-    let Dialled { upstream, permit, .. } = dialled;
+    let Dialled { upstream, permit, proxied } = dialled;
+    let proxy = proxied.filter(|proxied| !proxied.tunnel).map(|proxied| PlainProxy(proxied.authorization));
     let slot = permit.slot.clone();
-    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false, absolute, slot };
+    let inspected = Inspected { connection: asked.number, host: host.clone(), port, tls: false, proxy, slot };
     if permit.rule.is_inspected() {
         permit.hold(&shared.policy, inspect::serve1(shared, inspected, client, upstream)).await;
     } else {
@@ -406,11 +446,11 @@ where
 }
 
 impl Shared {
-    fn asked(&self, host: String, port: u16, via: &'static str) -> Asked {
-        Asked { number: self.last.fetch_add(1, Ordering::Relaxed) + 1, host, port, via }
+    fn asked(&self, host: String, port: u16, via: &'static str) -> Asking {
+        Asking { number: self.last.fetch_add(1, Ordering::Relaxed) + 1, host, port, via }
     }
 
-    async fn allow(&self, asked: &Asked, dialled: &Dialled) -> bool {
+    async fn allow(&self, asked: &Asking, dialled: &Dialled) -> bool {
         let decision = Decision {
             allowed: true,
             address: dialled.permit.address.map(|address| address.ip().to_string()),
@@ -421,7 +461,7 @@ impl Shared {
         self.reporter.send(Event::Decision(decision)).await
     }
 
-    async fn deny(&self, asked: &Asked, reason: &str, detail: String) -> bool {
+    async fn deny(&self, asked: &Asking, reason: &str, detail: String) -> bool {
         let mut decision = Decision { detail: Some(visible(&detail)), ..decision(asked, reason) };
         if reason == LEAK {
             // The credential is in the name.
@@ -433,7 +473,7 @@ impl Shared {
         }
     }
 
-    async fn closed(&self, asked: &Asked, permit: &Permit) {
+    async fn closed(&self, asked: &Asking, permit: &Permit) {
         if let Some(limit) = permit.slot.ended() {
             self.deny(asked, "limit", limit.to_string()).await;
         }
@@ -444,7 +484,7 @@ impl Shared {
 }
 
 /// A denial; the caller makes it more.
-fn decision(asked: &Asked, reason: &str) -> Decision {
+fn decision(asked: &Asking, reason: &str) -> Decision {
     Decision {
         connection: asked.number,
         allowed: false,

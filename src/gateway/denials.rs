@@ -32,7 +32,7 @@ struct Tally {
 }
 
 impl Denials {
-    /// Takes a denial. Gives it back when it is to be reported now.
+    /// Takes a denial, which can stand for several. Gives it back when it is to be reported now.
     pub fn take(&self, denial: Decision) -> Option<Decision> {
         let mut table = self.lock();
         let mut denial = denial;
@@ -46,7 +46,8 @@ impl Denials {
         if tally.seen <= SINGLY {
             return Some(denial);
         }
-        let count = tally.unreported.take().map_or(0, |(_, count)| count) + 1;
+        let more = denial.count.unwrap_or(1);
+        let count = tally.unreported.take().map_or(0, |(_, count)| count).saturating_add(more);
         tally.unreported = Some((denial, count));
         None
     }

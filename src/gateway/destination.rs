@@ -2,6 +2,7 @@
 //!
 //! The address that is dialled is the one that was checked; no name is resolved twice for one connection.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -94,8 +95,8 @@ impl DialError {
 }
 
 /// The rule that covers the destination.
-pub fn authorise<'a>(policy: Option<&'a Policy>, host: &Host, port: u16) -> Result<&'a AllowRule, DialError> {
-    policy.ok_or(DialError::NoPolicy)?.find_host(host, port).ok_or(DialError::Unlisted)
+pub fn authorise<'a>(policy: Option<&'a Policy>, host: &Host, port: u16) -> Result<Cow<'a, AllowRule>, DialError> {
+    policy.ok_or(DialError::NoPolicy)?.entry(host, port).ok_or(DialError::Unlisted)
 }
 
 /// All addresses of the host, each of them checked. One that is refused refuses the host: a name that points at a

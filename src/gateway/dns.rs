@@ -26,8 +26,12 @@ pub enum Found {
 }
 
 /// The answer to a message, or `None` for one that deserves none (too short to have a header, too long, or itself an
-/// answer).
-pub fn answer(message: &[u8], lookup: impl FnOnce(&HostName) -> Found) -> Option<Vec<u8>> {
+/// answer). `tell` is told of a name that is not listed, as it was asked for, in ASCII and without the root's dot.
+pub fn answer(
+    message: &[u8],
+    lookup: impl FnOnce(&HostName) -> Found,
+    tell: impl FnOnce(&str, RecordType),
+) -> Option<Vec<u8>> {
     // RFC 1035 section 4.1.1: a header has 12 bytes, the first two are the identifier, the highest bit of the third
     // marks a response. Answering responses would let two servers talk to each other forever.
     let identifier = u16::from_be_bytes([*message.first()?, *message.get(1)?]);
@@ -37,10 +41,10 @@ pub fn answer(message: &[u8], lookup: impl FnOnce(&HostName) -> Found) -> Option
     let Ok(question) = Message::from_vec(message) else {
         return Message::error_msg(identifier, OpCode::Query, ResponseCode::FormErr).to_vec().ok();
     };
-    reply(&question, lookup).to_vec().ok()
+    reply(&question, lookup, tell).to_vec().ok()
 }
 
-fn reply(question: &Message, lookup: impl FnOnce(&HostName) -> Found) -> Message {
+fn reply(question: &Message, lookup: impl FnOnce(&HostName) -> Found, tell: impl FnOnce(&str, RecordType)) -> Message {
     let code = question.metadata.op_code;
     let mut reply = Message::new(question.metadata.id, MessageType::Response, code);
     reply.metadata.recursion_desired = question.metadata.recursion_desired;
@@ -64,7 +68,8 @@ fn reply(question: &Message, lookup: impl FnOnce(&HostName) -> Found) -> Message
         return reply;
     }
     // The presentation form escapes every byte outside the usual ones, so an odd name cannot become a listed one.
-    let found = match query.name().to_ascii().parse::<HostName>() {
+    let asked = query.name().to_ascii();
+    let found = match asked.parse::<HostName>() {
         Ok(name) if name.as_str() == "localhost" => Found::Address(Ipv4Addr::LOCALHOST),
         Ok(name) => lookup(&name),
         Err(_) => Found::Unlisted,
@@ -75,7 +80,10 @@ fn reply(question: &Message, lookup: impl FnOnce(&HostName) -> Found) -> Message
                 reply.add_answer(Record::from_rdata(query.name().clone(), TIME_TO_LIVE, RData::A(A(address))));
             }
         }
-        Found::Unlisted => reply.metadata.response_code = ResponseCode::NXDomain,
+        Found::Unlisted => {
+            tell(asked.strip_suffix('.').unwrap_or(&asked), query.query_type());
+            reply.metadata.response_code = ResponseCode::NXDomain;
+        }
         Found::Exhausted => reply.metadata.response_code = ResponseCode::ServFail,
     }
     reply

@@ -138,6 +138,7 @@ fn rebuild(request: Request<WatchedBody>, inspected: &Inspected) -> Option<Reque
     let (mut parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     strip(&mut parts.headers);
+    inspected.log_in(&mut parts.headers);
     let authority = if *port == 80 { host.to_string() } else { format!("{host}:{port}") };
     parts.headers.insert(header::HOST, HeaderValue::from_str(&authority).ok()?);
     parts.uri = inspected.uri(&authority, target)?;

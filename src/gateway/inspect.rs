@@ -9,10 +9,11 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode, Uri, Version};
-use http_body_util::{Either, Limited};
+use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::{http1 as client1, http2 as client2};
 use hyper::server::conn::{http1 as server1, http2 as server2};
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::gateway::authority::AuthorityError;
+use crate::gateway::broker::{self, BrokerError};
 use crate::gateway::budget::Slot;
 use crate::gateway::connection::Shared;
 use crate::gateway::forward::{Answer, leaked, said, strip};
@@ -36,9 +38,11 @@ use crate::gateway::override_fields;
 use crate::gateway::protocol::{Event, RequestDecision};
 use crate::gateway::report::visible;
 use crate::gateway::request::{HEAD_LIMIT, split_authority};
+use crate::gateway::sigv4::{self, Payload};
 use crate::gateway::stream::Rewound;
 use crate::gateway::tunnel;
 use crate::network::name::{Host, HostName};
+use crate::network::placement::Placement;
 use crate::network::request::RequestPath;
 
 /// How long a TLS handshake may take, on either side.
@@ -46,6 +50,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection may wait for its next request's head.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long a body may take that is held until it is whole, waiting for a place included.
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Requests at once on one connection.
 const STREAM_LIMIT: u32 = 32;
@@ -73,6 +80,11 @@ pub enum InspectError {
     Http(#[from] hyper::Error),
 }
 
+/// A proxy that takes plain requests, in absolute form (RFC 9112 section 3.2.2), with the log-in there
+/// (`Proxy-Authorization`, RFC 9110 section 11.7.2).
+#[derive(Debug, Clone)]
+pub struct PlainProxy(pub Option<HeaderValue>);
+
 /// What a connection that is inspected is for.
 #[derive(Debug, Clone)]
 pub struct Inspected {
@@ -84,8 +96,8 @@ pub struct Inspected {
     pub port: u16,
     /// Whether TLS carries it.
     pub tls: bool,
-    /// Whether requests go to a proxy, which takes them in absolute form (RFC 9112 section 3.2.2).
-    pub absolute: bool,
+    /// The proxy that requests go to, when one takes them itself.
+    pub proxy: Option<PlainProxy>,
     /// The connection's place in the budget of its host.
     pub slot: Arc<Slot>,
 }
@@ -93,17 +105,27 @@ pub struct Inspected {
 impl Inspected {
     /// What stands in the request line to the next hop.
     pub(super) fn uri(&self, authority: &str, target: PathAndQuery) -> Option<Uri> {
-        if self.absolute {
+        if self.proxy.is_some() {
             return Uri::builder().scheme("http").authority(authority).path_and_query(target).build().ok();
         }
         Some(Uri::from(target))
     }
+
+    /// Puts in what the next hop wants to know, after all that is for a hop was taken out.
+    pub(super) fn log_in(&self, headers: &mut header::HeaderMap) {
+        if let Some(PlainProxy(Some(authorization))) = &self.proxy {
+            headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
+        }
+    }
 }
+
+/// A body on its way to the host: as it comes, or whole where it had to be signed.
+type Sent = Limited<Either<WatchedBody, Full<Bytes>>>;
 
 #[derive(Clone)]
 enum Upstream {
-    Http1(Arc<tokio::sync::Mutex<client1::SendRequest<Limited<WatchedBody>>>>),
-    Http2(client2::SendRequest<Limited<WatchedBody>>),
+    Http1(Arc<tokio::sync::Mutex<client1::SendRequest<Sent>>>),
+    Http2(client2::SendRequest<Sent>),
 }
 
 /// The two sides of a connection that stopped being HTTP.
@@ -277,8 +299,14 @@ async fn answer(
             return Ok(leaked(&refused.leak));
         }
     };
-    let judged = judge(&shared, &inspected, &request, upgrades)
-        .and_then(|allowed| prepare(&shared, &inspected, request, allowed, upgrades));
+    let judged = match judge(&shared, &inspected, &request, upgrades) {
+        Ok(allowed) => prepare(&shared, &inspected, request, allowed, upgrades).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let (Err(_), Some(leak)) = (&judged, watched.as_deref().and_then(|watched| watched.leak())) {
+        // It came to light while the body was read, and was told then.
+        return Ok(leaked(leak));
+    }
     let (allowed, reason, detail, rule, credential) = match &judged {
         Ok((_, allowed)) => (true, "rule", None, Some(allowed.rule.clone()), allowed.credential.clone()),
         Err(refusal) => (false, refusal.reason, Some(visible(&refusal.detail)), None, None),
@@ -406,25 +434,25 @@ fn judge(
     }
     let path: RequestPath = request.uri().path().parse().map_err(|error| bad("path", format!("{error}")))?;
     let policy = shared.policy.borrow().clone();
-    let entry = policy.as_ref().and_then(|policy| policy.find_host(&inspected.host, inspected.port));
+    let entry = policy.as_ref().and_then(|policy| policy.entry(&inspected.host, inspected.port));
     let method = request.method().as_str();
     // A request that asks to be taken for another method has to be allowed as both.
     let as_method = |method: &str| {
-        entry.and_then(|entry| match entry.rules.as_slice() {
+        entry.as_deref().and_then(|entry| match entry.rules.as_slice() {
             [] => Some("any request".to_owned()),
             rules => rules.iter().find(|rule| rule.allows(method, upgrades, &path)).map(ToString::to_string),
         })
     };
     let refused = overriding.iter().map(String::as_str).find(|method| as_method(method).is_none());
     let (method, rule) = refused.map_or_else(|| (method, as_method(method)), |method| (method, None));
-    match (entry, rule) {
+    match (entry.as_deref(), rule) {
         (Some(entry), Some(rule)) => {
             let origin = entry.origin.as_deref().unwrap_or("network.allow");
             Ok(Allowed { path, rule: format!("{origin} {rule}"), credential: entry.broker.clone() })
         }
         _ => {
             let word = if upgrades { "WEBSOCKET".to_owned() } else { visible(method) };
-            let origin = entry.and_then(|entry| entry.origin.as_deref()).unwrap_or("sandbox.yaml");
+            let origin = entry.as_deref().and_then(|entry| entry.origin.as_deref()).unwrap_or("sandbox.yaml");
             let host = &inspected.host;
             let path = visible(path.as_str());
             Err(Refusal {
@@ -464,13 +492,13 @@ fn check_names(inspected: &Inspected, request: &Request<WatchedBody>) -> Result<
 }
 
 /// The request as it is sent, with its brokered credential.
-fn prepare(
+async fn prepare(
     shared: &Shared,
     inspected: &Inspected,
     request: Request<WatchedBody>,
     allowed: Allowed,
     upgrades: bool,
-) -> Result<(Request<WatchedBody>, Allowed), Refusal> {
+) -> Result<(Request<Either<WatchedBody, Full<Bytes>>>, Allowed), Refusal> {
     let refusal = |reason, detail: String, next: &str| Refusal {
         status: StatusCode::BAD_GATEWAY,
         reason,
@@ -480,18 +508,60 @@ fn prepare(
     let rebuilt = rebuild(inspected, request, &allowed.path, upgrades).ok_or_else(|| {
         refusal("request", "the request cannot be passed on".to_owned(), "send the request in its plain form")
     })?;
-    let Some(name) = &allowed.credential else { return Ok((rebuilt, allowed)) };
+    let Some(name) = &allowed.credential else { return Ok((rebuilt.map(Either::Left), allowed)) };
     if !inspected.tls {
         let next = "ask for the same by https";
         return Err(refusal("credential", "a credential is never sent without TLS".to_owned(), next));
     }
     let (mut parts, body) = rebuilt.into_parts();
     ask_for_readable(&mut parts.headers);
-    shared.broker.apply(name, &inspected.host, &mut parts).map_err(|error| {
-        let next = format!("ask the developer to look at `{name}` in `sandbox status`");
+    let unfit = |error: BrokerError| {
+        let next = match error {
+            BrokerError::Chunks => {
+                "have the client send the body whole or unsigned; TLS protects it on its way".to_owned()
+            }
+            _ => format!("ask the developer to look at `{name}` in `sandbox status`"),
+        };
         refusal("credential", error.to_string(), &next)
-    })?;
+    };
+    let credential = shared.broker.find(name, &inspected.host).map_err(unfit)?;
+    let payload = match &credential.placement {
+        Placement::Sigv4 { service, .. } => Some(sigv4::payload(service, &parts.headers).map_err(unfit)?),
+        _ => None,
+    };
+    let (payload, body) = match payload {
+        None => (None, Either::Left(body)),
+        Some(Payload::Said(said)) => (Some(said), Either::Left(body)),
+        Some(Payload::Hash) => {
+            let whole = hold(shared, body).await?;
+            (Some(sigv4::hash(&whole)), Either::Right(Full::new(whole)))
+        }
+    };
+    broker::apply(&credential, payload.as_deref(), &mut parts).map_err(unfit)?;
     Ok((Request::from_parts(parts, body), allowed))
+}
+
+/// The whole body, whose hash is signed.
+async fn hold(shared: &Shared, body: WatchedBody) -> Result<Bytes, Refusal> {
+    let refusal =
+        |status, detail: String, next: &str| Refusal { status, reason: "request", detail, next: next.to_owned() };
+    let held = async {
+        // The semaphore is never closed.
+        let _slot = shared.bodies.acquire().await;
+        Limited::new(body, sigv4::BODY_LIMIT).collect().await
+    };
+    match timeout(BODY_TIMEOUT, held).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let detail = format!("a body that has to be signed has more than {} bytes", sigv4::BODY_LIMIT);
+            Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, detail, "send it in parts"))
+        }
+        Ok(Err(_)) => Err(refusal(StatusCode::BAD_REQUEST, "the body did not come whole".to_owned(), "send it again")),
+        Err(_) => {
+            let detail = format!("a body that has to be signed took more than {} s", BODY_TIMEOUT.as_secs());
+            Err(refusal(StatusCode::REQUEST_TIMEOUT, detail, "send it in parts"))
+        }
+    }
 }
 
 /// The request with the path that was judged and the host that was checked, and nothing that belongs to one connection.
@@ -512,6 +582,7 @@ fn rebuild(
     let authority = if inspected.port == default { host.to_string() } else { format!("{host}:{}", inspected.port) };
     strip(&mut parts.headers);
     override_fields::strip(&mut parts.headers);
+    inspected.log_in(&mut parts.headers);
     if parts.version == Version::HTTP_2 {
         parts.headers.remove(header::HOST);
         parts.uri = Uri::builder().scheme("https").authority(authority).path_and_query(target).build().ok()?;

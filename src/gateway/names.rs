@@ -21,18 +21,20 @@ pub struct NameTable {
     addresses: HashMap<HostName, Ipv4Addr>,
     listing: Vec<ListedName>,
     denied: Vec<DenyRule>,
+    all: Vec<u16>,
 }
 
 impl NameTable {
     /// An empty table that hands out the addresses after `base`.
     pub fn new(base: Ipv4Addr) -> Self {
-        Self { base, addresses: HashMap::new(), listing: Vec::new(), denied: Vec::new() }
+        Self { base, addresses: HashMap::new(), listing: Vec::new(), denied: Vec::new(), all: Vec::new() }
     }
 
     /// Takes the next listing, and gives every exact name in it an address.
     pub fn replace(&mut self, listing: Listing) {
         self.listing = listing.names;
         self.denied = listing.denied;
+        self.all = listing.all;
         let exact: Vec<HostName> = self
             .listing
             .iter()
@@ -61,7 +63,10 @@ impl NameTable {
     pub fn ports(&self, name: &HostName) -> BTreeSet<u16> {
         let host = Host::Name(name.clone());
         let listed = self.listing.iter().filter(|listed| listed.host.matches(name)).map(|listed| listed.port);
-        listed.filter(|port| !self.denied.iter().any(|rule| rule.covers(&host, *port))).collect()
+        listed
+            .chain(self.all.iter().copied())
+            .filter(|port| !self.denied.iter().any(|rule| rule.covers(&host, *port)))
+            .collect()
     }
 
     /// Every socket that must be listened on now, and the name it stands for.
@@ -95,7 +100,7 @@ mod tests {
 
     fn listing(names: &[(&str, u16)]) -> Listing {
         let names = names.iter().map(|(host, port)| ListedName { host: host.parse().unwrap(), port: *port }).collect();
-        Listing { names, denied: Vec::new() }
+        Listing { names, ..Listing::default() }
     }
 
     fn name(text: &str) -> HostName {
@@ -136,7 +141,7 @@ mod tests {
         let names = listing(&[("*.many.example", 443), ("*.many.example", 22), ("a.example", 443)]).names;
         let denied =
             vec![denied("x.many.example", None), denied("y.many.example", Some(22)), denied("a.example", None)];
-        table.replace(Listing { names, denied });
+        table.replace(Listing { names, denied, ..Listing::default() });
         assert_eq!(table.find(&name("x.many.example")), Found::Unlisted);
         assert_eq!(table.find(&name("a.example")), Found::Unlisted);
         assert!(matches!(table.find(&name("y.many.example")), Found::Address(_)));

@@ -28,7 +28,7 @@ use crate::gateway::authority::{Authority, AuthorityError};
 use crate::gateway::broker::Broker;
 use crate::gateway::budget::Budgets;
 use crate::gateway::channel::{CONNECTION_LIMIT, LineError, read_line};
-use crate::gateway::connection::{Shared, serve, turn_away};
+use crate::gateway::connection::{BODIES, Shared, serve, turn_away};
 use crate::gateway::denials::Denials;
 use crate::gateway::leak::Leaks;
 use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT};
@@ -146,11 +146,14 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
         policy: watch::Sender::new(None),
         budgets: Budgets::default(),
         denials: Denials::default(),
+        lookups: Denials::default(),
         reporter: reporter.clone(),
         resolver,
         broker: Broker::default(),
         leaks,
         authority: Authority::generate().map_err(GatewayError::Authority)?,
+        bodies: Semaphore::new(BODIES),
+        proxy_log_in: watch::Sender::new(None),
         last: AtomicU64::new(0),
     });
     reporter.send(Event::Ready).await;
@@ -160,6 +163,7 @@ async fn run(options: &GatewayOptions) -> Result<(), GatewayError> {
         // Without a way to report nothing is decided any more.
         () = shared.denials.report(&reporter) => Ok(()),
         () = reporter.tell_sums() => Ok(()),
+        () = shared.lookups.report(&reporter) => Ok(()),
         result = reads.report(&reporter) => result.map_err(GatewayError::Runtime),
         result = ended() => result.map_err(GatewayError::Runtime),
     }
@@ -299,7 +303,10 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
             let outline = serde_json::from_slice::<Outline>(line).ok();
             // An invalid policy allows nothing. So does a line that could have been one.
             if !outline.as_ref().is_some_and(|outline| {
-                outline.action.keys().any(|action| action.contains("secrets") || action.contains("broker"))
+                outline
+                    .action
+                    .keys()
+                    .any(|action| ["secrets", "broker", "proxy"].iter().any(|word| action.contains(word)))
             }) {
                 shared.policy.send_replace(None);
             }
@@ -335,6 +342,10 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
         Action::Broker(credentials) => {
             shared.leaks.hold_brokered(&credentials);
             shared.broker.hold(credentials);
+            None
+        }
+        Action::ProxyLogIn(log_in) => {
+            shared.proxy_log_in.send_replace(Some(Arc::new(log_in)));
             None
         }
         Action::Unbroker(names) => {

@@ -40,6 +40,19 @@ pub enum Action {
     Broker(Vec<Brokered>),
     /// Forget these brokered credentials.
     Unbroker(Vec<String>),
+    /// Log in so at the company's proxy.
+    ProxyLogIn(ProxyLogIn),
+}
+
+/// A log-in at the company's proxy. It is in no file and not in the policy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyLogIn {
+    /// The user name.
+    pub user: String,
+    /// The password.
+    #[serde(serialize_with = "write_secret", deserialize_with = "read_secret")]
+    pub password: Secret,
 }
 
 /// A credential that the gateway puts into requests. It is in no file.
@@ -105,13 +118,13 @@ pub struct Decision {
     /// Whether it was allowed.
     pub allowed: bool,
     /// Why, as one word: `listed`, `unlisted`, `address`, `resolve`, `connect`, `sni`, `request`, `leak`,
-    /// `no_policy`.
+    /// `no_policy`, and `lookup` for a name that was only asked for in DNS and is not listed.
     pub reason: String,
     /// The host as asked for.
     pub host: String,
-    /// The port as asked for.
+    /// The port as asked for; 0 for a name in DNS.
     pub port: u16,
-    /// How it was asked for: `connect`, `http`, `tcp`.
+    /// How it was asked for: `connect`, `http`, `tcp`, `dns`.
     pub via: String,
     /// The address that was dialled, when one was.
     #[serde(skip_serializing_if = "Option::is_none", default)]

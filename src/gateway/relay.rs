@@ -14,14 +14,16 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use crate::gateway::channel::{Header, Listing, from_line, read_line, send_header};
+use crate::gateway::channel::{Header, Listing, from_line, read_line, send_header, to_line};
 use crate::gateway::dns::{self, Found};
 use crate::gateway::forward::refuse;
+use crate::gateway::lookups::Lookups;
 use crate::gateway::names::NameTable;
 use crate::gateway::program::{ended, event_loop, fail};
 use crate::gateway::protocol::LINE_LIMIT;
@@ -33,6 +35,9 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// How many questions are answered at once and in each second; more are dropped.
 const QUESTION_RATE: f64 = 1000.0;
+
+/// How often the gateway is told of the names that were asked for in vain.
+const TELL_PAUSE: Duration = Duration::from_millis(500);
 
 /// How many connections of DNS over TCP are served at a time, and for how long each may be idle.
 const DNS_CONNECTION_LIMIT: usize = 64;
@@ -85,6 +90,7 @@ struct Relay {
 #[derive(Debug)]
 struct State {
     table: NameTable,
+    lookups: Lookups,
     listeners: BTreeMap<(Ipv4Addr, u16), AbortHandle>,
     tokens: f64,
     refilled: Instant,
@@ -105,6 +111,7 @@ async fn run(options: &RelayOptions) -> Result<(), RelayError> {
     let streams = TcpListener::bind(options.dns).await.map_err(failed(options.dns))?;
     let state = State {
         table: NameTable::new(options.names),
+        lookups: Lookups::default(),
         listeners: BTreeMap::new(),
         tokens: QUESTION_RATE,
         refilled: Instant::now(),
@@ -136,7 +143,26 @@ async fn follow_gateway(relay: Arc<Relay>) {
 
 async fn take_listings(relay: &Arc<Relay>) -> io::Result<()> {
     let stream = connect(&relay.socket, &Header::Control {}, None).await?;
-    let mut reader = BufReader::new(stream);
+    let (reader, writer) = stream.into_split();
+    tokio::select! {
+        result = read_listings(relay, BufReader::new(reader)) => result,
+        result = tell_lookups(relay, writer) => result,
+    }
+}
+
+/// Tells the gateway now and then which names were asked for in vain.
+async fn tell_lookups(relay: &Arc<Relay>, mut gateway: OwnedWriteHalf) -> io::Result<()> {
+    loop {
+        tokio::time::sleep(TELL_PAUSE).await;
+        let Some(asked) = relay.with_state(|state| state.lookups.take()) else { continue };
+        if let Err(error) = gateway.write_all(&to_line(&asked)?).await {
+            relay.with_state(|state| state.lookups.put_back(asked));
+            return Err(error);
+        }
+    }
+}
+
+async fn read_listings(relay: &Arc<Relay>, mut reader: BufReader<OwnedReadHalf>) -> io::Result<()> {
     let mut line = Vec::new();
     while read_line(&mut reader, &mut line, LINE_LIMIT).await.map_err(io::Error::other)? {
         let listing: Listing = from_line(&line).map_err(io::Error::other)?;
@@ -239,7 +265,16 @@ fn answer(relay: &Arc<Relay>, message: &[u8]) -> Option<Vec<u8>> {
             return None;
         }
         state.tokens -= 1.0;
-        dns::answer(message, |name| find(relay, state, name))
+        let mut unlisted = None;
+        let reply = dns::answer(
+            message,
+            |name| find(relay, state, name),
+            |name, kind| unlisted = Some((name.to_owned(), kind)),
+        );
+        if let Some((name, kind)) = unlisted {
+            state.lookups.count(&name, kind);
+        }
+        reply
     })
 }
 

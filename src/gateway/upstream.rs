@@ -1,17 +1,32 @@
-//! To a destination through a company's proxy: a tunnel by `CONNECT`, or the connection to the proxy itself for plain HTTP.
+//! To a destination through a company's proxy: a tunnel by `CONNECT` or SOCKS, or the connection to the proxy itself for
+//! plain HTTP.
 
-use std::net::SocketAddr;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hickory_resolver::TokioResolver;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use http::HeaderValue;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_socks::TargetAddr;
+use tokio_socks::tcp::Socks5Stream;
+use tokio_util::either::Either;
+use zeroize::Zeroizing;
 
+use crate::gateway::authority::Authority;
 use crate::gateway::destination::{DialError, addresses_of, check, dial};
+use crate::gateway::protocol::ProxyLogIn;
+use crate::gateway::transfer::End;
 use crate::network::name::Host;
 use crate::network::policy::AllowRule;
-use crate::network::proxy::UpstreamProxy;
+use crate::network::proxy::{ProxyScheme, UpstreamProxy};
 
 /// How long the proxy may take to open a tunnel, which it does when the destination has answered.
 const TUNNEL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,12 +49,56 @@ pub enum TunnelError {
     /// It said something that is no answer.
     #[error("it answered with something that is not HTTP")]
     Answer,
-    /// It wants to know who asks.
-    #[error("it asks for a log-in, which the gateway does not have")]
+    /// It does not take who asks, or nobody says who asks.
+    #[error("it refused the log-in, or asks for one that nobody gave")]
     LogIn,
+    /// The log-in is in the launcher's hands, and did not come.
+    #[error("its log-in is not here yet")]
+    NoLogIn,
+    /// Its certificate is not valid, or it does not speak TLS.
+    #[error("no verified TLS connection to it")]
+    Tls(#[source] io::Error),
+    /// It answered by the rules of SOCKS that it does not.
+    #[error("it opened no way by SOCKS")]
+    Socks(#[source] tokio_socks::Error),
     /// It said no.
     #[error("it answered with status {0}")]
     Refused(u16),
+}
+
+/// A connection to the next hop: as it is, or in TLS to a proxy that wants it.
+pub type ProxyStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+impl End for ProxyStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Left(stream) => Some(stream),
+            Self::Right(_) => None,
+        }
+    }
+}
+
+/// A proxy, and what it takes to speak with it.
+#[derive(Debug)]
+pub struct Way<'a> {
+    /// The proxy.
+    pub proxy: &'a UpstreamProxy,
+    /// Who goes through it.
+    pub log_in: Option<&'a ProxyLogIn>,
+    /// Whose certificates are trusted.
+    pub authority: &'a Authority,
+}
+
+impl Way<'_> {
+    /// `Basic` credentials for an HTTP proxy (RFC 7617), kept out of debug output.
+    pub fn authorization(&self) -> Option<HeaderValue> {
+        let ProxyLogIn { user, password } = self.log_in?;
+        let pair = Zeroizing::new([user.as_bytes(), b":", password.expose()].concat());
+        let text = Zeroizing::new(format!("Basic {}", &*Zeroizing::new(STANDARD.encode(&*pair))));
+        let mut value = HeaderValue::from_str(&text).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
 }
 
 /// Connects to the proxy and, but for plain HTTP, has it open a tunnel.
@@ -47,51 +106,103 @@ pub enum TunnelError {
 /// # Errors
 /// When the proxy is not reached or refuses.
 pub async fn through(
-    proxy: &UpstreamProxy,
+    way: &Way<'_>,
     resolver: &TokioResolver,
     rule: &AllowRule,
     host: &Host,
     port: u16,
-    tunnel: bool,
-) -> Result<(TcpStream, SocketAddr), DialError> {
+) -> Result<ProxyStream, DialError> {
+    let Way { proxy, log_in, authority } = way;
     // A name is the proxy's to resolve and to judge; an address is known here.
     if let Host::Address(address) = host {
         check(rule, &[*address])?;
     }
     let failed = |source| DialError::Proxy { proxy: proxy.to_string(), source };
-    let addresses = addresses_of(resolver, &proxy.host).await?;
-    let (mut stream, address) = dial(&addresses, proxy.port).await?;
-    if tunnel {
-        let opened = timeout(TUNNEL_TIMEOUT, connect(&mut stream, host, port)).await;
-        opened.unwrap_or(Err(TunnelError::Time)).map_err(failed)?;
+    if proxy.log_in && log_in.is_none() {
+        return Err(failed(TunnelError::NoLogIn));
     }
-    Ok((stream, address))
+    let addresses = addresses_of(resolver, &proxy.host).await?;
+    let (stream, _) = dial(&addresses, proxy.port).await?;
+    let opened = timeout(TUNNEL_TIMEOUT, async {
+        let mut stream = match proxy.scheme {
+            ProxyScheme::Socks5 => return socks(stream, *log_in, host, port).await.map(Either::Left),
+            ProxyScheme::Http => Either::Left(stream),
+            ProxyScheme::Https => Either::Right(Box::new(secure(authority, &proxy.host, stream).await?)),
+        };
+        if proxy.tunnels(port) {
+            connect(&mut stream, host, port, way.authorization()).await?;
+        }
+        Ok(stream)
+    });
+    opened.await.unwrap_or(Err(TunnelError::Time)).map_err(failed)
+}
+
+/// TLS to the proxy itself, whose certificate is checked as every host's is.
+async fn secure(authority: &Authority, host: &Host, stream: TcpStream) -> Result<TlsStream<TcpStream>, TunnelError> {
+    let name = match host {
+        Host::Name(name) => ServerName::try_from(name.to_string()).map_err(io::Error::other)?,
+        Host::Address(address) => ServerName::from(*address),
+    };
+    let config = authority.client(vec![b"http/1.1".to_vec()]).map_err(io::Error::other)?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(TunnelError::Tls)
+}
+
+/// A tunnel of SOCKS 5, to a name as it is or to an address.
+async fn socks(
+    stream: TcpStream,
+    log_in: Option<&ProxyLogIn>,
+    host: &Host,
+    port: u16,
+) -> Result<TcpStream, TunnelError> {
+    let target = match host {
+        Host::Name(name) => TargetAddr::Domain(name.to_string().into(), port),
+        Host::Address(address) => TargetAddr::Ip((*address, port).into()),
+    };
+    let opened = match log_in {
+        None => Socks5Stream::connect_with_socket(stream, target).await,
+        Some(ProxyLogIn { user, password }) => {
+            let password = std::str::from_utf8(password.expose()).map_err(|_| TunnelError::LogIn)?;
+            Socks5Stream::connect_with_password_and_socket(stream, target, user, password).await
+        }
+    };
+    match opened {
+        Ok(tunnel) => Ok(tunnel.into_inner()),
+        Err(tokio_socks::Error::PasswordAuthFailure(_) | tokio_socks::Error::NoAcceptableAuthMethods) => {
+            Err(TunnelError::LogIn)
+        }
+        Err(error) => Err(TunnelError::Socks(error)),
+    }
 }
 
 /// `CONNECT` as in RFC 9110 section 9.3.6: after a head with a status of 2xx, the connection is the tunnel.
-async fn connect(stream: &mut TcpStream, host: &Host, port: u16) -> Result<(), TunnelError> {
-    let request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
+async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    host: &Host,
+    port: u16,
+    authorization: Option<HeaderValue>,
+) -> Result<(), TunnelError> {
+    let mut request = Zeroizing::new(format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n").into_bytes());
+    if let Some(value) = &authorization {
+        request.extend_from_slice(b"Proxy-Authorization: ");
+        request.extend_from_slice(value.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    stream.write_all(&request).await?;
+    stream.flush().await?;
     // What follows the head belongs to the tunnel, so that not a byte more than the head is taken.
-    let mut head = Vec::new();
-    let mut ahead = [0; 1024];
-    loop {
-        let length = stream.peek(&mut ahead).await?;
-        if length == 0 {
-            return Err(TunnelError::Answer);
-        }
-        let before = head.len();
-        head.extend_from_slice(&ahead[..length]);
-        let end = head.windows(4).position(|window| window == b"\r\n\r\n").map(|start| start + 4);
-        let taken = end.map_or(length, |end| end - before);
-        stream.read_exact(&mut ahead[..taken]).await?;
-        if let Some(end) = end {
-            return status(&head[..end]);
-        }
+    let mut head = Vec::with_capacity(256);
+    while !head.ends_with(b"\r\n\r\n") {
         if head.len() > ANSWER_LIMIT {
             return Err(TunnelError::Answer);
         }
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(TunnelError::Answer),
+            Err(error) => return Err(error.into()),
+        }
     }
+    status(&head)
 }
 
 fn status(head: &[u8]) -> Result<(), TunnelError> {
@@ -131,7 +242,7 @@ mod tests {
             String::from_utf8_lossy(&asked[..length]).into_owned()
         });
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let opened = connect(&mut stream, &"a.example".parse().unwrap(), 443).await;
+        let opened = connect(&mut stream, &"a.example".parse().unwrap(), 443, None).await;
         let asked = server.await.unwrap();
         let mut rest = String::new();
         let opened = match opened {

@@ -21,6 +21,7 @@ mod repository;
 pub mod session;
 mod socket;
 pub mod terminal_child;
+mod truststore;
 mod usage;
 
 /// How long processes have between SIGTERM and SIGKILL.

@@ -36,6 +36,13 @@ pub enum Placement {
     Header(String),
     /// The value as a query parameter of this name.
     Query(String),
+    /// Nowhere: the value is keys of AWS, with which the request is signed (Signature Version 4).
+    Sigv4 {
+        /// The service, by its name in signatures, such as `dynamodb`.
+        service: String,
+        /// The region, such as `eu-central-1`.
+        region: String,
+    },
 }
 
 impl Placement {
@@ -54,6 +61,12 @@ impl Placement {
         (user.len() <= NAME_LIMIT && user.bytes().all(plain)).then(|| Self::Basic(user.to_owned()))
     }
 
+    /// A word of the scope of an AWS signature, a service or a region; none for other characters.
+    pub fn scope(word: &str) -> Option<String> {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        (!word.is_empty() && word.len() <= NAME_LIMIT && word.bytes().all(plain)).then(|| word.to_owned())
+    }
+
     /// A query parameter; none when its name would have to be encoded (RFC 3986 section 2.3).
     pub fn query(name: &str) -> Option<Self> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -69,6 +82,7 @@ impl fmt::Display for Placement {
             Self::Basic(user) => write!(formatter, "password of {user}"),
             Self::Header(name) => write!(formatter, "header {name}"),
             Self::Query(name) => write!(formatter, "query parameter {name}"),
+            Self::Sigv4 { service, region } => write!(formatter, "AWS signature for {service} in {region}"),
         }
     }
 }
@@ -86,6 +100,10 @@ mod tests {
         assert!(Placement::basic("x-access-token").is_some() && Placement::basic("").is_some());
         assert!(Placement::basic("a:b").is_none() && Placement::basic("a\nb").is_none());
         assert!(Placement::query("key").is_some());
+        assert!(Placement::scope("s3-outposts").is_some());
+        for word in ["", "S3", "us/east", "a\nb"] {
+            assert!(Placement::scope(word).is_none(), "{word:?}");
+        }
         assert!(Placement::query("").is_none() && Placement::query("a=b&c").is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! The allow list: what the manifest names, and what the gateway is given.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -14,6 +15,10 @@ use crate::network::request::RequestRule;
 
 /// The origin of an entry that a person added while the sandbox runs.
 pub const ADDED: &str = "added while running";
+/// The origin of an entry that stands for whatever host was asked for.
+pub const OBSERVED: &str = "observed";
+/// The ports on which a policy that observes lets every public host answer.
+pub const OBSERVED_PORTS: [u16; 2] = [80, 443];
 
 /// Everything that the agent may reach. An empty policy allows nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +38,10 @@ pub struct Policy {
     /// The company's proxy, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<UpstreamProxy>,
+    /// Whether every public host answers on the ports of the web, its TLS is terminated and its requests are recorded. For
+    /// `network learn --observe` alone, in which nobody has a credential; no manifest says it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observe: bool,
     /// Where the credentials may be sent that the agent has as files, by file name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credentials: BTreeMap<String, CredentialPlace>,
@@ -98,7 +107,7 @@ impl DenyRule {
 impl Policy {
     /// Whether the gateway reads the requests to some host.
     pub fn inspects(&self) -> bool {
-        self.allow.iter().any(AllowRule::is_inspected)
+        self.observe || self.allow.iter().any(AllowRule::is_inspected)
     }
 
     /// Whether the agent has to trust more authorities than its image does.
@@ -119,10 +128,26 @@ impl Policy {
         self.allow.iter().find(|rule| rule.port == port && rule.host.covers(host))
     }
 
+    /// The rule that covers the destination: one of the list, or the one that stands for every public host where the policy
+    /// observes.
+    pub fn entry(&self, host: &Host, port: u16) -> Option<Cow<'_, AllowRule>> {
+        if let Some(listed) = self.find_host(host, port) {
+            return Some(Cow::Borrowed(listed));
+        }
+        let Host::Name(name) = host else { return None };
+        let open = self.observe && OBSERVED_PORTS.contains(&port);
+        if !open || self.denied.iter().any(|rule| rule.covers(host, port)) {
+            return None;
+        }
+        let rules = ["* /**", "WEBSOCKET /**"].iter().filter_map(|rule| rule.parse().ok()).collect();
+        let origin = Some(OBSERVED.to_owned());
+        Some(Cow::Owned(AllowRule { rules, origin, ..AllowRule::new(HostPattern::Exact(name.clone()), port) }))
+    }
+
     /// Whether a connection that `rule` allowed to this address may go on under this policy: its destination is still
     /// allowed, in the same way, and with at least the requests that were allowed when it began.
     pub fn still_allows(&self, rule: &AllowRule, host: &Host, port: u16, address: Option<IpAddr>) -> bool {
-        self.find_host(host, port).is_some_and(|now| {
+        self.entry(host, port).is_some_and(|now| {
             let requests = now.rules.is_empty() || !rule.rules.is_empty();
             address.is_none_or(|address| now.permits(address))
                 && now.is_inspected() == rule.is_inspected()
@@ -167,6 +192,27 @@ mod tests {
 
     fn denial(host: &str, port: Option<u16>) -> DenyRule {
         DenyRule { host: host.parse().unwrap(), port }
+    }
+
+    #[test]
+    fn a_policy_that_observes_opens_the_web_of_public_hosts_and_nothing_else() {
+        let listed = AllowRule::new("a.example".parse().unwrap(), 443);
+        let policy = Policy {
+            allow: vec![listed.clone()],
+            denied: vec![denial("b.example", None)],
+            observe: true,
+            ..Policy::default()
+        };
+        let entry = |host: &str, port: u16| policy.entry(&host.parse().unwrap(), port).map(Cow::into_owned);
+        assert_eq!(entry("a.example", 443), Some(listed), "an entry of the list is as it is");
+        let observed = entry("c.example", 443).unwrap();
+        assert!(observed.is_inspected() && observed.allow_private.is_empty() && observed.broker.is_none());
+        assert!(!observed.permits("10.0.0.1".parse().unwrap()), "a private address is not opened");
+        for (host, port) in [("b.example", 443), ("c.example", 22), ("1.1.1.1", 443)] {
+            assert_eq!(entry(host, port), None, "{host}:{port}");
+        }
+        assert!(policy.inspects());
+        assert!(Policy { observe: false, ..policy }.entry(&"c.example".parse().unwrap(), 443).is_none());
     }
 
     #[test]

@@ -27,7 +27,8 @@ use super::problem::{ManifestError, Place, Problem};
 use super::quantity::{self, show_size};
 use super::reader::{Fields, Reader};
 use super::yaml::{self, Node, Value};
-use crate::network::proxy::UpstreamProxy;
+use crate::credential::spec::KeySource;
+use crate::network::proxy::{UpstreamProxy, is_user};
 
 /// The file's name, in the launcher's configuration folder.
 pub const FILE_NAME: &str = "config.yaml";
@@ -39,7 +40,9 @@ const PORTS: &[&str] = &["local"];
 /// Keys of `maximum`.
 const MAXIMUM: &[&str] = &["cpus", "memory", "pids", "disk"];
 /// Keys of `network`.
-const NETWORK: &[&str] = &["allow_private", "authorities", "proxy", "no_proxy"];
+const NETWORK: &[&str] = &["allow_private", "authorities", "proxy", "no_proxy", "proxy_log_in"];
+/// Keys of `network.proxy_log_in`.
+const LOG_IN: &[&str] = &["user", "command", "file"];
 /// Keys of `credentials`.
 const CREDENTIALS: &[&str] = &["store", "issuer", "identity"];
 /// Keys of `review`.
@@ -73,6 +76,8 @@ pub struct Configuration {
     pub authorities: Option<String>,
     /// The proxy through which the gateway goes; the environment's when the file does not say.
     pub proxy: ProxyChoice,
+    /// The log-in at a proxy that the file names.
+    pub proxy_log_in: Option<LogInSource>,
     /// The ports of this machine that a manifest may take, in `ports`.
     pub ports: Vec<PortRange>,
     /// Where new credentials of the embedded store are kept.
@@ -111,6 +116,15 @@ pub enum ProxyChoice {
     Named(UpstreamProxy),
 }
 
+/// A log-in at the company's proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogInSource {
+    /// The user name.
+    pub user: String,
+    /// Where the password comes from.
+    pub password: KeySource,
+}
+
 /// Where the embedded store keeps its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StorePlace {
@@ -127,6 +141,7 @@ impl Default for Configuration {
             allow_private: PRIVATE.iter().filter_map(|range| range.parse().ok()).collect(),
             authorities: None,
             proxy: ProxyChoice::Environment,
+            proxy_log_in: None,
             ports: DEVELOPMENT.iter().filter_map(|range| PortRange::parse(range)).collect(),
             store: StorePlace::Repository,
             issuer: None,
@@ -175,7 +190,9 @@ fn parse(text: &str, path: &Path) -> Result<Configuration, ConfigurationError> {
             if let Some(node) = fields.get("authorities") {
                 configuration.authorities = authorities(&mut reader, node);
             }
-            configuration.proxy = proxy(&mut reader, &fields);
+            let log_in = fields.get("proxy_log_in").and_then(|node| log_in(&mut reader, node));
+            configuration.proxy = proxy(&mut reader, &fields, log_in.is_some());
+            configuration.proxy_log_in = log_in;
         }
         if let Some(fields) = fields.get("ports").and_then(|node| reader.fields(node, "`ports`", PORTS))
             && let Some(node) = fields.get("local")
@@ -262,21 +279,30 @@ fn maximum(reader: &mut Reader, fields: &Fields<'_>, maximum: &mut Maximum) {
 }
 
 /// The company's proxy.
-fn proxy(reader: &mut Reader, fields: &Fields<'_>) -> ProxyChoice {
+fn proxy(reader: &mut Reader, fields: &Fields<'_>, log_in: bool) -> ProxyChoice {
     let example = "http://proxy.example.com:3128, or none";
     let direct = fields.get("no_proxy").map(|node| {
         list(reader, node, "`network.no_proxy`", "intern.example.com", |text| text.trim_start_matches('.').parse().ok())
     });
     let Some(node) = fields.get("proxy") else {
-        if let Some(node) = fields.get("no_proxy") {
-            reader.report(node.place, "`network.no_proxy` stands without `proxy`", format!("write `proxy: {example}`"));
+        for key in ["no_proxy", "proxy_log_in"] {
+            if let Some(node) = fields.get(key) {
+                let message = format!("`network.{key}` stands without `proxy`");
+                reader.report(node.place, message, format!("write `proxy: {example}`"));
+            }
         }
         return ProxyChoice::Environment;
     };
     match reader.text(node, "`network.proxy`", example) {
         Some("none") => return ProxyChoice::Direct,
-        Some(text) => match UpstreamProxy::new(text, direct.unwrap_or_default()) {
-            Ok(proxy) => return ProxyChoice::Named(proxy),
+        Some(text) => match UpstreamProxy::read(text, direct.unwrap_or_default()) {
+            Ok((proxy, None)) => return ProxyChoice::Named(UpstreamProxy { log_in, ..proxy }),
+            // A file that is copied and backed up is no place for a password.
+            Ok((_, Some(_))) => reader.report(
+                node.place,
+                "`network.proxy` has a user name or password in it",
+                "take it out and write proxy_log_in: { user: NAME, command: [program, argument] }",
+            ),
             // The text is not shown: it may hold a password.
             Err(error) => {
                 reader.report(
@@ -289,6 +315,33 @@ fn proxy(reader: &mut Reader, fields: &Fields<'_>) -> ProxyChoice {
         None => {}
     }
     ProxyChoice::Environment
+}
+
+/// `{ user: NAME, command: […] }`, or with `file` for the password.
+fn log_in(reader: &mut Reader, node: &Node) -> Option<LogInSource> {
+    let fields = reader.fields(node, "`network.proxy_log_in`", LOG_IN)?;
+    let password = match (fields.get("command"), fields.get("file")) {
+        (Some(node), None) => KeySource::Command(reader.command(node, "`network.proxy_log_in.command`")?),
+        (None, Some(node)) => {
+            let example = "an absolute path, or one below ~/";
+            let place =
+                |text: &str| Some(PathBuf::from(text)).filter(|path| path.is_absolute() || path.starts_with("~"));
+            KeySource::File(reader.parsed(node, "`network.proxy_log_in.file`", example, place)?)
+        }
+        _ => {
+            let message = "`network.proxy_log_in` has no password, or more than one";
+            reader.report(fields.place, message, "write one of `command: [program, argument]` and `file: ~/PATH`");
+            return None;
+        }
+    };
+    let Some(user) = fields.get("user") else {
+        reader.report(fields.place, "`network.proxy_log_in` has no `user`", "write { user: NAME, command: [program] }");
+        return None;
+    };
+    let user = reader.parsed(user, "`network.proxy_log_in.user`", "a user name without a colon", |text| {
+        is_user(text).then(|| text.to_owned())
+    })?;
+    Some(LogInSource { user, password })
 }
 
 /// The certificates of a PEM file (RFC 7468), and nothing else that the file may hold, such as a key.
@@ -484,10 +537,17 @@ mod tests {
         assert_eq!(named.direct[0].as_str(), "intern.acme.example");
         let configuration = Configuration { proxy: ProxyChoice::Named(named.clone()), ..Configuration::default() };
         assert_eq!(restrict(asked(""), &configuration).unwrap().network.proxy, Some(named));
+        let with = "proxy: \"https://p.example:443\", proxy_log_in: { user: ada, command: [pass, show, proxy] }";
+        let ProxyChoice::Named(named) = proxy(with).unwrap() else { panic!("no proxy") };
+        assert!(named.log_in && named.to_string() == "https://p.example:443");
         for (network, part) in [
             ("no_proxy: [a.example]", "without `proxy`"),
-            ("proxy: \"https://proxy.acme.example:443\"", "plain HTTP alone"),
+            ("proxy: \"ftp://proxy.acme.example:21\"", "http, https or socks5"),
             ("proxy: \"http://me:hunter2@proxy.acme.example:3128\"", "user name or password"),
+            ("proxy_log_in: { user: ada, file: /x }", "without `proxy`"),
+            ("proxy: \"http://p.example:1\", proxy_log_in: { user: ada }", "no password"),
+            ("proxy: \"http://p.example:1\", proxy_log_in: { user: \"a:b\", file: /x }", "a:b"),
+            ("proxy: \"http://p.example:1\", proxy_log_in: { user: ada, file: x }", "proxy_log_in.file"),
             ("proxy: \"http://127.0.0.1:3128\"", "loopback"),
             ("proxy: 3128", "not text"),
         ] {

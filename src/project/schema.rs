@@ -256,15 +256,27 @@ fn credential() -> Value {
             ("basic", text("As the password of this user, in `Authorization: Basic`.", "^[!-9;-~]{0,100}$")),
             ("query", text("As a query parameter of this name.", "^[A-Za-z0-9._~-]{1,100}$")),
             (
+                "sigv4",
+                object(
+                    "Requests are signed for AWS anew (Signature Version 4). The value is what `aws-sts` issues, or what a `credential_process` prints.",
+                    &["service", "region"],
+                    vec![
+                        ("service", text("The service, by its name in signatures.", "^[a-z0-9-]{1,100}$")),
+                        ("region", text("The region.", "^[a-z0-9-]{1,100}$")),
+                    ],
+                ),
+            ),
+            (
                 "environment",
                 text("A variable with a stand-in, for programs that do not start without a key.", VARIABLE),
             ),
         ],
     );
     broker["dependentSchemas"] = json!({
-        "header": { "properties": { "bearer": false, "basic": false, "query": false } },
-        "bearer": { "properties": { "basic": false, "query": false } },
-        "basic": { "properties": { "query": false } }
+        "header": { "properties": { "bearer": false, "basic": false, "query": false, "sigv4": false } },
+        "bearer": { "properties": { "basic": false, "query": false, "sigv4": false } },
+        "basic": { "properties": { "query": false, "sigv4": false } },
+        "query": { "properties": { "sigv4": false } }
     });
     let shared = object(
         "Other projects that hold the same value on purpose.",

@@ -17,6 +17,7 @@ use crate::credential::spec::Delivery;
 use crate::credential::{CredentialError, IssueContext};
 use crate::engine::stream::{AttachedStream, Chunk};
 use crate::engine::{Engine, EngineError, ExecSpec};
+use crate::gateway::protocol::ProxyLogIn;
 use crate::image::{BuiltImage, ImageError};
 use crate::init::frame::{Finding, Outcome, ProbeRequest};
 use crate::project::CredentialName;
@@ -167,6 +168,8 @@ pub struct LaunchInput<'a> {
     pub issue: IssueContext<'a>,
     /// The audit log.
     pub audit: &'a AuditLog,
+    /// The log-in at the company's proxy, where there is one.
+    pub proxy_log_in: Option<ProxyLogIn>,
     /// Whether upstream failures are expected.
     pub offline: bool,
     /// Told of each step as it begins.

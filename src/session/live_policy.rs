@@ -93,7 +93,7 @@ pub fn with_denied(policy: &Policy, denial: &DenyRule) -> Policy {
 
 /// The policy of a changed manifest, with what a person added and denied while the sandbox runs.
 pub fn with_manifest(running: &Policy, manifest: &Policy) -> Policy {
-    let mut next = Policy { denied: running.denied.clone(), ..manifest.clone() };
+    let mut next = Policy { denied: running.denied.clone(), observe: running.observe, ..manifest.clone() };
     let listed =
         |rule: &AllowRule| manifest.allow.iter().any(|other| other.host == rule.host && other.port == rule.port);
     next.allow.extend(running.allow.iter().filter(|rule| rule.is_added() && !listed(rule)).cloned());

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::engine::{ContainerStatus, Engine, EngineError};
-use crate::gateway::protocol::Action;
+use crate::gateway::protocol::{Action, ProxyLogIn};
 use crate::session::gateway_control::{GatewayControl, GatewayControlError};
 use crate::session::identity::Role;
 use crate::session::journal::Record;
@@ -52,11 +52,14 @@ pub async fn examine(engine: &Engine, record: &Record) -> Result<Health, EngineE
 ///
 /// # Errors
 /// When it does not start or does not take the policy.
-pub async fn gateway(engine: &Engine, record: &Record) -> Result<(), GatewayControlError> {
+pub async fn gateway(engine: &Engine, record: &Record, log_in: Option<&ProxyLogIn>) -> Result<(), GatewayControlError> {
     let name = record.id.object(Role::Gateway);
     let mut control = GatewayControl::attach(engine, &name).await?;
     engine.start_container(&name).await?;
     control.ready(READY_LIMIT).await?;
+    if let Some(log_in) = log_in {
+        control.carry_out(Action::ProxyLogIn(log_in.clone())).await?;
+    }
     control.carry_out(Action::Policy(record.policy.clone())).await?;
     // The new gateway has a new authority. A session program takes it into the agent's bundle, for what reads that from
     // now on; a process that has read the old one has to be started again.

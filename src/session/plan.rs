@@ -12,6 +12,7 @@ use crate::credential::spec::{CredentialSpec, Delivery, STAND_IN};
 use crate::engine::container::{ContainerSpec, Limits, MemoryVolume, Mount, Network, Tmpfs, User, VolumeSpec};
 use crate::gateway::secrets::AUTHORITY;
 use crate::image::reference::Digest;
+use crate::network::placement::Placement;
 use crate::network::policy::Policy;
 use crate::profile::Profile;
 use crate::project::manifest::Manifest;
@@ -47,8 +48,10 @@ pub const PROXY: &str = "127.0.0.1:3128";
 
 /// Where the helper puts the image's certificate authorities together with the session's.
 pub const CA_BUNDLE: &str = "/tmp/.sandbox/ca-certificates.crt";
+/// The same as a trust store of Java's.
+pub const TRUST_STORE: &str = "/tmp/.sandbox/ca-certificates.jks";
 /// The variables by which tools find certificate authorities. Each replaces the tool's own list, so the bundle is whole.
-const BUNDLE_VARIABLES: [&str; 8] = [
+const BUNDLE_VARIABLES: [&str; 13] = [
     "SSL_CERT_FILE",
     "NODE_EXTRA_CA_CERTS",
     "REQUESTS_CA_BUNDLE",
@@ -57,6 +60,11 @@ const BUNDLE_VARIABLES: [&str; 8] = [
     "CARGO_HTTP_CAINFO",
     "PIP_CERT",
     "DENO_CERT",
+    "AWS_CA_BUNDLE",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "HTTPLIB2_CA_CERTS",
+    "NIX_SSL_CERT_FILE",
 ];
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -216,6 +224,11 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
             weakened
                 .push(format!("credential `{credential}` may be a person's own or an organisation-wide one: {reason}"));
         }
+    }
+    if manifest.network.observe {
+        weakened.push(
+            "every public host is open on the ports 80 and 443, to be observed; no credential is handed out".to_owned(),
+        );
     }
     let wider = manifest.network.limits.wider();
     if !wider.is_empty() {
@@ -379,10 +392,27 @@ fn agent_container(
         environment.insert("SANDBOX_SESSION_CA".to_owned(), format!("{SECRETS}/{AUTHORITY}"));
         let variables = ["SANDBOX_CA_BUNDLE"].into_iter().chain(BUNDLE_VARIABLES);
         environment.extend(variables.map(|name| (name.to_owned(), CA_BUNDLE.to_owned())));
+        environment.insert("SANDBOX_CA_TRUSTSTORE".to_owned(), TRUST_STORE.to_owned());
+        // Java reads no variable for it but the one with all options ("JAVA_TOOL_OPTIONS", JVM Tool Interface).
+        let options = environment.entry("JAVA_TOOL_OPTIONS".to_owned()).or_default();
+        *options = format!("{options} -Djavax.net.ssl.trustStore={TRUST_STORE}").trim().to_owned();
     }
     for spec in manifest.credentials.values() {
-        if let Delivery::Broker { variable: Some(variable), .. } = &spec.deliver {
+        let Delivery::Broker { variable, placement, .. } = &spec.deliver else { continue };
+        if let Some(variable) = variable {
             environment.insert(variable.clone(), STAND_IN.to_owned());
+        }
+        if let Placement::Sigv4 { region, .. } = placement {
+            // Programs of AWS sign with these as they are, and do not ask a machine's metadata for others ("Environment
+            // variables", AWS SDKs and Tools reference).
+            for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+                environment.insert(variable.to_owned(), STAND_IN.to_owned());
+            }
+            for (variable, value) in
+                [("AWS_REGION", region.as_str()), ("AWS_DEFAULT_REGION", region), ("AWS_EC2_METADATA_DISABLED", "true")]
+            {
+                environment.entry(variable.to_owned()).or_insert_with(|| value.to_owned());
+            }
         }
     }
     for (name, value) in [

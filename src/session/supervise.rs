@@ -19,7 +19,7 @@ use crate::audit::AuditLog;
 use crate::credential::IssueContext;
 use crate::engine::stream::Chunk;
 use crate::engine::{Engine, EngineError};
-use crate::gateway::protocol::{Decision, Event};
+use crate::gateway::protocol::{Decision, Event, ProxyLogIn};
 use crate::session::gateway_control::LineBuffer;
 use crate::session::identity::{LABEL_SESSION, Role, lock_file};
 use crate::session::journal::{Journal, JournalError, Phase, Record};
@@ -74,6 +74,8 @@ pub struct SuperviseInput<'a> {
     pub audit: &'a AuditLog,
     /// How credentials are issued and revoked.
     pub issue: IssueContext<'a>,
+    /// The log-in at the company's proxy, for a gateway that is started again.
+    pub proxy_log_in: Option<ProxyLogIn>,
 }
 
 /// Takes the supervisor's lock.
@@ -272,7 +274,7 @@ async fn mend_containers(
                 // Whoever changes the policy at this moment is done first, or waits.
                 let turn = live_policy::turn(&input.journal).await;
                 let record = &input.journal.read().ok().flatten().unwrap_or_else(|| record.clone());
-                let mended = mend::gateway(input.engine, record).await;
+                let mended = mend::gateway(input.engine, record, input.proxy_log_in.as_ref()).await;
                 drop(turn);
                 if let Err(error) = mended {
                     // Without it the agent has no network, which is safe: the next look tries again.
@@ -416,10 +418,12 @@ fn record_decision(input: &SuperviseInput<'_>, record: &Record, decision: &Decis
     let mut facts = vec![
         ("connection", connection.as_str()),
         ("host", &decision.host),
-        ("port", &port),
         ("via", &decision.via),
         ("reason", &decision.reason),
     ];
+    if decision.port != 0 {
+        facts.push(("port", &port));
+    }
     let count = decision.count.map(|count| count.to_string());
     for (name, value) in
         [("address", &decision.address), ("rule", &decision.rule), ("detail", &decision.detail), ("count", &count)]

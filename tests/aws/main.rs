@@ -21,6 +21,7 @@ mod identity;
 #[path = "../federation/server.rs"]
 mod server;
 mod session;
+mod signed;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../federation/token.rs"]
@@ -42,7 +43,7 @@ impl Drop for Moto {
 }
 
 /// The folder of programs that `scripts/moto` puts beside what cargo builds.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     // With a target of its own, cargo's folder for tests is one level deeper.
     let places = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors().skip(1).take(2).map(|at| at.join("tools/moto/bin"));
     places.into_iter().find(|path| path.is_dir()).expect("moto is missing: run `make packages`")
@@ -58,18 +59,23 @@ fn python(address: &str, word: &str) -> Command {
 impl Moto {
     pub(crate) fn start() -> Self {
         // As many as `set_up` makes; from then on, signatures count.
-        Self::start_with(Some("5"))
+        Self::start_with("127.0.0.1", Some("5"))
+    }
+
+    /// The same for containers of this machine too.
+    pub(crate) fn start_for_all() -> Self {
+        Self::start_with("0.0.0.0", Some("5"))
     }
 
     /// It looks at no signature. Requests without one are refused otherwise, also where AWS wants none.
     pub(crate) fn start_open() -> Self {
-        Self::start_with(None)
+        Self::start_with("127.0.0.1", None)
     }
 
-    fn start_with(unsigned: Option<&str>) -> Self {
+    fn start_with(interface: &str, unsigned: Option<&str>) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let process = Command::new(programs().join("moto_server"))
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .args(["-H", interface, "-p", &port.to_string()])
             .envs(unsigned.map(|count| ("INITIAL_NO_AUTH_ACTION_COUNT", count)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())

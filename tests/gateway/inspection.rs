@@ -39,6 +39,13 @@ pub(crate) fn authority() -> &'static TestAuthority {
     })
 }
 
+/// A certificate of this authority for a name, and its key, both in PEM.
+pub(crate) fn certified(name: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let parameters = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    (parameters.signed_by(&key, &authority().issuer).unwrap().pem(), key.serialize_pem())
+}
+
 pub(crate) type Seen = Arc<Mutex<Vec<String>>>;
 
 /// What a server answers to what it was asked, in one line.

@@ -19,6 +19,7 @@ mod harness;
 mod http2;
 mod inspection;
 mod leaks;
+mod proxies;
 
 use harness::{Harness, connect, echo, http};
 
@@ -187,9 +188,14 @@ fn dns_knows_listed_names_alone_and_follows_the_policy() {
     harness.allow(&[("listed.example", port, LOOPBACK), ("*.wild.example", port, LOOPBACK)]);
     let address = harness.wait_for_name("listed.example.", ResponseCode::NoError).unwrap();
     assert_eq!(harness.resolve("listed.example.", RecordType::AAAA), (ResponseCode::NoError, None));
-    assert_eq!(harness.resolve("other.example.", RecordType::A), (ResponseCode::NXDomain, None));
+    for kind in [RecordType::A, RecordType::AAAA] {
+        assert_eq!(harness.resolve("Other.example.", kind), (ResponseCode::NXDomain, None));
+    }
     assert_eq!(harness.resolve("wild.example.", RecordType::A), (ResponseCode::NXDomain, None));
     let wild = harness.wait_for_name("a.wild.example.", ResponseCode::NoError).unwrap();
+    let told = harness.gateway.decision("other.example", "lookup");
+    assert_eq!((&told["allowed"], &told["via"], &told["port"]), (&json!(false), &json!("dns"), &json!(0)));
+    assert_eq!(told.get("count"), None, "both kinds of address are one look-up");
     let local: IpAddr = "127.0.0.1".parse().unwrap();
     assert_eq!(harness.resolve("localhost.", RecordType::A), (ResponseCode::NoError, Some(local)));
 
@@ -208,6 +214,34 @@ fn dns_knows_listed_names_alone_and_follows_the_policy() {
     harness.wait_for_name("listed.example.", ResponseCode::NXDomain);
     harness.wait_for_name("b.wild.example.", ResponseCode::NXDomain);
     assert!(connect(SocketAddr::new(address, port)).is_err());
+}
+
+#[test]
+fn a_flood_of_looked_up_names_is_told_as_a_few_events_and_a_sum() {
+    let mut harness = Harness::start(&[]);
+    harness.allow(&[]);
+    let mut asked = 0;
+    for number in 0..1500 {
+        // The relay answers a thousand in a second and drops more: a program asks again, and so does this.
+        if number % 100 == 99 {
+            thread::sleep(Duration::from_millis(120));
+        }
+        harness.resolve(&format!("n{number}.flood.example."), RecordType::A);
+        asked += 1;
+    }
+    let told = |events: &[serde_json::Value]| -> u64 {
+        let lookups = events.iter().filter(|event| event["reason"] == "lookup");
+        lookups.map(|event| event["count"].as_u64().unwrap_or(1)).sum()
+    };
+    let begun = std::time::Instant::now();
+    while told(&harness.gateway.events()) < asked {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{} of {asked}", told(&harness.gateway.events()));
+        thread::sleep(Duration::from_millis(50));
+    }
+    let events = harness.gateway.events();
+    assert_eq!(told(&events), asked);
+    assert!(events.len() < 700, "{} events", events.len());
+    assert!(events.iter().any(|event| event["host"] == "(other hosts)" && event["reason"] == "lookup"));
 }
 
 #[test]

@@ -54,6 +54,9 @@ pub fn advice(error: &CredentialError) -> String {
         CredentialError::TooOld { .. } => "rotate it with `sandbox credential rotate`".to_owned(),
         CredentialError::Expired(_) => "log in to the issuer again, and compare this machine's clock".to_owned(),
         CredentialError::Size(_) => "look at what was given: the value alone, and not nothing".to_owned(),
+        CredentialError::Keys => {
+            "use the provider `aws-sts`, or one whose value is what a `credential_process` prints".to_owned()
+        }
         CredentialError::FileTwice(_) => "give them different names in `deliver: { file: NAME }`".to_owned(),
     }
 }

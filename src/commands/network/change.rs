@@ -147,7 +147,10 @@ pub async fn apply(
     record: &Record,
     plan: &Plan,
 ) -> Result<(), Failure> {
-    let differences = plan_parts::differences(&record.plan_parts, &plan_parts::parts(plan));
+    let mut differences = plan_parts::differences(&record.plan_parts, &plan_parts::parts(plan));
+    if record.policy.observe != plan.network.observe {
+        differences.push("network, which observes in one of the two");
+    }
     if record.plan_parts.is_empty() || !differences.is_empty() {
         return Err(sandbox::other_plan(record, &differences));
     }

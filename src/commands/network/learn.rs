@@ -1,7 +1,8 @@
 //! `sandbox network learn`: the narrowest list that would have allowed what a session asked for, for a person to go through.
 //!
-//! It reads the log of a session and changes nothing. What an agent asked for is a wish: a host stands in the list
-//! because somebody looked at it.
+//! It reads the log of a session, of the last one or of one that it runs, and changes nothing. What an agent asked for is a
+//! wish: a host stands in the list because somebody looked at it. A session that it runs denies what every session denies.
+//! One that observes instead has no credential, and a person has said that the clone may be seen by whoever it talks to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,16 +10,17 @@ use serde::Serialize;
 
 use crate::audit::report::SessionReport;
 use crate::commands::denied::{DeniedRow, denied};
-use crate::commands::load::{Target, manifest};
+use crate::commands::load::manifest;
+use crate::commands::network::observed::{self, Observed};
 use crate::commands::printer::sanitise;
 use crate::commands::report::{counted, session};
-use crate::commands::{Context, Failure};
+use crate::commands::{Context, Failure, trust, up};
 use crate::network::name::{Host, HostPattern};
 use crate::network::policy::{AllowRule, Policy};
 use crate::network::request::RequestRule;
 use crate::project::allow_entry;
 use crate::session::identity::SandboxId;
-use crate::session::journal::Journal;
+use crate::session::journal::{Journal, Phase};
 
 /// Why an entry is in the proposal, or is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -30,6 +32,10 @@ enum Status {
     Unused,
     /// The session asked for it in vain.
     Denied,
+    /// The session observed, and used it.
+    Observed,
+    /// The session looked its name up and never got to asking for it: the port is a guess.
+    LookedUp,
 }
 
 /// One line of the proposal.
@@ -48,14 +54,37 @@ struct Line {
     added: Vec<String>,
 }
 
-/// Prints the proposal for the sandbox's last session, or another one of its sessions.
+/// Why nothing is observed.
+#[derive(Debug, thiserror::Error)]
+enum NotObserved {
+    #[error("observe in the sandbox {0}, which runs: it has what its session gave it")]
+    Runs(SandboxId),
+    #[error("open the network without an answer: nobody is at a terminal")]
+    NoTerminal,
+    #[error("open the network: you declined")]
+    Declined,
+}
+
+/// Prints the proposal for the sandbox's last session, another one of its sessions, or one that is run for it.
 ///
 /// # Errors
-/// When there was no such session, or the manifest or the log cannot be read.
-pub(super) fn run(context: &Context, target: &Target, id: Option<&str>) -> Result<u8, Failure> {
+/// When there was no such session, when it cannot be run, or when the manifest or the log cannot be read.
+pub(super) async fn run(context: &Context, args: super::LearnArgs) -> Result<u8, Failure> {
+    let super::LearnArgs { target, session: id, observe, yes, command } = args;
     let (_, manifest) = manifest(context, target.project.as_deref())?;
-    let report = session(context, target, id)?;
+    if observe {
+        let sandbox = SandboxId { project: manifest.project.clone(), name: target.name.clone() };
+        consent(context, &sandbox, yes)?;
+    }
+    if observe || !command.is_empty() {
+        let code = up::run(context, &up::Args::for_learning(target.clone(), command, observe)).await?;
+        if code != 0 {
+            context.printer.note(&format!("the command ended with {code}; what it asked for until then is below"));
+        }
+    }
+    let report = session(context, &target, id.as_deref())?;
     let denied = denied(context, &report.session)?;
+    let observed = observed::of(context, &report.session)?;
     let mut policy = manifest.network;
     let sandbox = SandboxId { project: manifest.project, name: target.name.clone() };
     let record = Journal::of(&context.folders.state, &sandbox).read()?;
@@ -64,12 +93,36 @@ pub(super) fn run(context: &Context, target: &Target, id: Option<&str>) -> Resul
         let added = record.policy.allow.into_iter().filter(|rule| rule.is_added());
         policy.allow.extend(added.filter(|rule| !known.contains(&allow_entry::text(rule))));
     }
-    let lines = propose(&policy, &report, &denied);
+    let lines = propose(&policy, &report, &denied, &observed);
     context.printer.result(&lines, || text(&report, &lines));
     Ok(0)
 }
 
-fn propose(policy: &Policy, report: &SessionReport, denied: &[DeniedRow]) -> Vec<Line> {
+/// Has a person say that the session may reach everybody.
+fn consent(context: &Context, sandbox: &SandboxId, yes: bool) -> Result<(), Failure> {
+    let runs =
+        Journal::of(&context.folders.state, sandbox).read()?.is_some_and(|record| record.phase == Phase::Running);
+    if runs {
+        let error = NotObserved::Runs(sandbox.clone());
+        let next = "end it with `sandbox down`, or observe in another one with `--name`";
+        return Err(Failure::new("learn-observe", &error, next));
+    }
+    if yes {
+        return Ok(());
+    }
+    context.printer.note(
+        "the command will reach every public host on the ports 80 and 443, so that whatever it runs can send your clone \
+         anywhere. It has no credential, private addresses stay closed, and each request is recorded",
+    );
+    let next = "run it again with `--yes` once you are sure, or without `--observe`, which opens nothing";
+    if !trust::terminal() {
+        return Err(Failure::new("learn-observe", &NotObserved::NoTerminal, next));
+    }
+    let answer = dialoguer::Confirm::new().with_prompt("Open the network for it?").default(false).interact();
+    if answer.unwrap_or(false) { Ok(()) } else { Err(Failure::new("learn-observe", &NotObserved::Declined, next)) }
+}
+
+fn propose(policy: &Policy, report: &SessionReport, denied: &[DeniedRow], observed: &Observed) -> Vec<Line> {
     let mut lines = Vec::new();
     for rule in &policy.allow {
         let mut reached: BTreeMap<String, u64> = BTreeMap::new();
@@ -102,13 +155,16 @@ fn propose(policy: &Policy, report: &SessionReport, denied: &[DeniedRow]) -> Vec
         lines.push(line);
     }
     let mut seen: BTreeSet<String> = lines.iter().map(|line| line.entry.clone()).collect();
-    // What a person allowed while a session ran that is gone by now.
+    // What a person allowed while a session ran that is gone by now, and what was observed.
     for used in &report.hosts {
         let (Ok(host), Ok(port)) = (used.host.parse::<Host>(), used.port.parse::<u16>()) else { continue };
         let Ok(pattern) = used.host.parse::<HostPattern>() else { continue };
-        let entry = allow_entry::text(&AllowRule::new(pattern, port));
+        let requests = observed.rules(&used.host, port);
+        let rules = requests.clone().unwrap_or_default();
+        let entry = allow_entry::text(&AllowRule { rules, ..AllowRule::new(pattern, port) });
         if policy.find_host(&host, port).is_none() && seen.insert(entry.clone()) {
-            lines.push(line(entry, Status::Used, used.connections));
+            let status = if requests.is_some() { Status::Observed } else { Status::Used };
+            lines.push(line(entry, status, used.connections));
         }
     }
     for row in denied.iter().filter(|row| row.request.is_none()) {
@@ -118,6 +174,15 @@ fn propose(policy: &Policy, report: &SessionReport, denied: &[DeniedRow]) -> Vec
         let entry = allow_entry::text(&AllowRule::new(host, port));
         if !listed && seen.insert(entry.clone()) {
             lines.push(line(entry, Status::Denied, row.count));
+        }
+    }
+    for row in denied.iter().filter(|row| row.port.is_empty() && row.remedy.is_some()) {
+        let Ok(host) = row.host.parse::<HostPattern>() else { continue };
+        let known = policy.allow.iter().any(|rule| row.host.parse::<Host>().is_ok_and(|host| rule.host.covers(&host)));
+        let asked = denied.iter().any(|other| other.host == row.host && !other.port.is_empty());
+        let entry = allow_entry::text(&AllowRule::new(host, 443));
+        if !known && !asked && seen.insert(entry.clone()) {
+            lines.push(line(entry, Status::LookedUp, row.count));
         }
     }
     lines
@@ -160,6 +225,8 @@ fn text(report: &SessionReport, lines: &[Line]) -> String {
             Status::Used => ("- ", format!("used {times}")),
             Status::Unused => ("# - ", "not used".to_owned()),
             Status::Denied => ("- ", format!("NEW: denied {times}")),
+            Status::Observed => ("- ", format!("NEW: observed {times}")),
+            Status::LookedUp => ("- ", format!("NEW: looked up {times}, the port is a guess")),
         };
         let instead = line.instead_of.as_ref().map(|wide| format!(", in place of {wide}")).unwrap_or_default();
         let added =
@@ -191,6 +258,10 @@ mod tests {
         }
     }
 
+    fn looked_up(host: &str) -> DeniedRow {
+        DeniedRow { remedy: Some("add it".to_owned()), ..refused(host, "", None, 2) }
+    }
+
     #[test]
     fn the_proposal_is_what_was_used_and_asked_for_and_can_be_a_manifest() {
         let manifest = "version: 1\nproject: demo\nnetwork:\n  allow:\n    - a.example\n    - \"*.b.example\"\n    - unused.example\n    - { host: c.example, rules: [\"GET /v1/**\"] }\n";
@@ -215,9 +286,12 @@ mod tests {
             refused("c.example", "443", Some("POST /v1/*"), 2),
             refused("a.example", "443", None, 9),
             refused("(others)", "", None, 100),
+            looked_up("resolved.example"),
+            looked_up("new.example"),
+            looked_up("x.b.example"),
             refused("evil\u{1b}[2J", "443", None, 1),
         ];
-        let text = text(&report, &propose(&policy, &report, &denied));
+        let text = text(&report, &propose(&policy, &report, &denied, &Observed::default()));
         let whole = format!("version: 1\nproject: demo\n{text}");
         let read = crate::project::manifest::parse(&whole, Path::new("/nowhere/sandbox.yaml")).unwrap().network.allow;
         let entries: Vec<String> = read.iter().map(allow_entry::text).collect();
@@ -230,18 +304,23 @@ mod tests {
                 "{ host: c.example, rules: [\"GET /v1/**\", \"POST /v1/items\"] }",
                 "{ host: live.example, port: 8000 }",
                 "new.example",
-                "{ host: new.example, port: 22 }"
+                "{ host: new.example, port: 22 }",
+                "resolved.example"
             ],
             "{text}"
         );
         assert!(text.contains("# - unused.example  # not used") && text.contains("NEW: denied 4 times"), "{text}");
+        assert!(text.contains("- resolved.example  # NEW: looked up 2 times, the port is a guess"), "{text}");
         assert!(text.contains("in place of \"*.b.example\"") && text.contains("NEW rules: POST /v1/items"), "{text}");
     }
 
     #[test]
     fn a_session_that_asked_for_nothing_needs_nothing() {
         let report = SessionReport::default();
-        let whole = format!("version: 1\nproject: demo\n{}", text(&report, &propose(&Policy::default(), &report, &[])));
+        let whole = format!(
+            "version: 1\nproject: demo\n{}",
+            text(&report, &propose(&Policy::default(), &report, &[], &Observed::default()))
+        );
         let read = crate::project::manifest::parse(&whole, Path::new("/nowhere/sandbox.yaml")).unwrap();
         assert!(read.network.allow.is_empty());
     }

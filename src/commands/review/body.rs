@@ -151,7 +151,7 @@ fn of_session(session: &SessionReport) -> Markup {
         ])))
         h3 { "Denied" }
         (rows(&["host", "why", "times"], session.denied.len(), session.denied.iter().map(|denied| [
-            format!("{}:{}", denied.host, denied.port),
+            denied.place(),
             denied.reason.clone(),
             denied.count.to_string(),
         ])))

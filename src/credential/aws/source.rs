@@ -33,11 +33,22 @@ pub struct Environment {
 }
 
 /// Keys that sign.
-pub(super) struct SourceKeys {
-    pub(super) id: String,
-    pub(super) secret: Secret,
+#[derive(Debug)]
+pub(crate) struct SourceKeys {
+    pub(crate) id: String,
+    pub(crate) secret: Secret,
     /// Of keys that are themselves of a session.
-    pub(super) session: Option<Secret>,
+    pub(crate) session: Option<Secret>,
+}
+
+impl SourceKeys {
+    /// Reads what a `credential_process` prints; none when it is something else.
+    pub(crate) fn of_document(document: &Secret) -> Option<Self> {
+        let document = Wiped(serde_json::from_slice(document.expose()).unwrap_or(Value::Null));
+        let word = |key: &str| document.0.get(key).and_then(Value::as_str).filter(|word| !word.is_empty());
+        let value = |word: &str| Secret::new(word.as_bytes().to_vec());
+        checked(word("AccessKeyId")?, value(word("SecretAccessKey")?), word("SessionToken").map(value)).ok()
+    }
 }
 
 pub(super) async fn keys(
@@ -49,16 +60,7 @@ pub(super) async fn keys(
     match &spec.source {
         AwsSource::Command(command) => {
             let answer = exec::issue(command, &exec::Request::new(name, context, None)).await?;
-            let document = Wiped(serde_json::from_slice(answer.value.expose()).unwrap_or(Value::Null));
-            let word = |key: &str| document.0.get(key).and_then(Value::as_str).filter(|word| !word.is_empty());
-            let (Some(id), Some(secret)) = (word("AccessKeyId"), word("SecretAccessKey")) else {
-                return Err(StsError::CommandAnswer);
-            };
-            checked(
-                id,
-                Secret::new(secret.as_bytes().to_vec()),
-                word("SessionToken").map(|word| Secret::new(word.as_bytes().to_vec())),
-            )
+            SourceKeys::of_document(&answer.value).ok_or(StsError::CommandAnswer)
         }
         AwsSource::Profile(profile) => of_file(&own.credentials_file, profile),
         // Nobody asks for keys then: the identity stands in the form, and the request is not signed.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::network::policy::AllowRule;
-use crate::network::proxy::UpstreamProxy;
+use crate::network::proxy::{ProxyScheme, UpstreamProxy};
 
 /// What was reported, as text.
 #[derive(Clone, Default)]
@@ -31,11 +31,14 @@ fn shared(policy: Policy, reported: Reported) -> Arc<Shared> {
         policy: watch::Sender::new(Some(Arc::new(policy))),
         budgets: Budgets::default(),
         denials: Denials::default(),
+        lookups: Denials::default(),
         reporter: Reporter::start(reported).unwrap(),
         resolver: TokioResolver::builder_tokio().unwrap().build().unwrap(),
         authority: Authority::generate().unwrap(),
         broker: Broker::default(),
         leaks: Leaks::default(),
+        bodies: Semaphore::new(BODIES),
+        proxy_log_in: watch::Sender::new(None),
         last: AtomicU64::new(0),
     })
 }
@@ -64,7 +67,7 @@ async fn serve(port: u16, sent: &[u8], proxied: Option<Proxied>) -> (String, Str
         let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
         String::from_utf8_lossy(&got).into_owned()
     });
-    let (upstream, count) = Counted::new(TcpStream::connect(address).await.unwrap());
+    let (upstream, count) = Counted::new(ProxyStream::Left(tokio::net::TcpStream::connect(address).await.unwrap()));
     let host: Host = "listed.example".parse().unwrap();
     let slot = shared.budgets.admit(Default::default(), &host).unwrap();
     let permit = Permit { host: host.clone(), port, address: Some(address), rule, count, slot };
@@ -133,11 +136,16 @@ async fn a_connection_that_says_nothing_is_allowed_and_carries_nothing() {
 
 #[tokio::test]
 async fn a_proxy_gets_plain_http_in_absolute_form() {
-    let proxied = Some(Proxied { tunnel: false, proxy: "http://proxy.example:3128".to_owned() });
+    let proxied = Some(Proxied {
+        tunnel: false,
+        proxy: "http://proxy.example:3128".to_owned(),
+        authorization: Some(HeaderValue::from_static("Basic YWRhOmh1bnRlcjI=")),
+    });
     let (answer, got, reported) = serve(80, b"GET /x?y HTTP/1.1\r\nHost: Listed.Example\r\n\r\n", proxied).await;
     assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
     assert!(got.starts_with("GET http://listed.example/x?y HTTP/1.1\r\n"), "{got}");
     assert!(got.contains("host: listed.example\r\n"), "{got}");
+    assert!(got.contains("proxy-authorization: Basic YWRhOmh1bnRlcjI=\r\n"), "{got}");
     assert!(reported.contains("through http://proxy.example:3128"), "{reported}");
 }
 
@@ -159,7 +167,13 @@ async fn a_listed_host_is_reached_through_the_proxy_by_its_name_and_a_private_on
     };
     let policy = Policy {
         allow: vec![AllowRule::new("listed.example".parse().unwrap(), 443), private],
-        proxy: Some(UpstreamProxy { host: "127.0.0.1".parse().unwrap(), port, direct: Vec::new() }),
+        proxy: Some(UpstreamProxy {
+            scheme: ProxyScheme::Http,
+            host: "127.0.0.1".parse().unwrap(),
+            port,
+            direct: Vec::new(),
+            log_in: false,
+        }),
         ..Policy::default()
     };
     let shared = shared(policy, Reported::default());

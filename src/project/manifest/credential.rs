@@ -76,8 +76,11 @@ pub(in crate::project) const CREDENTIAL: &[&str] = &[
 const COMMON: &[&str] = &["provider", "deliver", "max_age", "on_expiry", "shared_with", "accept_personal", "hosts"];
 /// Keys of `deliver`.
 pub(in crate::project) const DELIVER: &[&str] = &["file", "git", "environment"];
-/// Keys of `deliver` with `broker`; at most one of the middle four.
-pub(in crate::project) const BROKER: &[&str] = &["broker", "header", "bearer", "basic", "query", "environment"];
+/// Keys of `deliver` with `broker`; at most one of the middle five.
+pub(in crate::project) const BROKER: &[&str] =
+    &["broker", "header", "bearer", "basic", "query", "sigv4", "environment"];
+/// Keys of `deliver.sigv4`.
+pub(in crate::project) const SIGV4: &[&str] = &["service", "region"];
 /// Keys of `shared_with`.
 pub(in crate::project) const SHARED: &[&str] = &["projects", "reason"];
 
@@ -231,7 +234,7 @@ fn provider(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<Pro
 
 fn delivery(reader: &mut Reader, node: &Node) -> Option<Delivery> {
     if let Value::Map(entries) = &node.value
-        && entries.iter().any(|(key, _)| BROKER[..5].contains(&key.text.as_str()))
+        && entries.iter().any(|(key, _)| BROKER[..6].contains(&key.text.as_str()))
     {
         return broker(reader, node);
     }
@@ -274,7 +277,7 @@ fn broker(reader: &mut Reader, node: &Node) -> Option<Delivery> {
         return None;
     };
     let host = reader.parsed(host, "`deliver.broker`", "a host such as api.example.com", |text| text.parse().ok())?;
-    let given: Vec<_> = BROKER[1..5].iter().filter_map(|key| fields.get(key).map(|node| (*key, node))).collect();
+    let given: Vec<_> = BROKER[1..6].iter().filter_map(|key| fields.get(key).map(|node| (*key, node))).collect();
     let placement = match given.as_slice() {
         [] => Some(Placement::Bearer),
         [("bearer", node)] if matches!(node.value, Value::Bool(true)) => Some(Placement::Bearer),
@@ -286,10 +289,11 @@ fn broker(reader: &mut Reader, node: &Node) -> Option<Delivery> {
             reader.parsed(node, "`deliver.header`", "a header field such as x-api-key", Placement::header)
         }
         [("basic", node)] => reader.parsed(node, "`deliver.basic`", "a user such as x-access-token", Placement::basic),
+        [("sigv4", node)] => signature(reader, node),
         [("query", node)] => reader.parsed(node, "`deliver.query`", "a parameter such as key", Placement::query),
         _ => {
             let message = "a brokered credential stands in more than one place";
-            reader.report(fields.place, message, "write one of `header`, `bearer`, `basic` and `query`");
+            reader.report(fields.place, message, "write one of `header`, `bearer`, `basic`, `query` and `sigv4`");
             None
         }
     };
@@ -298,6 +302,19 @@ fn broker(reader: &mut Reader, node: &Node) -> Option<Delivery> {
         Some(node) => Some(environment(reader, node)?),
     };
     Some(Delivery::Broker { host, placement: placement?, variable })
+}
+
+/// `sigv4: { service: NAME, region: NAME }`: the scope of the signatures.
+fn signature(reader: &mut Reader, node: &Node) -> Option<Placement> {
+    let fields = reader.fields(node, "`deliver.sigv4`", SIGV4)?;
+    let (Some(service), Some(region)) = (fields.get("service"), fields.get("region")) else {
+        let remedy = "write sigv4: { service: dynamodb, region: eu-central-1 }";
+        reader.report(fields.place, "`deliver.sigv4` needs `service` and `region`", remedy);
+        return None;
+    };
+    let service = reader.parsed(service, "`service`", "a service's name in signatures, such as s3", Placement::scope);
+    let region = reader.parsed(region, "`region`", "a region such as eu-central-1", Placement::scope);
+    Some(Placement::Sigv4 { service: service?, region: region? })
 }
 
 /// Tells the gateway where a credential may go, and has it put a brokered one into the requests to its host. The host

@@ -6,7 +6,7 @@ use super::{ExecSession, LaunchError, LaunchInput, READY_LIMIT, open_session};
 use crate::engine::container::{ContainerSpec, Mount, Network};
 use crate::engine::stream::{AttachedStream, Chunk};
 use crate::engine::{Engine, EngineError};
-use crate::gateway::protocol::Action;
+use crate::gateway::protocol::{Action, ProxyLogIn};
 use crate::network::policy::Policy;
 use crate::session::gateway_control::{GatewayControl, LineBuffer};
 use crate::session::identity::{
@@ -90,7 +90,8 @@ pub(super) async fn start_containers(
         removed?;
         Ok::<_, LaunchError>((agent_id, client?))
     };
-    let (agent_side, gateway_side) = tokio::join!(agent_side, start_gateway(engine, &gateway_id, &plan.network));
+    let (agent_side, gateway_side) =
+        tokio::join!(agent_side, start_gateway(engine, &gateway_id, &plan.network, input.proxy_log_in.as_ref()));
     let (agent_id, client) = agent_side?;
     name_by_id(&mut record, Role::Agent, &agent_id);
     Ok(Started { objects: record.objects, gateway: gateway_side?, client })
@@ -104,10 +105,18 @@ async fn start_relay(engine: &Engine, id: &str) -> Result<AttachedStream, Engine
 }
 
 /// Starts the gateway's container and gives it its policy.
-async fn start_gateway(engine: &Engine, id: &str, policy: &Policy) -> Result<GatewayControl, LaunchError> {
+async fn start_gateway(
+    engine: &Engine,
+    id: &str,
+    policy: &Policy,
+    log_in: Option<&ProxyLogIn>,
+) -> Result<GatewayControl, LaunchError> {
     let mut control = GatewayControl::attach(engine, id).await?;
     engine.start_container(id).await?;
     control.ready(READY_LIMIT).await?;
+    if let Some(log_in) = log_in {
+        control.carry_out(Action::ProxyLogIn(log_in.clone())).await?;
+    }
     control.carry_out(Action::Policy(policy.clone())).await?;
     Ok(control)
 }
