@@ -101,6 +101,8 @@ tell 'curl with a body' curl -sS --max-time 10 --data 'text' $url/items
 tell 'python' python3 -c "import urllib.request as r; print(r.urlopen('$url/open/c').read().decode().strip())"
 tell 'node' node -e "fetch('$url/open/d').then(r => r.text()).then(t => console.log(t.trim()))"
 tell 'git' git ls-remote $url/open/e.git
+tell 'git by ssh' git ls-remote git@other.example.test:x.git
+tell 'git by a url of ssh' git ls-remote ssh://git@other.example.test:22/x.git
 tell 'another path' curl -sS --max-time 10 $url/closed
 tell 'another method' curl -sS --max-time 10 -X POST $url/open/a
 tell 'dots' curl -sS --max-time 10 --path-as-is $url/open/../closed
@@ -124,6 +126,8 @@ fn a_host_with_rules_answers_the_allowed_requests_to_every_program() {
             format!("    - {{ host: shop.example.test, port: {port}, allow_private: {private}, rules: {requests} }}\n")
         })
         .concat();
+    // Its address is a private one, so that git is refused; the address that it asks for is what counts.
+    let rules = format!("{rules}    - other.example.test\n");
     let project = Project::new(&home, "rules", &format!("image: agent\nnetwork:\n  allow:\n{rules}"));
     let up = home.sandbox().args(["up", project.name(), "--detach", "--", "sleep", "600"]).output().unwrap();
     assert!(up.status.success(), "{}", text(&up.stderr));

@@ -71,6 +71,8 @@ tell() { name=$1; shift; printf '%s: %s\n' "$name" "$("$@" 2>&1 | tail -n 1)"; }
 mkdir -p /tmp/w && cd /tmp/w
 direct='env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY'
 
+tell 'git by ssh' git ls-remote git@shop.example.test:open/e.git
+tell 'git by a url of ssh' git ls-remote ssh://git@shop.example.test/open/f.git
 tell 'requests' python3 -c "import requests; print(requests.get('$url/open/page').text.strip())"
 tell 'urllib' python3 -c "import urllib.request as r; print(r.urlopen('$url/open/page').read().decode().strip())"
 tell 'urllib without a proxy' $direct python3 -c "import urllib.request as r; print(r.urlopen('$url/open/page').read().decode().strip())"
@@ -128,7 +130,9 @@ tell 'gh' env GH_HOST=shop.example.test GH_ENTERPRISE_TOKEN=none gh api user --j
 tell 'gh elsewhere' sh -c 'GH_HOST=shop.example.test GH_ENTERPRISE_TOKEN=none gh api repos/a/b 2>&1 | grep -c "no rule allows GET /api/v3/repos/a/b"'
 "#;
 
-const EXPECTED: &str = "requests: page\nurllib: page\nurllib without a proxy: page\nnpm: 1.0.0\npip: tiny\ncargo: 1\n\
+const EXPECTED: &str = "git by ssh: fatal: repository 'https://shop.example.test/open/e.git/' not found\n\
+                        git by a url of ssh: fatal: repository 'https://shop.example.test/open/f.git/' not found\n\
+                        requests: page\nurllib: page\nurllib without a proxy: page\nnpm: 1.0.0\npip: tiny\ncargo: 1\n\
                         java: page\nkeytool: many\ngo: page\ngo modules: 1\ngh: ada\ngh elsewhere: 1\n";
 
 #[test]

@@ -367,6 +367,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The launcher's own image, from which the relay and the gateway run, could not be made or loaded. It is built from the sandbox binary itself, so that the engine and the cache folder are what to look at.",
     ),
     (
+        "learn-observe",
+        "`network learn --observe` opens every public host to the command, so that it asks first, or wants `--yes`. It never does so in a sandbox that runs already, which may hold credentials. Without `--observe` what is not listed is denied and recorded, which opens nothing.",
+    ),
+    (
         "limit-missing",
         "The engine warned that it does not enforce a limit, or left one out. A sandbox without its limits is not started. A rootless engine needs cgroup v2 with the cpu, memory and pids controllers delegated.",
     ),
@@ -484,20 +488,16 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "This machine has not seen a project of this name. Name it by its path once; afterwards its name is enough.",
     ),
     (
+        "proxy-log-in",
+        "The password for the company's proxy could not be had. `network.proxy_log_in` in your configuration names a command, which has 30 s and whose first output is the password, or a file that nobody but you can read.",
+    ),
+    (
         "registry",
         "The registry could not be reached, was busy for too long, or answered what the specification does not have. What was transferred is kept, so that running it again goes on from there.",
     ),
     (
         "registry-absent",
         "The registry has no such image or part of one. The name may be wrong, the image deleted, or hidden from the account that is logged in.",
-    ),
-    (
-        "learn-observe",
-        "`network learn --observe` opens every public host to the command, so that it asks first, or wants `--yes`. It never does so in a sandbox that runs already, which may hold credentials. Without `--observe` what is not listed is denied and recorded, which opens nothing.",
-    ),
-    (
-        "proxy-log-in",
-        "The password for the company's proxy could not be had. `network.proxy_log_in` in your configuration names a command, which has 30 s and whose first output is the password, or a file that nobody but you can read.",
     ),
     (
         "registry-content",

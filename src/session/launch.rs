@@ -20,6 +20,8 @@ use crate::engine::{Engine, EngineError, ExecSpec};
 use crate::gateway::protocol::ProxyLogIn;
 use crate::image::{BuiltImage, ImageError};
 use crate::init::frame::{Finding, Outcome, ProbeRequest};
+use crate::network::name::HostPattern;
+use crate::network::policy::Policy;
 use crate::project::CredentialName;
 use crate::project::manifest::Manifest;
 use crate::session::gateway_control::GatewayControlError;
@@ -43,6 +45,8 @@ use containers::{Started, start_containers};
 pub(super) use delivery::lease;
 use delivery::{deliver, git_environment, issue_all, remember_leases, signing_key};
 
+/// Hosts whose addresses of ssh git is told to ask over https: each takes three settings of every command.
+const REWRITTEN: usize = 32;
 /// How long a session may take for one answer.
 const SESSION_PATIENCE: Duration = Duration::from_secs(120);
 /// How long relay and gateway may take until they listen.
@@ -318,8 +322,9 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
     let signing_key = signing_key(&input, record)?;
     let delivered = deliver(&input, record, issued, signing_key, &mut gateway).await?;
     record.secret_environment = delivered.secret_environment;
+    let rewritten = source::https_for_ssh(&hosts_of_ssh(&input.plan.network));
     record.links = delivered.links;
-    record.environment = git_environment(&delivered.git_configuration);
+    record.environment = git_environment(&[delivered.git_configuration, rewritten].concat());
     record.environment.extend(delivered.environment);
 
     (input.progress)("handing the project over");
@@ -452,6 +457,15 @@ async fn probe(input: &LaunchInput<'_>, record: &Record, client: &mut ExecSessio
     audit(input, record, "session.probed", &[("checks", &findings.len().to_string())])?;
     let warnings = findings.into_iter().filter(|finding| finding.outcome == Outcome::Warning);
     Ok(warnings.map(|finding| format!("{}: {}", finding.check, finding.detail)).collect())
+}
+
+/// The hosts that git asks over https in place of ssh: those that are listed for the one and not for the other.
+fn hosts_of_ssh(network: &Policy) -> Vec<String> {
+    let exact = network.allow.iter().filter(|rule| rule.port == 443).filter_map(|rule| match &rule.host {
+        HostPattern::Exact(name) if network.find(name, 22).is_none() => Some(name.to_string()),
+        HostPattern::Exact(_) | HostPattern::Below(_) | HostPattern::Address(_) => None,
+    });
+    exact.take(REWRITTEN).collect()
 }
 
 async fn hand_over(input: &LaunchInput<'_>, client: &mut ExecSession) -> Result<String, LaunchError> {

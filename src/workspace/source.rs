@@ -428,6 +428,17 @@ fn prepare(
     Ok((temporary, command))
 }
 
+/// Settings by which git asks these hosts over https where an address is one of ssh, as those of remotes and submodules
+/// often are: https is what the gateway reads, and where credentials are.
+pub fn https_for_ssh(hosts: &[String]) -> Vec<(String, String)> {
+    let of = |host: &String| {
+        let key = format!("url.https://{host}/.insteadOf");
+        let addresses = [format!("ssh://git@{host}/"), format!("ssh://git@{host}:22/"), format!("git@{host}:")];
+        addresses.map(|address| (key.clone(), address))
+    };
+    hosts.iter().flat_map(of).collect()
+}
+
 /// What the helper in the container needs to set up the clone: work is attributed to the project's agent, and ssh
 /// addresses of `https_hosts` (those with a credential helper) become https.
 pub fn clone_request(
@@ -442,12 +453,7 @@ pub fn clone_request(
         ("user.email".to_owned(), format!("{project}-agent@sandbox.invalid")),
         ("sandbox.name".to_owned(), sandbox.to_string()),
     ];
-    for host in https_hosts {
-        let key = format!("url.https://{host}/.insteadOf");
-        for address in [format!("ssh://git@{host}/"), format!("git@{host}:")] {
-            config.push((key.clone(), address));
-        }
-    }
+    config.extend(https_for_ssh(https_hosts));
     CloneRequest {
         directory: directory.to_owned(),
         branch: state.branch.clone(),

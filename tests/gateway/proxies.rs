@@ -14,7 +14,7 @@ use crate::inspection::{LOCAL, authority, certified};
 use crate::receive;
 
 const USER: &str = "ada";
-const PASSWORD: &str = "hunter2:&canary";
+const PASSWORD: &str = "hunter2.canary";
 
 /// A proxy that knows `listed.example` and `plain.example`, until it is dropped.
 struct Proxy {

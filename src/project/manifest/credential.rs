@@ -99,12 +99,12 @@ pub(super) fn spec(reader: &mut Reader, name: &CredentialName, node: &Node, root
         None => Some(Delivery::File { name: name.to_string() }),
         Some(node) => delivery(reader, node),
     };
-    // Programs of AWS read it from a file, through a configuration that the launcher puts beside it.
+    // Programs of AWS read it from a file, through a configuration that the launcher puts beside it, or the gateway signs.
     if let (Some(ProviderSpec::AwsSts(_)), Some(way), Some(node)) = (&provider, &deliver, fields.get("deliver"))
-        && !matches!(way, Delivery::File { .. })
+        && !matches!(way, Delivery::File { .. } | Delivery::Broker { placement: Placement::Sigv4 { .. }, .. })
     {
         let message = "a credential of `aws-sts` is JSON, which programs of AWS read from a file";
-        reader.report(node.place, message, "write `deliver: { file: NAME }`, or leave it out");
+        reader.report(node.place, message, "write `deliver: { file: NAME }`, leave it out, or broker it with `sigv4`");
     }
     // Google's program asks about its token at a host of its own, where nobody puts the true one in.
     if let (Some(ProviderSpec::Oauth(oauth)), Some(Delivery::Broker { .. }), Some(node)) =
