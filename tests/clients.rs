@@ -1,16 +1,19 @@
 //! The programs that agents use, each with its own way to certificate authorities and proxies, at a host whose TLS the
-//! gateway terminates: from Debian's packages, in an image that the launcher builds.
+//! gateway terminates: from Debian's packages in an image that the launcher builds, and npm and a Java as this machine has
+//! them.
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
 mod support;
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use support::neighbour::Neighbour;
 use support::{Home, Project, docker, text};
 
-const PACKAGES: &str = "cargo, default-jdk-headless, gh, golang-go, npm, python3-pip, python3-requests, python3-venv";
+const PACKAGES: &str = "cargo, gh, golang-go, python3-pip, python3-venv";
 
 /// A host with what each program asks for: a page, a registry of npm, an index of PyPI, crates, modules of Go and an API
 /// as that of a GitHub Enterprise Server.
@@ -73,12 +76,12 @@ direct='env -u http_proxy -u https_proxy -u HTTP_PROXY -u HTTPS_PROXY'
 
 tell 'git by ssh' git ls-remote git@shop.example.test:open/e.git
 tell 'git by a url of ssh' git ls-remote ssh://git@shop.example.test/open/f.git
-tell 'requests' python3 -c "import requests; print(requests.get('$url/open/page').text.strip())"
+tell 'requests' python3 -c "from pip._vendor import requests; print(requests.get('$url/open/page').text.strip())"
 tell 'urllib' python3 -c "import urllib.request as r; print(r.urlopen('$url/open/page').read().decode().strip())"
 tell 'urllib without a proxy' $direct python3 -c "import urllib.request as r; print(r.urlopen('$url/open/page').read().decode().strip())"
 
 mkdir n && cd n && echo '{}' > package.json
-npm install --no-audit --no-fund --no-update-notifier --registry $url/npm tiny >/tmp/npm.log 2>&1
+node ~/npm/bin/npm-cli.js install --no-audit --no-fund --no-update-notifier --registry $url/npm tiny >/tmp/npm.log 2>&1
 tell 'npm' node -p "require('./node_modules/tiny/package.json').version"
 cd ..
 
@@ -97,17 +100,7 @@ CARGO_HOME=/tmp/w/cargo cargo fetch >/tmp/cargo.log 2>&1
 tell 'cargo' sh -c 'ls -d /tmp/w/cargo/registry/src/*/tiny-1.0.0 | grep -c tiny'
 cd ..
 
-mkdir j && cat > j/Ask.java <<'END'
-import java.net.URI; import java.net.http.*;
-public class Ask {
-    public static void main(String[] words) throws Exception {
-        HttpRequest request = HttpRequest.newBuilder(URI.create(words[0])).build();
-        System.out.print(HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString()).body());
-    }
-}
-END
-tell 'java' java j/Ask.java $url/open/page
-tell 'keytool' sh -c 'keytool -list -keystore "$SANDBOX_CA_TRUSTSTORE" -storepass changeit 2>/dev/null | grep -c trustedCertEntry | sed "s/^[0-9][0-9]*$/many/"'
+tell 'java' ~/java/bin/java -cp ~/java-classes Ask $url/open/page
 
 mkdir g && cd g && cat > main.go <<'END'
 package main
@@ -133,7 +126,33 @@ tell 'gh elsewhere' sh -c 'GH_HOST=shop.example.test GH_ENTERPRISE_TOKEN=none gh
 const EXPECTED: &str = "git by ssh: fatal: repository 'https://shop.example.test/open/e.git/' not found\n\
                         git by a url of ssh: fatal: repository 'https://shop.example.test/open/f.git/' not found\n\
                         requests: page\nurllib: page\nurllib without a proxy: page\nnpm: 1.0.0\npip: tiny\ncargo: 1\n\
-                        java: page\nkeytool: many\ngo: page\ngo modules: 1\ngh: ada\ngh elsewhere: 1\n";
+                        java: page\ngo: page\ngo modules: 1\ngh: ada\ngh elsewhere: 1\n";
+
+/// Asks by Java's own client, which knows no proxy variables: the name's address in the sandbox is enough for it.
+const ASK_JAVA: &str = r#"
+import java.net.URI; import java.net.http.*;
+public class Ask {
+    public static void main(String[] words) throws Exception {
+        HttpRequest request = HttpRequest.newBuilder(URI.create(words[0])).build();
+        System.out.print(HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString()).body());
+    }
+}
+"#;
+
+fn done(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().expect(program);
+    assert!(output.status.success(), "{program} {arguments:?}: {}", text(&output.stderr));
+}
+
+/// A small Java and a program for it, made with this machine's.
+fn java(folder: &Path) -> (PathBuf, PathBuf) {
+    let (runtime, classes, source) = (folder.join("java"), folder.join("classes"), folder.join("Ask.java"));
+    fs::write(&source, ASK_JAVA).unwrap();
+    let options = ["--strip-debug", "--no-header-files", "--no-man-pages", "--add-modules", "java.net.http"];
+    done("jlink", &[&options[..], &["--output", runtime.to_str().unwrap()]].concat());
+    done("javac", &["--release", "17", "-d", classes.to_str().unwrap(), source.to_str().unwrap()]);
+    (runtime, classes)
+}
 
 #[test]
 #[ignore = "fetches 300 MB; `make test-full` runs it"]
@@ -167,6 +186,12 @@ fn every_program_trusts_the_sessions_authority_and_obeys_the_rules() {
     let container = |role: &str| format!("sandbox-{}.main-{role}", project.name());
     let built = text(&docker(&["inspect", "--format", "{{.Image}}", &container("agent")]).stdout);
     neighbour.serve(built.trim(), &container("gateway"), SERVER);
+    let (runtime, classes) = java(home.path());
+    let npm = fs::canonicalize("/usr/bin/npm").expect("npm is missing");
+    let npm = npm.ancestors().nth(2).unwrap();
+    for (from, to) in [(runtime.as_path(), "java"), (&classes, "java-classes"), (npm, "npm")] {
+        run(&["cp", from.to_str().unwrap(), &format!("{}:/home/agent/{to}", project.name())]);
+    }
     let ran = home.sandbox().args(["exec", project.name(), "--", "bash", "-c", ASK]).output().unwrap();
     let logs = "tail -n 20 /tmp/npm.log /tmp/pip.log /tmp/cargo.log /tmp/go.log";
     let logs = home.sandbox().args(["exec", project.name(), "--", "sh", "-c", logs]).output().unwrap();
