@@ -92,6 +92,10 @@ fn codex_starts_offline_and_read_only() {
 #[ignore = "fetches 80 MB; `make test-full` runs it"]
 fn gemini_cli_starts_offline_and_read_only() {
     assert!(version("gemini-cli", "gemini").contains(&wanted("gemini-cli", "@google/gemini-cli")));
+    // What stands in its package-lock.json beside it is found, for its shell has a terminal.
+    let script = "node -e 'require(\"/usr/local/lib/npm/gemini-cli/node_modules/@lydell/node-pty\")\
+        .spawn(\"sh\", [\"-c\", \"exit 7\"], {}).onExit(end => { console.log(end.exitCode); process.exit() })'";
+    assert_eq!(run(&Home::new(), Path::new("/"), "gemini-cli", script).trim(), "7");
 }
 
 #[test]

@@ -219,7 +219,7 @@ const BUILT_IN: &[BuiltIn] = &[
     built_in!("base"),
     built_in!("claude-code"),
     built_in!("codex"),
-    built_in!("gemini-cli"),
+    built_in!("gemini-cli", None, Some(include_str!("../../images/gemini-cli/package-lock.json"))),
     built_in!("opencode"),
 ];
 
