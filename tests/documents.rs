@@ -6,22 +6,26 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-const DOCUMENTS: &[&str] = &[
-    "README.md",
-    "SECURITY.md",
-    "ARCHITECTURE.md",
-    "CONTRIBUTING.md",
-    "docs/credentials.md",
-    "docs/editors.md",
-    "docs/engines.md",
-    "docs/federation.md",
-    "docs/images.md",
-    "docs/introduction.md",
-    "docs/ports.md",
-    "docs/security-model.md",
-    "docs/tutorial.md",
-    "examples/demo/README.md",
-];
+/// The documents at the top, the pages of `docs/`, and the demo's. Generated pages show what is true by the way they are made.
+fn documents() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let top = ["README.md", "SECURITY.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "examples/demo/README.md"];
+    let mut found: Vec<String> = top.map(str::to_owned).into();
+    let mut open = vec![root.join("docs")];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("reference") {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    assert!(found.len() > 30, "{found:?}");
+    found.sort();
+    found
+}
 
 /// Workflows that people copy.
 const WORKFLOWS: &[&str] =
@@ -55,8 +59,8 @@ fn blocks(document: &str, languages: &[&str]) -> Vec<String> {
 /// The words of each `sandbox …` command that a document shows, in blocks and between backticks.
 fn shown_commands() -> BTreeSet<Vec<String>> {
     let mut found = BTreeSet::new();
-    for document in DOCUMENTS {
-        let text = read(document);
+    for document in documents() {
+        let text = read(&document);
         let lines = blocks(&text, &["console"]).join("\n");
         let in_blocks =
             lines.lines().filter_map(|line| line.trim_start().strip_prefix("$ sandbox ").map(str::to_owned));
@@ -93,7 +97,7 @@ fn help(words: &[&str]) -> Option<String> {
 #[test]
 fn every_command_that_is_shown_exists_with_its_options() {
     let general = help(&[]).unwrap();
-    let nested = ["credential", "image", "audit"];
+    let nested = ["credential", "image", "audit", "network"];
     for command in shown_commands() {
         let own: Vec<&str> = command.iter().map(String::as_str).take_while(|word| *word != "--").collect();
         let Some(verb) = own.first() else { continue };
@@ -121,8 +125,8 @@ fn a_verb_that_does_not_exist_would_be_noticed() {
 fn every_make_target_that_is_shown_exists() {
     let makefile = read("Makefile");
     let mut seen = 0;
-    for document in DOCUMENTS {
-        for piece in read(document).split("make ").skip(1) {
+    for document in documents() {
+        for piece in read(&document).split("make ").skip(1) {
             let target: String = piece.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
             let before = [
                 "demo",
@@ -150,9 +154,9 @@ fn every_make_target_that_is_shown_exists() {
 #[test]
 fn every_linked_file_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for document in DOCUMENTS {
-        let folder = root.join(document).parent().unwrap().to_owned();
-        for piece in read(document).split("](").skip(1) {
+    for document in documents() {
+        let folder = root.join(&document).parent().unwrap().to_owned();
+        for piece in read(&document).split("](").skip(1) {
             let link = piece.split(')').next().unwrap();
             if !link.starts_with("http") && !link.starts_with('#') {
                 assert!(folder.join(link.split('#').next().unwrap()).exists(), "{document} links to {link}");

@@ -36,6 +36,8 @@ fn writes_a_manifest_that_plan_takes_and_never_over_another() {
     let init = home.sandbox().args(["init", "--yes"]).current_dir(folder.join("inner")).output().unwrap();
     assert!(init.status.success(), "{}", text(&init.stderr));
     assert!(text(&init.stdout).contains("sandbox credential set anthropic"), "{}", text(&init.stdout));
+    // Nothing is committed yet, and a sandbox gets a clone.
+    assert!(text(&init.stdout).contains("git add --all && git commit"), "{}", text(&init.stdout));
     let written = fs::read_to_string(folder.join("sandbox.yaml")).unwrap();
     assert!(written.contains("# - git.example.com") && !written.contains("word"), "{written}");
     let plan = plan(&home, &folder);

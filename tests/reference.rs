@@ -223,7 +223,7 @@ fn the_page_of_the_agents_is_current_and_its_manifests_are_read() {
         let _ = write!(
             body,
             "Runs `{}` in the image `{}`.\n\n```yaml\n{text}```\n",
-            preset.command.join(" "),
+            preset.command(true).join(" "),
             preset.image
         );
         if !documents().join("../images").join(preset.image).exists() {
@@ -252,7 +252,7 @@ fn contents() -> BTreeSet<String> {
 #[test]
 fn every_page_is_in_the_table_of_contents_and_leads_to_pages_and_headings_that_are_there() {
     let mut pages = BTreeSet::new();
-    for folder in ["", "reference/"] {
+    for folder in ["", "reference/", "how-to/agents/", "how-to/credentials/"] {
         for entry in fs::read_dir(documents().join(folder)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             if name.ends_with(".md") && name != "SUMMARY.md" {

@@ -75,7 +75,7 @@ pub async fn run(context: &Context, _args: &Args) -> Result<u8, Failure> {
             }
         });
     }
-    context.printer.result(&checks, || describe(&checks));
+    context.printer.described(&checks, || describe(&checks));
     Ok(u8::from(checks.iter().any(|check| check.level == Level::Problem)))
 }
 

@@ -106,7 +106,9 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let state = &context.folders.state;
     let folder = ProjectFolder::open(&manifest.root)?;
     let mut memory = Memory::load(state, &manifest.root)?;
-    let parts = args.editor.parts(manifest.agent.as_deref().and_then(preset::find));
+    let agent = manifest.agent.as_deref().and_then(preset::find);
+    let prompted = agent.and_then(|preset| preset.prompted(manifest.keyed));
+    let parts = args.editor.parts(prompted.as_deref());
     // Everything is computed before anything is written: a file that cannot be merged into leaves all as it is.
     let mut files = Vec::new();
     for part in &parts {

@@ -127,6 +127,8 @@ fn write(context: &Context, args: &Args, current: &Path) -> Result<(), Failure> 
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(|error| Failure::new("manifest-not-written", &failed(error), "make the folder writable for you"))?;
     let credential = preset.key.map(|key| key.credential);
+    // A sandbox gets a clone, and there is none of nothing.
+    let empty = matches!(source::has_commit(&root), Ok(false));
     let answer = Answer {
         path: &path,
         project: &project,
@@ -140,9 +142,10 @@ fn write(context: &Context, args: &Args, current: &Path) -> Result<(), Failure> 
         credential,
     };
     context.printer.result(&answer, || {
+        let commit = if empty { "      git add --all && git commit\n" } else { "" };
         let key = credential.map(|name| format!("      sandbox credential set {name}\n")).unwrap_or_default();
         format!(
-            "wrote {}; read it and make it yours, then\n{key}      sandbox trust\n      sandbox up",
+            "wrote {}; read it and make it yours, then\n{commit}{key}      sandbox trust\n      sandbox up",
             sanitise(&path.display().to_string())
         )
     });

@@ -15,6 +15,7 @@ pub mod editor;
 pub mod exec;
 pub mod explain;
 pub mod failure;
+mod fold;
 pub mod folders;
 pub mod image;
 pub mod init;

@@ -23,7 +23,7 @@ pub struct Args {
 /// When manifest, profile or image lock are refused.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let loaded = load(context, &args.target, &Overrides::default())?;
-    context.printer.result(&loaded.plan, || describe(&loaded.plan));
+    context.printer.described(&loaded.plan, || describe(&loaded.plan));
     Ok(0)
 }
 

@@ -2,10 +2,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::fold::fold;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -54,6 +56,11 @@ impl Printer {
         }
     }
 
+    /// The same for a list of words and what there is to say of them, whose long lines are broken for a terminal.
+    pub fn described<T: Serialize>(&self, value: &T, human: impl FnOnce() -> String) {
+        self.result(value, || folded(&human(), &std::io::stdout()));
+    }
+
     /// Prints a JSON document, whatever the format.
     pub fn document<T: Serialize>(&self, value: &T) {
         Self::new(Format::Json, self.quiet).result(value, String::new);
@@ -80,7 +87,7 @@ impl Printer {
     /// Prints a note for the user to standard error, unless quiet.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            anstream::eprintln!("{text}");
+            anstream::eprintln!("{}", folded(text, &std::io::stderr()));
         }
     }
 
@@ -92,7 +99,8 @@ impl Printer {
     /// Prints a warning to standard error.
     pub fn warning(&self, text: &str) {
         let style = anstyle::AnsiColor::Yellow.on_default().bold();
-        anstream::eprintln!("{style}warning{style:#}: {text}");
+        let told = folded(&format!("warning: {text}"), &std::io::stderr());
+        anstream::eprintln!("{style}warning{style:#}{}", told.strip_prefix("warning").unwrap_or(&told));
     }
 
     /// Prints a failure in its three parts and gives its exit code.
@@ -102,12 +110,23 @@ impl Printer {
         if let Some(excerpt) = &failure.excerpt {
             anstream::eprintln!("{}", excerpt.trim_end());
         }
-        anstream::eprintln!("{red}error{red:#}[{}]: {}", failure.code, failure.what);
+        let told = |text: String| folded(&text, &std::io::stderr());
+        let what = told(format!("error[{}]: {}", failure.code, failure.what));
+        anstream::eprintln!("{red}error{red:#}{}", what.strip_prefix("error").unwrap_or(&what));
         for cause in &failure.why {
-            anstream::eprintln!("  because: {cause}");
+            anstream::eprintln!("{}", told(format!("  because: {cause}")));
         }
-        anstream::eprintln!("{cyan}next{cyan:#}: {}", failure.next);
+        let next = told(format!("next: {}", failure.next));
+        anstream::eprintln!("{cyan}next{cyan:#}{}", next.strip_prefix("next").unwrap_or(&next));
         failure.exit
+    }
+}
+
+/// Text as it is shown on this stream: with long lines broken when it is a terminal.
+fn folded(text: &str, stream: &impl AsFd) -> String {
+    match rustix::termios::tcgetwinsize(stream) {
+        Ok(size) if size.ws_col > 0 => fold(text, size.ws_col.into()),
+        _ => text.to_owned(),
     }
 }
 

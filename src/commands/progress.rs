@@ -6,6 +6,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::printer::Printer;
 
+/// How often the line moves.
+const TICK: Duration = Duration::from_millis(100);
+
 /// A line that says what is being waited for.
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -19,7 +22,7 @@ impl Progress {
             if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
                 bar.set_style(style);
             }
-            bar.enable_steady_tick(Duration::from_millis(100));
+            bar.enable_steady_tick(TICK);
             bar
         });
         Self { bar }
@@ -29,6 +32,11 @@ impl Progress {
     pub fn step(&self, step: &'static str) {
         tracing::info!(step);
         if let Some(bar) = &self.bar {
+            // Something else was shown meanwhile, and had the terminal to itself.
+            if bar.is_finished() {
+                bar.reset();
+                bar.enable_steady_tick(TICK);
+            }
             bar.set_message(step);
         }
     }
@@ -40,7 +48,7 @@ impl Progress {
         }
     }
 
-    /// Takes the line away.
+    /// Takes the line away, until the next step.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -242,7 +242,7 @@ pub async fn status(context: &Context, args: &StatusArgs) -> Result<u8, Failure>
         ended: record.ended.clone(),
         out_of_memory: found.state.containers.get(&Role::Agent).is_some_and(|agent| agent.oom_killed),
     };
-    context.printer.result(&status, || describe(&status));
+    context.printer.described(&status, || describe(&status));
     Ok(u8::from(found.state.condition != Condition::Running))
 }
 

@@ -37,7 +37,7 @@ enum ReportError {
 /// When there was no such session, or the log cannot be read.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let report = session(context, &args.target, args.session.as_deref())?;
-    context.printer.result(&report, || describe(&report));
+    context.printer.described(&report, || describe(&report));
     Ok(0)
 }
 

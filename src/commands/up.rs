@@ -101,7 +101,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         loaded => loaded?,
     };
     if args.dry_run {
-        context.printer.result(&loaded.plan, || super::plan::describe(&loaded.plan));
+        context.printer.described(&loaded.plan, || super::plan::describe(&loaded.plan));
         return Ok(0);
     }
     trust::require(context, &loaded.manifest_path, &loaded.manifest)?;
@@ -523,7 +523,9 @@ async fn end(context: &Context, journal: &Journal, sessions: File, record: &Reco
     if phase == Phase::Stopped {
         if std::io::stderr().is_terminal() {
             context.printer.note(&format!(
-                "the session ended and its credentials are withdrawn; see `sandbox diff {project}`, take the commits with `sandbox pull {project}`, clean up with `sandbox down {project}`"
+                "the session ended and its credentials are withdrawn\n\
+                 next: `sandbox diff {project}` shows what it changed, `sandbox pull {project}` takes its commits, and \
+                 `sandbox down {project}` removes it"
             ));
         }
     } else if last {

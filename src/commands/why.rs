@@ -100,7 +100,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let mut verdict = judge(&loaded.plan.network, &host, port, request.as_ref());
     let rule = loaded.plan.network.find_host(&host, port);
     verdict.credential = rule.and_then(|rule| credential(context, &loaded.plan, &loaded.manifest, rule, &host));
-    context.printer.result(&verdict, || describe(&verdict));
+    context.printer.described(&verdict, || describe(&verdict));
     Ok(u8::from(!verdict.allowed))
 }
 

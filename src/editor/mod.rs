@@ -22,8 +22,6 @@ mod tests;
 
 use std::path::PathBuf;
 
-use crate::project::preset::Preset;
-
 /// An editor whose files the launcher can write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Editor {
@@ -67,9 +65,9 @@ impl Editor {
         }
     }
 
-    /// The files of this editor's tasks. With an agent that takes a prompt there is a task that asks for one.
-    pub fn parts(self, agent: Option<&Preset>) -> Vec<Part> {
-        let tasks = task::tasks(agent);
+    /// The files of this editor's tasks. With a command that takes a prompt there is a task that asks for one.
+    pub fn parts(self, prompted: Option<&[&'static str]>) -> Vec<Part> {
+        let tasks = task::tasks(prompted);
         match self {
             Self::Vscode => vscode::parts(&tasks),
             Self::Zed => zed::parts(&tasks),

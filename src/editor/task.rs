@@ -1,7 +1,5 @@
 //! The tasks, whatever the editor: which verbs, under which names, and what they need of a terminal.
 
-use crate::project::preset::Preset;
-
 /// What every label begins with, so that nobody else has the same one.
 pub(super) const PREFIX: &str = "sandbox: ";
 
@@ -37,8 +35,8 @@ impl Task {
     }
 }
 
-/// The tasks of a project with this agent.
-pub(super) fn tasks(agent: Option<&Preset>) -> Vec<Task> {
+/// The tasks of a project whose agent is given a prompt by this command, if it takes one.
+pub(super) fn tasks(prompted: Option<&[&'static str]>) -> Vec<Task> {
     let task = |name, detail, arguments: &[&'static str], needs, reads_manifest| Task {
         name,
         detail,
@@ -47,7 +45,7 @@ pub(super) fn tasks(agent: Option<&Preset>) -> Vec<Task> {
         reads_manifest,
     };
     let mut all = vec![task("up", "Start or join the sandbox and run the agent", &["up"], Needs::Terminal, true)];
-    if let Some(prompted) = agent.and_then(|preset| preset.prompted) {
+    if let Some(prompted) = prompted {
         let arguments: Vec<&'static str> = ["up", "--"].iter().chain(prompted).copied().collect();
         all.push(task("prompt", "Run the agent with a prompt", &arguments, Needs::Prompt, true));
     }

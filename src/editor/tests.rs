@@ -21,7 +21,7 @@ const HELIX: &str = "# Mine.\n[editor]\nline-number = \"relative\" # far\n\n[key
 const LUA: &str = "-- Mine.\nvim.o.number = true\n";
 
 fn parts(editor: Editor) -> Vec<Part> {
-    editor.parts(preset::find("claude-code"))
+    editor.parts(preset::find("claude-code").unwrap().prompted)
 }
 
 /// Every file that can be merged into, with one that a person wrote.
@@ -139,7 +139,8 @@ fn refuses_what_it_does_not_understand_and_says_where() {
 #[test]
 fn an_agent_without_a_prompt_has_no_task_that_asks_for_one() {
     for editor in Editor::ALL {
-        let all: String = editor.parts(preset::find("shell")).iter().map(|part| merge(part, None)).collect();
+        let all: String =
+            editor.parts(preset::find("shell").unwrap().prompted).iter().map(|part| merge(part, None)).collect();
         assert!(!all.contains("input:") && !all.contains("read -r prompt") && !all.contains("prompt = true"), "{all}");
         assert!(all.contains("pull"), "{all}");
     }
@@ -147,7 +148,7 @@ fn an_agent_without_a_prompt_has_no_task_that_asks_for_one() {
 
 #[test]
 fn the_prompt_stays_one_word_whatever_it_holds() {
-    let tasks = task::tasks(preset::find("claude-code"));
+    let tasks = task::tasks(preset::find("claude-code").unwrap().prompted);
     let prompt = tasks.iter().find(|task| task.needs == task::Needs::Prompt).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let fake = folder.path().join("sandbox");

@@ -36,6 +36,8 @@ pub struct Manifest {
     pub root: PathBuf,
     /// The preset of the agent, when the manifest names one (`claude-code`, `codex`, …).
     pub agent: Option<String>,
+    /// Whether a credential stands in the variable by which that agent takes its key.
+    pub keyed: bool,
     /// The command that `up` runs when none is given on the command line; of the manifest or of the agent's preset.
     pub command: Vec<String>,
     /// The image: a definition in `images/` or a reference with a digest.

@@ -1,13 +1,13 @@
 //! What a repository is made of, as far as a first manifest has to know: its package managers, the registries that
 //! their settings name, and the agents that have settings in it.
 //!
-//! It looks at names and at few small files, runs nothing and asks no network. What it proposes, a person reads.
+//! It looks at names, also of folders a few steps down, and at few small files; it runs nothing and asks no network. What it proposes, a person reads.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::network::name::HostName;
 use crate::project::name::ProjectName;
@@ -15,6 +15,14 @@ use crate::project::preset::{self, Preset};
 
 /// The most bytes that are read of a file.
 const READ_LIMIT: u64 = 256 << 10;
+/// How far below the top folder files are looked for: `services/api/Cargo.toml` is one of depth two.
+const DEPTH: usize = 3;
+/// The most folders that are looked into, and the most entries that are read of all of them.
+const FOLDER_LIMIT: usize = 1_000;
+const ENTRY_LIMIT: usize = 50_000;
+/// Folders with what package managers brought in or made, and not with parts of the project.
+const BROUGHT_IN: &[&str] =
+    &["node_modules", "vendor", "third_party", "target", "build", "dist", "out", "venv", "__pycache__", "testdata"];
 
 /// A package manager: the files by which it is known, and the hosts that it downloads from.
 struct Ecosystem {
@@ -97,18 +105,55 @@ fn hosts(root: &Path) -> Vec<(HostName, String)> {
             found.push((name, why));
         }
     };
+    let folders = folders(root);
     for ecosystem in ECOSYSTEMS {
-        let Some(file) = ecosystem.files.iter().find(|file| root.join(file).is_file()) else { continue };
-        let configured = configured_registries(root, ecosystem.name);
-        let replaces = configured.iter().any(|registry| registry.replaces);
-        if !replaces {
+        let first = |folder: &PathBuf| {
+            let is_there = |file: &&&str| root.join(folder).join(file).is_file();
+            ecosystem.files.iter().find(is_there).map(|file| (folder.clone(), folder.join(file)))
+        };
+        let Some((folder, file)) = folders.iter().find_map(first) else { continue };
+        let mut configured = configured_registries(root, ecosystem.name);
+        if configured.is_empty() && !folder.as_os_str().is_empty() {
+            configured = configured_registries(&root.join(&folder), ecosystem.name);
+        }
+        let shown = file.to_string_lossy().escape_debug().to_string();
+        if !configured.iter().any(|registry| registry.replaces) {
             for host in ecosystem.hosts {
-                add(host, format!("{} ({file})", ecosystem.name));
+                add(host, format!("{} ({shown})", ecosystem.name));
             }
         }
         for registry in configured {
             add(&registry.host, format!("{} ({})", ecosystem.name, registry.file));
         }
+    }
+    found
+}
+
+/// The folders that the project's own parts may be in, relative to the top, from there downwards and by name. Links are not
+/// followed.
+fn folders(root: &Path) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::new()];
+    let mut entries = 0;
+    let mut at = 0;
+    while let Some(folder) = found.get(at).cloned() {
+        at += 1;
+        if folder.components().count() >= DEPTH || entries >= ENTRY_LIMIT {
+            continue;
+        }
+        let Ok(listing) = fs::read_dir(root.join(&folder)) else { continue };
+        let mut below = Vec::new();
+        for entry in listing.flatten().take(ENTRY_LIMIT - entries) {
+            entries += 1;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let own = !name.starts_with('.') && !BROUGHT_IN.contains(&name.as_ref());
+            if own && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                below.push(folder.join(entry.file_name()));
+            }
+        }
+        below.sort();
+        below.truncate(FOLDER_LIMIT.saturating_sub(found.len()));
+        found.append(&mut below);
     }
     found
 }
@@ -231,13 +276,18 @@ pub fn draft(project: &ProjectName, preset: &Preset, survey: &Survey) -> String 
         let _ = write!(
             text,
             "\n# A key that belongs to this project alone. `sandbox credential set {name}` asks for it and encrypts it; the gateway\n\
-             # puts it into requests to its host, and the agent sees a stand-in.\n\
+             # puts it into requests to its host, and the agent sees a stand-in.{login}\n\
              credentials:\n\
              \x20 {name}:\n\
              \x20   provider: store\n\
              \x20   max_age: 90d\n\
              \x20   deliver: {{ broker: {host}, {header}environment: {variable} }}\n",
             name = key.credential,
+            login = if preset.login {
+                "\n# For a log-in in place of a key: `sandbox credential login --help`."
+            } else {
+                ""
+            },
             host = key.host,
             header = key.header.map(|header| format!("header: {header}, ")).unwrap_or_default(),
             variable = key.variable,

@@ -181,6 +181,19 @@ pub fn describe(folder: &Path) -> Result<(PathBuf, BTreeMap<String, String>), Wo
     Ok((places.work_tree, remotes))
 }
 
+/// Whether the branch that is checked out has a commit.
+///
+/// # Errors
+/// When there is no repository, or git cannot be run.
+pub fn has_commit(folder: &Path) -> Result<bool, WorkspaceError> {
+    let places = Places::find(folder)?;
+    match places.git("rev-parse").args(["--verify", "--quiet", "HEAD^{commit}"]).output() {
+        Ok(_) => Ok(true),
+        Err(GitError::Failed { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// URLs of the remotes by name, without user names and passwords (but for the user of ssh).
 fn remotes(settings: &[(String, String)]) -> BTreeMap<String, String> {
     let url = |(key, value): &(String, String)| {

@@ -47,6 +47,14 @@ def call(offered, step):
     return runner, given
 
 
+def words(request):
+    """The answer to a request that offers no tools: an edit in the form that aider asks for, or its commit's message."""
+    said = json.dumps([request.get("system"), request["messages"]])
+    if "SEARCH/REPLACE" in said:
+        return "written.txt\n```\n<<<<<<< SEARCH\n=======\n%s>>>>>>> REPLACE\n```\n" % TEXT
+    return "Write what was asked for" if "commit message" in said else "It is written."
+
+
 def anthropic(request):
     content = [part for message in request["messages"] if isinstance(message["content"], list)
                for part in message["content"]]
@@ -58,7 +66,7 @@ def anthropic(request):
         delta = {"type": "input_json_delta", "partial_json": json.dumps(chosen[1])}
     else:
         block = {"type": "text", "text": ""}
-        delta = {"type": "text_delta", "text": "It is written."}
+        delta = {"type": "text_delta", "text": "It is written." if offered else words(request)}
     message = {"id": "msg_%d" % step, "type": "message", "role": "assistant", "model": request["model"],
                "content": [], "stop_reason": None, "stop_sequence": None,
                "usage": {"input_tokens": 10, "output_tokens": 1}}

@@ -6,10 +6,12 @@ use std::path::Path;
 use super::credential;
 use super::network;
 use super::{Manifest, Resources, WorkspaceSpec};
+use crate::credential::spec::{CredentialSpec, Delivery};
 use crate::image::reference::{Digest, ImageChoice, ReferenceError};
 use crate::network::policy::Policy;
 use crate::project::name::{CredentialName, ProjectName};
 use crate::project::port::PortForward;
+use crate::project::preset::Preset;
 use crate::project::problem::Place;
 use crate::project::reader::{Fields, Reader};
 use crate::project::yaml::{Node, Value};
@@ -43,8 +45,8 @@ pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, text: 
     let root = path.parent().unwrap_or(Path::new("")).to_owned();
     version(reader, &fields);
     let project = project(reader, &fields);
-    let (agent, command, default_image) = agent(reader, &fields);
-    let image = image(reader, &fields, default_image);
+    let (preset, command) = agent(reader, &fields);
+    let image = image(reader, &fields, preset.map_or("agent", |preset| preset.image));
     let profile = match fields.get("profile") {
         None => Some("default".to_owned()),
         Some(node) => reader.parsed(node, "`profile`", "strict, default, debug or browser", |text| {
@@ -55,12 +57,14 @@ pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, text: 
     let (mut network, preset_files) = network::policy(reader, fields.get("network"), path);
     let ports = ports(reader, &fields);
     let mut environment = environment(reader, &fields);
-    if let Some(preset) = agent.as_deref().and_then(preset::find) {
-        for (name, value) in preset.environment {
-            environment.entry((*name).to_owned()).or_insert_with(|| (*value).to_owned());
-        }
-    }
     let credentials = credentials(reader, &fields, &root, &mut network);
+    let keyed = preset.is_some_and(|preset| has_key(preset, &credentials));
+    let of_key = preset.and_then(|preset| preset.key).filter(|_| keyed).map_or(&[] as &[_], |key| key.environment);
+    for (name, value) in preset.map_or(&[] as &[_], |preset| preset.environment).iter().chain(of_key) {
+        environment.entry((*name).to_owned()).or_insert_with(|| (*value).to_owned());
+    }
+    let default = || preset.map_or(preset::SHELL.to_vec(), |preset| preset.command(keyed));
+    let command = command.unwrap_or_else(|| default().into_iter().map(str::to_owned).collect());
     let resources = resources(reader, &fields);
     if !reader.problems.is_empty() {
         return None;
@@ -68,7 +72,8 @@ pub(super) fn manifest(reader: &mut Reader, document: &Node, path: &Path, text: 
     Some(Manifest {
         project: project?,
         root,
-        agent,
+        agent: preset.map(|preset| preset.name.to_owned()),
+        keyed,
         command,
         image: image?,
         profile: profile?,
@@ -112,18 +117,22 @@ fn project(reader: &mut Reader, fields: &Fields<'_>) -> Option<ProjectName> {
     }
 }
 
-fn agent(reader: &mut Reader, fields: &Fields<'_>) -> (Option<String>, Vec<String>, &'static str) {
+fn agent(reader: &mut Reader, fields: &Fields<'_>) -> (Option<&'static Preset>, Option<Vec<String>>) {
     let preset = fields.get("agent").and_then(|node| {
         let names = preset::PRESETS.iter().map(|preset| preset.name).collect::<Vec<_>>().join(", ");
         reader.parsed(node, "`agent`", &format!("one of {names}; or use `command: [program, argument]`"), preset::find)
     });
-    let command = fields.get("command").and_then(|node| reader.command(node, "`command`"));
-    let default = preset.map_or(preset::SHELL, |preset| preset.command);
-    (
-        preset.map(|preset| preset.name.to_owned()),
-        command.unwrap_or_else(|| default.iter().map(|&word| word.to_owned()).collect()),
-        preset.map_or("agent", |preset| preset.image),
-    )
+    (preset, fields.get("command").and_then(|node| reader.command(node, "`command`")))
+}
+
+/// Whether a credential stands in the variable by which the agent takes its key.
+fn has_key(preset: &Preset, credentials: &BTreeMap<CredentialName, CredentialSpec>) -> bool {
+    let variable = |spec: &CredentialSpec| match &spec.deliver {
+        Delivery::Environment { variable } => Some(variable.clone()),
+        Delivery::Broker { variable, .. } => variable.clone(),
+        Delivery::File { .. } | Delivery::Git { .. } => None,
+    };
+    preset.key.is_some_and(|key| credentials.values().filter_map(variable).any(|found| found == key.variable))
 }
 
 fn image(reader: &mut Reader, fields: &Fields<'_>, default: &str) -> Option<ImageChoice> {
@@ -312,7 +321,7 @@ fn credentials(
     fields: &Fields<'_>,
     root: &Path,
     network: &mut Policy,
-) -> BTreeMap<CredentialName, crate::credential::spec::CredentialSpec> {
+) -> BTreeMap<CredentialName, CredentialSpec> {
     let mut credentials = BTreeMap::new();
     let Some(node) = fields.get("credentials") else { return credentials };
     let Value::Map(entries) = &node.value else {

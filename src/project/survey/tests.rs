@@ -37,6 +37,45 @@ fn finds_the_hosts_of_each_package_manager_once() {
 }
 
 #[test]
+fn finds_the_parts_of_a_monorepo_and_passes_over_what_was_brought_in() {
+    assert_eq!(
+        found(&[
+            ("package.json", "{}"),
+            ("apps/web/package.json", "{}"),
+            ("services/api/pyproject.toml", ""),
+            ("services/worker/Cargo.toml", ""),
+            ("node_modules/x/go.mod", ""),
+            (".cache/go.mod", ""),
+            ("one/two/three/four/Gemfile", ""),
+        ]),
+        [
+            "index.crates.io cargo (services/worker/Cargo.toml)",
+            "static.crates.io cargo (services/worker/Cargo.toml)",
+            "registry.npmjs.org npm (package.json)",
+            "pypi.org pip (services/api/pyproject.toml)",
+            "files.pythonhosted.org pip (services/api/pyproject.toml)",
+        ]
+    );
+    assert_eq!(
+        found(&[("web/package.json", "{}"), ("web/.npmrc", "registry=https://npm.example.com/\n")]),
+        ["npm.example.com npm (.npmrc)"]
+    );
+}
+
+#[test]
+fn follows_no_link_and_does_not_look_without_end() {
+    let outside = repository(&[("go.mod", "")]);
+    let folder = repository(&[("README.md", "")]);
+    std::os::unix::fs::symlink(outside.path(), folder.path().join("linked")).unwrap();
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("loop")).unwrap();
+    for index in 0..FOLDER_LIMIT + 50 {
+        fs::create_dir(folder.path().join(format!("part-{index:05}"))).unwrap();
+    }
+    assert_eq!(folders(folder.path()).len(), FOLDER_LIMIT);
+    assert!(survey(folder.path(), &BTreeMap::new()).hosts.is_empty());
+}
+
+#[test]
 fn takes_registries_from_the_settings_of_the_clients() {
     let npmrc = "registry=https://npm.example.com/all/\n@acme:registry = \"https://acme.example.com:8443/npm\"\n";
     assert_eq!(
