@@ -210,6 +210,67 @@ fn the_tasks_of_vscode_follow_its_published_rules() {
     assert_eq!(ids.len(), 1);
 }
 
+/// The keys and words of <https://zed.dev/docs/tasks> and of Zed's own schema of tasks (`TaskTemplate`).
+#[test]
+fn the_tasks_of_zed_follow_its_published_rules() {
+    let home = Home::without_engine();
+    let folder = project(&home);
+    editor(&home, &folder, &["zed", "--write"]);
+    let tasks: Vec<Value> = serde_json::from_slice(&fs::read(folder.join(".zed/tasks.json")).unwrap()).unwrap();
+    let allowed = [
+        "label",
+        "command",
+        "args",
+        "env",
+        "cwd",
+        "use_new_terminal",
+        "allow_concurrent_runs",
+        "reveal",
+        "reveal_target",
+        "hide",
+        "tags",
+        "shell",
+        "show_summary",
+        "show_command",
+        "save",
+    ];
+    let mut labels = BTreeSet::new();
+    for task in &tasks {
+        for name in task.as_object().unwrap().keys() {
+            assert!(allowed.contains(&name.as_str()), "`{name}` is not among {allowed:?}");
+        }
+        assert!(labels.insert(task["label"].as_str().unwrap()) && task["command"].is_string(), "{task}");
+        assert!(task["args"].as_array().unwrap().iter().all(Value::is_string));
+        assert!(task["use_new_terminal"].is_boolean() && task["allow_concurrent_runs"].is_boolean());
+        assert!(["always", "no_focus", "never"].contains(&task["reveal"].as_str().unwrap()));
+        assert!(["always", "never", "on_success"].contains(&task["hide"].as_str().unwrap()));
+    }
+    assert!(labels.len() >= 9);
+}
+
+/// What the bundled plugin `Shell Script` writes for a configuration that is stored as a project file
+/// (intellij-community, `ShRunConfiguration.java`).
+#[test]
+fn the_run_configurations_of_jetbrains_are_of_the_form_of_their_plugin() {
+    let home = Home::without_engine();
+    let folder = project(&home);
+    editor(&home, &folder, &["jetbrains", "--write"]);
+    let script = "import sys,xml.etree.ElementTree as tree\n\
+        options={'SCRIPT_TEXT','INDEPENDENT_SCRIPT_PATH','SCRIPT_PATH','SCRIPT_OPTIONS','INDEPENDENT_SCRIPT_WORKING_DIRECTORY',\
+        'SCRIPT_WORKING_DIRECTORY','INDEPENDENT_INTERPRETER_PATH','INTERPRETER_PATH','INTERPRETER_OPTIONS','EXECUTE_IN_TERMINAL',\
+        'EXECUTE_SCRIPT_FILE'}\n\
+        for path in sys.argv[1:]:\n\
+        \x20   root=tree.parse(path).getroot(); assert (root.tag,root.attrib)==('component',{'name':'ProjectRunConfigurationManager'})\n\
+        \x20   configuration,=root; assert configuration.get('type')=='ShConfigurationType' and configuration.get('name')\n\
+        \x20   found={o.get('name'):o.get('value') for o in configuration.iter('option')}; assert set(found)==options, found\n\
+        \x20   assert found['EXECUTE_SCRIPT_FILE']=='false' and 'sandbox ' in found['SCRIPT_TEXT']\n\
+        \x20   assert [e.tag for e in configuration if e.tag!='option']==['envs','method'], path\n";
+    let paths: Vec<PathBuf> = fs::read_dir(folder.join(".run")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(paths.len() >= 9 && paths.iter().all(|path| path.to_str().unwrap().ends_with(".run.xml")), "{paths:?}");
+    let output = Command::new("python3").args(["-c", script]).args(&paths).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
 /// The lines that `sandbox` prints are those that the problem matcher and Neovim's `errorformat` look for.
 #[test]
 fn the_faults_of_a_manifest_are_printed_as_the_editors_expect_them() {
