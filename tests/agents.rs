@@ -239,7 +239,14 @@ fn opencode_does_a_task_with_a_key_that_it_does_not_have() {
 #[ignore = "fetches 180 MB; `make test-full` runs it"]
 fn claude_code_does_a_task_with_a_key_that_it_does_not_have() {
     let command = "claude --dangerously-skip-permissions -p 'write the file'";
-    let start = [("text style", "Enter"), ("Security notes", "Enter"), ("trust", "Enter"), ("/effort", "")];
+    // No step of these is a log-in, and none asks about the key.
+    let start = [
+        ("text style", "Enter"),
+        ("Security notes", "Enter"),
+        ("❯ No, exit", "Down"),
+        ("❯ Yes, I trust", "Enter"),
+        ("API Usage Billing", ""),
+    ];
     does_a_task("claude-code", command, "POST /v1/messages ", &start);
 }
 
@@ -250,7 +257,7 @@ fn codex_does_a_task_with_a_key_that_it_does_not_have() {
         "codex",
         "codex -c model_provider=key exec 'write the file'",
         "POST /v1/responses ",
-        &[("OpenAI Codex", "")],
+        &[("Ask Codex to do anything", "")],
     );
 }
 
