@@ -56,7 +56,7 @@ fn providers() -> BTreeSet<String> {
 fn every_agent_and_every_provider_has_a_page() {
     let named = |folder: &str| pages(folder).into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>();
     let agents = PRESETS.iter().map(|preset| preset.name.to_owned()).chain(["other".to_owned()]);
-    assert_eq!(named("agents"), agents.collect());
+    assert_eq!(named("agents"), agents.collect::<BTreeSet<_>>());
     assert!(providers().len() >= 10, "{:?}", providers());
     assert_eq!(named("credentials"), providers());
 }
