@@ -64,6 +64,13 @@ fn up_forwards_the_ports_of_the_manifest_to_loopback_alone() {
     serve(&home, &project, 3000);
     eventually("the page came", LIMIT, || get(local, "/README.md").is_some());
     assert!(text(&get(local, "/README.md").unwrap()).ends_with("A project.\n"));
+    // Browsers that try IPv6 first find the same server at loopback's other address.
+    let mut other = TcpStream::connect(("::1", local)).unwrap();
+    other.set_read_timeout(Some(LIMIT)).unwrap();
+    other.write_all(b"GET /README.md HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    other.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("A project.\n"), "{answer}");
     let large = get(local, "/large").unwrap();
     assert!(large.len() > LARGE && large.ends_with(&[0; 1000]), "{} bytes", large.len());
     let shown = status(&home, project.name());
