@@ -106,7 +106,8 @@ fn a_folder_without_a_project_and_a_manifest_with_a_fault_offer_what_is_left() {
 /// What stands on the line after a person typed it, tab included, into a shell on a terminal.
 fn typed(home: &Home, folder: &Path, shell: &[&str], script: &str, line: &str, wanted: &str) -> String {
     in_shell(home, folder, "bash", "true");
-    let socket = home.path().join(format!("tmux-{}", shell[0]));
+    // One server for each line: a server that was told to end may still hold its socket.
+    let socket = home.path().join(format!("{}-{}", shell[0], wanted.replace(' ', "-")));
     let tmux = |arguments: &[&str]| {
         let mut command = Command::new("tmux");
         for (name, value) in home.command().get_envs() {

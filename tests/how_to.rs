@@ -131,8 +131,11 @@ impl Reader {
         terminal.set_expect_timeout(Some(Duration::from_secs(30)));
         let asked = terminal.expect(question);
         assert!(asked.is_ok(), "$ {line} does not ask {question}: {asked:?}");
+        // What is typed before the terminal is told to show nothing is thrown away.
+        std::thread::sleep(Duration::from_millis(300));
         terminal.send(answer).unwrap();
-        let rest = terminal.expect(Eof).unwrap();
+        let rest = terminal.expect(Eof);
+        let rest = rest.unwrap_or_else(|error| panic!("$ {line} does not end after {answer:?}: {error}"));
         let said = text(rest.as_bytes());
         assert!(!said.contains("error["), "$ {line}\n{said}");
         said
@@ -156,7 +159,7 @@ impl Reader {
                     ["sandbox", "trust"] => drop(self.answer(line, "Approve this?", "y\r")),
                     ["sandbox", "credential", "set" | "rotate", name] => {
                         let value = format!("key-of-{name}-0a1b2c3d4e5f60718293\r");
-                        self.answer(line, name, &value);
+                        self.answer(line, &format!("{name} (not shown)"), &value);
                     }
                     _ => drop(self.run(line)),
                 }
