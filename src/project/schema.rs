@@ -374,12 +374,17 @@ fn credential() -> Value {
             (
                 "permissions",
                 json!({
-                    "type": "object",
-                    "minProperties": 1,
-                    "maxProperties": 64,
-                    "propertyNames": { "pattern": "^[a-z0-9_]{1,64}$" },
-                    "additionalProperties": { "enum": ["read", "write", "admin"] },
-                    "description": "`github-app`: what the token may do, by the names of the API, such as contents: write."
+                    "anyOf": [
+                        { "enum": ["read", "push", "pull-requests", "review", "issues"] },
+                        {
+                            "type": "object",
+                            "minProperties": 1,
+                            "maxProperties": 64,
+                            "propertyNames": { "pattern": "^[a-z0-9_]{1,64}$" },
+                            "additionalProperties": { "enum": ["read", "write", "admin"] }
+                        }
+                    ],
+                    "description": "`github-app`: what the token may do: a word for what agents mostly need, or the names of the API, such as contents: write."
                 }),
             ),
             (
