@@ -72,8 +72,7 @@ fn context<'a>(
         store: store::Store {
             folder: root.join("credentials"),
             recipients: root.join("recipients"),
-            identity: root.join("identity.txt"),
-            make_identity: true,
+            identity: store::IdentityPlace::made(root.join("identity.txt")),
             owner: "ada".to_owned(),
         },
         state: root,

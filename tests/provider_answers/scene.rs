@@ -14,7 +14,8 @@ use sandbox::credential::identity::Authority;
 use sandbox::credential::secret::Secret;
 use sandbox::credential::spec::{
     AnthropicSpec, AwsSource, AwsStsSpec, AzureSpec, CredentialSpec, Delivery, GcpSpec, GithubAccess, GithubAppSpec,
-    GithubRepositories, KeySource, OauthSpec, ProviderSpec, SecretSource, VaultAuth, VaultFields, VaultSpec,
+    GithubRepositories, KeySource, OauthSpec, OpenaiProjectSpec, ProviderSpec, SecretSource, VaultAuth, VaultFields,
+    VaultSpec,
 };
 use sandbox::credential::{IssueContext, aws, issue, oauth, store, vault};
 use sandbox::project::{CredentialName, ProjectName, SandboxName};
@@ -127,8 +128,7 @@ impl Scene {
             store: store::Store {
                 folder: root.join("credentials"),
                 recipients: root.join("recipients"),
-                identity: root.join("identity.txt"),
-                make_identity: true,
+                identity: store::IdentityPlace::made(root.join("identity.txt")),
                 owner: "ada".to_owned(),
             },
             state: root,
@@ -173,7 +173,7 @@ impl Scene {
             if let ProviderSpec::Oauth(spec) = &case.provider {
                 // Logged in, and due.
                 self.answers.lock().unwrap().clone_from(&case.answers);
-                let tokens = oauth::take_over(spec, &Secret::new(b"refresh".to_vec())).await.unwrap();
+                let tokens = oauth::take_over(spec, None, &Secret::new(b"refresh".to_vec())).await.unwrap();
                 oauth::keep(&name, spec, &context, &tokens).await.unwrap();
                 oauth::expire(&name, &context).await.unwrap();
             }
@@ -411,10 +411,52 @@ impl Scene {
                 open: 1,
                 provider: ProviderSpec::Oauth(
                     OauthSpec {
+                        agent: None,
+                        client_secret: None,
+                        authorize_url: None,
+                        redirect_url: None,
+                        authorize_parameters: Default::default(),
+                        revoke_url: None,
+                        json_requests: false,
                         client_id: "client".into(),
                         token_url: format!("{address}/oauth/token"),
                         device_url: None,
                         scopes: Vec::new(),
+                    }
+                    .into(),
+                ),
+            },
+            Case {
+                name: "openai-project",
+                answers: vec![
+                    // Deleted, and looked for, at addresses of their own.
+                    Answer::new(
+                        "/service_accounts/",
+                        200,
+                        json!({
+                        "object": "organization.project.service_account.deleted", "id": "svc_acct_1", "deleted": true }),
+                    ),
+                    Answer::new("/service_accounts?", 200, json!({ "object": "list", "data": [], "has_more": false })),
+                    Answer::new(
+                        "/service_accounts",
+                        200,
+                        json!({
+                        "object": "organization.project.service_account", "id": "svc_acct_1", "name": "sandbox",
+                        "role": "member", "created_at": Timestamp::now().as_second(),
+                        "api_key": {
+                            "object": "organization.project.service_account.api_key", "value": format!("sk-svcacct-{CANARY}"),
+                            "name": "Secret Key", "created_at": Timestamp::now().as_second(), "id": "key_1",
+                            "expires_at": Timestamp::now().as_second() + 900,
+                        } }),
+                    ),
+                ],
+                open: 3,
+                provider: ProviderSpec::OpenaiProject(
+                    OpenaiProjectSpec {
+                        address: address.clone(),
+                        project: "proj_1".into(),
+                        ttl: Duration::from_secs(900),
+                        key: KeySource::Command(["echo", "sk-admin-of-the-organisation"].map(str::to_owned).to_vec()),
                     }
                     .into(),
                 ),

@@ -197,6 +197,7 @@ impl World {
             actor: "ada",
             audit: &self.audit,
             issue: self.scene.issue(),
+            proxy_log_in: None,
         }
     }
 
