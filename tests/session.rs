@@ -107,7 +107,9 @@ fn the_session_ends_with_its_last_command_and_the_clone_stays() {
     let token = ["ghp_zQWBuTSOoRi4A9spHcVY5n", "cnsDkxkJ0mLq17"].concat();
     fs::write(project.path().join("settings.py"), format!("TOKEN = '{token}'\n")).unwrap();
     project.git(&["add", "."]);
-    project.git(&["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "commit", "--quiet", "-m", "Settings"]);
+    project.git(&["config", "user.name", "Ada Lovelace"]);
+    project.git(&["config", "user.email", "ada@example.com"]);
+    project.git(&["commit", "--quiet", "-m", "Settings"]);
     let up = home
         .sandbox()
         .args([
@@ -164,6 +166,10 @@ fn the_session_ends_with_its_last_command_and_the_clone_stays() {
         .unwrap();
     let commit = format!("{}-agent[bot] kept {}", project.name(), text(&up.stdout));
     assert!(text(&log.stdout).contains(&commit), "{}", text(&log.stdout));
+    // Its author is the agent, and the person stands beside it.
+    let reference = format!("refs/sandbox/{}/main", project.name());
+    let people = project.git(&["log", "-1", "--format=%(trailers:key=Co-authored-by,valueonly)", &reference]);
+    assert_eq!(people.trim(), "Ada Lovelace <ada@example.com>");
     let down = home.sandbox().args(["down", project.name()]).output().unwrap();
     assert!(down.status.success(), "{}", text(&down.stderr));
     assert_eq!(support::objects(project.name()), Vec::<String>::new());

@@ -6,6 +6,7 @@
 //! is no failure: that is for whoever reads it to judge. A missing program is: exit code 2.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
+mod credentials;
 mod gateway;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/gateway/harness.rs"]
@@ -48,6 +49,7 @@ const GROUPS: &[Group] = &[
         needs: &[("squid", "squid"), ("tinyproxy", "tinyproxy-bin"), ("mitmdump", "mitmproxy")],
         run: gateway::run,
     },
+    Group { name: "credentials", needs: &[DOCKER], run: credentials::run },
     Group { name: "parallel", needs: &[DOCKER], run: sessions::parallel },
     Group {
         name: "image",

@@ -11,14 +11,17 @@ pub(crate) enum Quantity {
     Bytes(f64),
     BytesPerSecond(f64),
     PerSecond(f64),
+    Count(f64),
 }
 
 impl Quantity {
-    fn number(self) -> f64 {
+    pub(crate) fn number(self) -> f64 {
         match self {
-            Self::Seconds(number) | Self::Bytes(number) | Self::BytesPerSecond(number) | Self::PerSecond(number) => {
-                number
-            }
+            Self::Seconds(number)
+            | Self::Bytes(number)
+            | Self::BytesPerSecond(number)
+            | Self::PerSecond(number)
+            | Self::Count(number) => number,
         }
     }
 }
@@ -37,6 +40,7 @@ impl fmt::Display for Quantity {
             Self::Seconds(seconds) => format!("{:.0} µs", seconds * 1e6),
             Self::Bytes(bytes) => format!("{:.1} MB", bytes / 1e6),
             Self::PerSecond(rate) => format!("{rate:.0} /s"),
+            Self::Count(count) => format!("{count}"),
             Self::BytesPerSecond(rate) => format!("{:.0} MB/s", rate / 1e6),
         };
         formatter.pad(&text)

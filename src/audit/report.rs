@@ -328,7 +328,9 @@ impl Building {
             }
             "credential.read" => {
                 let count = number("count").max(1);
-                if let Some(used) = self.credential(fact("file")) {
+                // Earlier versions told the file alone, which mostly has the credential's name.
+                let name = Some(fact("credential")).filter(|name| !name.is_empty()).unwrap_or_else(|| fact("file"));
+                if let Some(used) = self.credential(name) {
                     *used.reads.get_or_insert(0) += count;
                     used.used = Some(event.time);
                 }

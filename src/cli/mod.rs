@@ -17,6 +17,7 @@ mod completion;
 mod examples;
 mod gateway;
 mod manual;
+mod memory;
 
 /// Runs coding agents in contained Docker sandboxes, with credentials that belong to one project alone.
 #[derive(Debug, Parser)]
@@ -188,6 +189,7 @@ fn passes_codes(words: &[OsString]) -> bool {
 
 fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
     log_to_stderr();
+    memory::keep_private();
     match verb {
         Verb::Init(args) => commands::init::run(context, &args),
         Verb::Why(args) => commands::why::run(context, &args),
@@ -256,6 +258,10 @@ enum Inside {
 
 /// Runs the programs inside the containers: they have no folders, no printer and exit codes of their own.
 fn inside(verb: Verb) -> Inside {
+    // The agent's own processes are its own affair.
+    if matches!(verb, Verb::Gateway(_) | Verb::Relay(_) | Verb::GitCredential { .. }) {
+        memory::keep_private();
+    }
     Inside::Ended(match verb {
         Verb::Reap => init::main(),
         Verb::Session => init::session::main(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::audit::AuditLog;
 use crate::commands::connect::connect;
@@ -238,6 +239,7 @@ async fn start(
     let issue =
         issue_context(context, &loaded.manifest.project, &loaded.manifest.root, &args.target.name, &actor, "up");
     let report = |step: &'static str| progress.step(step);
+    let issuing = watch::Sender::new(false);
     let input = LaunchInput {
         engine,
         state,
@@ -255,6 +257,7 @@ async fn start(
         proxy_log_in: proxy::log_in(context, &issue).await?,
         audit: &audit,
         offline: args.offline,
+        issuing: &issuing,
         progress: &report,
     };
     let mut record = launch::intend(&input)?;
@@ -267,7 +270,7 @@ async fn start(
     let supervisor = Supervisor::spawn(context, loaded, args)?;
     let launched = tokio::select! {
         launched = launch::launch(input, &mut record) => launched.map_err(Failure::from),
-        () = interrupted() => Err(sandbox::interrupted()),
+        () = interrupted_between_issues(&issuing) => Err(sandbox::interrupted()),
     };
     let launched = match launched {
         Ok(launched) => launched,
@@ -496,6 +499,14 @@ pub(super) async fn interrupted() {
         return std::future::pending().await;
     };
     tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+}
+
+/// Waits for an interruption and then for the answers of the issuers that are being asked, so that what they give is known
+/// and can be revoked. Who interrupts once more does not wait.
+async fn interrupted_between_issues(issuing: &watch::Sender<bool>) {
+    interrupted().await;
+    let mut issuing = issuing.subscribe();
+    tokio::select! { _ = issuing.wait_for(|issuing| !issuing) => {}, () = interrupted() => {} }
 }
 
 /// Leaves the session. The last to leave waits until the supervisor has revoked the credentials and stopped the

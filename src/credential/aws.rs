@@ -85,10 +85,9 @@ pub async fn issue(name: &CredentialName, spec: &AwsStsSpec, context: &IssueCont
     }
     if answer.status != 200 {
         let word = |tag| element(&answer.body, tag).unwrap_or_default();
-        let code = word("Code").chars().filter(char::is_ascii_alphanumeric).take(60).collect();
         return Err(StsError::Refused {
             status: answer.status,
-            code,
+            code: said::code(word("Code")),
             said: said::shown(word("Message").as_bytes(), b""),
         });
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::name::{HostName, HostPattern};
 use crate::network::placement::Placement;
+use crate::project::CredentialName;
 
 /// A declared credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,6 +156,17 @@ pub enum Delivery {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         variable: Option<String>,
     },
+}
+
+impl Delivery {
+    /// The file below `/run/secrets` that a credential of this name is in; none for what is brokered.
+    pub fn file<'a>(&'a self, name: &'a CredentialName) -> Option<&'a str> {
+        match self {
+            Self::File { name } => Some(name),
+            Self::Git { .. } | Self::Environment { .. } => Some(name.as_str()),
+            Self::Broker { .. } => None,
+        }
+    }
 }
 
 /// What the agent sees in place of a brokered credential.

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, Interest};
 use tokio::net::{TcpStream, UnixStream};
+use zeroize::Zeroize as _;
 
 use crate::network::name::HostPattern;
 use crate::network::policy::DenyRule;
@@ -156,7 +157,8 @@ fn receive_some(relay: &UnixStream, line: &mut Vec<u8>, client: &mut Option<Owne
     Ok(length)
 }
 
-/// Reads the next line, without its end, into an empty buffer. `false` is the end of the stream.
+/// Reads the next line, without its end, into an empty buffer. `false` is the end of the stream. A line may hold secrets, so
+/// what the buffer leaves behind when it grows is wiped.
 pub async fn read_line<R: AsyncBufRead + Unpin>(
     reader: &mut R,
     line: &mut Vec<u8>,
@@ -171,6 +173,12 @@ pub async fn read_line<R: AsyncBufRead + Unpin>(
         let taken = end.unwrap_or(chunk.len());
         if line.len() + taken > limit {
             return Err(LineError::TooLong(limit));
+        }
+        if line.capacity() - line.len() < taken {
+            let mut larger = Vec::with_capacity((line.len() + taken).max(2 * line.capacity()));
+            larger.extend_from_slice(line);
+            line.zeroize();
+            *line = larger;
         }
         line.extend_from_slice(&chunk[..taken]);
         reader.consume(taken + usize::from(end.is_some()));

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::gateway::authority::{Authority, AuthorityError};
 use crate::gateway::broker::Broker;
@@ -268,6 +268,7 @@ async fn take_commands(shared: &Shared, mut folder: SecretFolder, reads: &ReadWa
                 Some(Event::Acknowledged { id: 0, error: Some(error.to_string()) })
             }
         };
+        line.zeroize();
         *line = Vec::new();
         if let Some(answer) = answer
             && !shared.reporter.send(answer).await

@@ -18,13 +18,15 @@ use super::session::{Connection, Disconnected};
 const BUNDLE: &str = ".git/sandbox.bundle";
 /// Bytes of a bundle sent at once.
 const CHUNK: usize = 256 << 10;
-/// Names the session in each commit's message, also of a clone that several sessions use. `commit-msg` sees what an
+/// Names the session in each commit's message, and the person whose agent it is as a second author (`Co-authored-by`, which
+/// GitHub and GitLab show: "Creating a commit with multiple authors"). It is the same hook for a clone that several sessions use. `commit-msg` sees what an
 /// editor made of the message, `prepare-commit-msg` also runs with `--no-verify` (githooks(5)). An empty message stays
 /// empty, so that git still refuses it. A repository that sets `core.hooksPath` has hooks of its own instead.
 const HOOK: &str = r#"#!/bin/sh
 [ -n "$SANDBOX_SESSION" ] && grep -q '^[^#]' "$1" || exit 0
 case $0 in *prepare-commit-msg) [ -n "$2" ] || exit 0 ;; esac
-exec git interpret-trailers --in-place --if-exists addIfDifferent --trailer "Sandbox-Session: $SANDBOX_SESSION" "$1"
+exec git interpret-trailers --in-place --if-exists addIfDifferent --trailer "Sandbox-Session: $SANDBOX_SESSION" \
+    ${SANDBOX_PERSON:+--trailer "Co-authored-by: $SANDBOX_PERSON"} "$1"
 "#;
 /// What is kept of git's complaints, in bytes.
 const COMPLAINT_LIMIT: usize = 2000;

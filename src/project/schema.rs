@@ -364,9 +364,7 @@ fn credential() -> Value {
             (
                 "repository_ids",
                 json!({
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": 50,
+                    "type": "array", "minItems": 1, "maxItems": 50,
                     "items": { "type": "integer", "minimum": 1 },
                     "description": "`github-app`: the same, by their numbers."
                 }),
@@ -374,12 +372,11 @@ fn credential() -> Value {
             (
                 "permissions",
                 json!({
-                    "type": "object",
-                    "minProperties": 1,
-                    "maxProperties": 64,
-                    "propertyNames": { "pattern": "^[a-z0-9_]{1,64}$" },
-                    "additionalProperties": { "enum": ["read", "write", "admin"] },
-                    "description": "`github-app`: what the token may do, by the names of the API, such as contents: write."
+                    "anyOf": [{ "enum": ["read", "push", "pull-requests", "review", "issues"] }, {
+                        "type": "object", "minProperties": 1, "maxProperties": 64,
+                        "propertyNames": { "pattern": "^[a-z0-9_]{1,64}$" }, "additionalProperties": { "enum": ["read", "write", "admin"] }
+                    }],
+                    "description": "`github-app`: what the token may do: a word for what agents mostly need, or the names of the API, such as contents: write."
                 }),
             ),
             (

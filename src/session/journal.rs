@@ -229,6 +229,14 @@ pub struct Record {
 }
 
 impl Record {
+    /// Remembers the engine's id of a container that was made.
+    pub fn name_object(&mut self, role: Role, id: &str) {
+        let container = |object: &&mut JournalObject| object.kind == ObjectKind::Container && object.role == Some(role);
+        if let Some(object) = self.objects.iter_mut().find(container) {
+            object.id = Some(id.to_owned());
+        }
+    }
+
     /// Whether some credential is still to be revoked.
     pub fn owes(&self) -> bool {
         !self.leases.is_empty() || !self.retiring.is_empty()

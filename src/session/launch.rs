@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::audit::AuditLog;
 use crate::audit::event::AuditEvent;
@@ -42,8 +43,8 @@ mod delivery;
 
 pub(super) use containers::wait_for_relay;
 use containers::{Started, start_containers};
-pub(super) use delivery::lease;
-use delivery::{deliver, git_environment, issue_all, remember_leases, signing_key};
+use delivery::{deliver, git_environment, issue_all, signing_key};
+pub(super) use delivery::{issued_facts, lease};
 
 /// Hosts whose addresses of ssh git is told to ask over https: each takes three settings of every command.
 const REWRITTEN: usize = 32;
@@ -176,6 +177,9 @@ pub struct LaunchInput<'a> {
     pub proxy_log_in: Option<ProxyLogIn>,
     /// Whether upstream failures are expected.
     pub offline: bool,
+    /// True while an issuer is being asked. Whoever gives up a launch at such a moment forgets a credential that may have
+    /// been made already.
+    pub issuing: &'a watch::Sender<bool>,
     /// Told of each step as it begins.
     pub progress: &'a (dyn Fn(&'static str) + Sync),
 }
@@ -293,27 +297,22 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
     let agent_id = ensure_agent_image(engine, &input.image, input.progress).await?;
 
     let issue = IssueContext { session: Some(record.session.as_str().to_owned()), ..input.issue.clone() };
-    let issuing = issue_all(&input, &issue);
+    input.issuing.send_replace(true);
+    let issuing = async {
+        let issued = issue_all(&input, record, &journal, &issue).await;
+        input.issuing.send_replace(false);
+        issued
+    };
     let starting = start_containers(&input, record.clone(), &journal, &launcher_id, &agent_id);
     // Issuers answer while the engine works. Nothing is delivered before the probe.
     let (issued, started) = tokio::join!(issuing, starting);
-    let issued = match issued {
-        Ok(issued) => issued,
-        Err((partly, error)) => {
-            remember_leases(record, &input, &partly);
-            journal.write(record)?;
-            return Err(error);
-        }
-    };
-    remember_leases(record, &input, &issued);
-    let Started { objects, mut gateway, mut client } = match started {
-        Ok(started) => started,
-        Err(error) => {
-            journal.write(record)?;
-            return Err(error);
-        }
-    };
-    record.objects = objects;
+    // Both wrote it meanwhile.
+    if let Some(now) = journal.read()? {
+        *record = now;
+    }
+    let issued = issued?;
+    let Started { agent_id, mut gateway, mut client } = started?;
+    record.name_object(Role::Agent, &agent_id);
     journal.write(record)?;
 
     (input.progress)("proving the confinement");
@@ -330,6 +329,9 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
     (input.progress)("handing the project over");
     record.start = hand_over(&input, &mut client).await?;
     record.environment.insert("SANDBOX_SESSION".to_owned(), record.session.as_str().to_owned());
+    if let Some(person) = source::person(&input.manifest.workspace.source, input.issue.home) {
+        record.environment.insert("SANDBOX_PERSON".to_owned(), person);
+    }
     record.phase = Phase::Running;
     journal.write(record)?;
     audit(&input, record, "session.started", &[("branch", &record.branch.clone()), ("base", &record.base.clone())])?;

@@ -13,11 +13,11 @@ use zeroize::Zeroizing;
 use crate::credential::IssueContext;
 use crate::credential::fingerprint;
 use crate::credential::secret::Secret;
-use crate::credential::spec::Delivery;
 use crate::engine::stream::{AttachedStream, Chunk};
 use crate::engine::{Engine, EngineError, ExecSpec};
+use crate::project::CredentialName;
 use crate::session::identity::Role;
-use crate::session::journal::Record;
+use crate::session::journal::{JournalLease, Record};
 use crate::session::plan::{GATEWAY, LAUNCHER_BINARY};
 
 /// How long the gateway's container may take for one token.
@@ -25,31 +25,40 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The longest answer, in bytes.
 const ANSWER_LIMIT: usize = 16 << 10;
 
-/// Holds the tokens of a record that are not held yet and can be read. What is brokered is in no file.
+/// Holds the tokens of a record that are not held yet and can be read: also one that was delivered by a process that died
+/// before it could say so, which the journal has among those that are to be revoked. What is brokered is in no file.
 pub(super) async fn recall(engine: &Engine, record: &Record, issue: &IssueContext<'_>) {
-    for (name, lease) in &record.leases {
-        let Some(handle) = lease.handle.as_deref().filter(|_| lease.spec.provider.ends_by_its_value()) else {
-            continue;
-        };
-        let file = match &lease.spec.deliver {
-            Delivery::File { name } => name.clone(),
-            Delivery::Git { .. } | Delivery::Environment { .. } => name.to_string(),
-            Delivery::Broker { .. } => continue,
-        };
-        if issue.held.find(handle).is_some() {
+    let mut files: BTreeMap<(&CredentialName, &str), Vec<&JournalLease>> = BTreeMap::new();
+    let retiring = record.retiring.iter().map(|retiring| (&retiring.name, &retiring.lease));
+    for (name, lease) in record.leases.iter().chain(retiring) {
+        let held = lease.handle.as_deref().is_none_or(|handle| issue.held.find(handle).is_some());
+        if held || !lease.spec.provider.ends_by_its_value() {
             continue;
         }
-        let gateway = record.id.object(Role::Gateway);
-        match tokio::time::timeout(LIMIT, read(engine, &gateway, &file)).await {
-            Ok(Ok(Some(token))) => match fingerprint::of(issue.state, &token) {
-                Ok(found) if found.to_string() == lease.fingerprint => issue.held.keep(handle, token),
-                Ok(_) => tracing::warn!(credential = %name, "below /run/secrets is another value than the journal has"),
-                Err(error) => tracing::warn!(credential = %name, %error, "a token was not recognised"),
-            },
+        if let Some(file) = lease.spec.deliver.file(name) {
+            files.entry((name, file)).or_default().push(lease);
+        }
+    }
+    let gateway = record.id.object(Role::Gateway);
+    for ((name, file), leases) in files {
+        match tokio::time::timeout(LIMIT, read(engine, &gateway, file)).await {
+            Ok(Ok(Some(token))) => hold(issue, name, &leases, token),
             Ok(Ok(None)) => tracing::debug!(credential = %name, "the gateway has no such token any more"),
             Ok(Err(error)) => tracing::debug!(credential = %name, %error, "a token was not read back"),
             Err(error) => tracing::debug!(credential = %name, %error, "the gateway did not give a token back"),
         }
+    }
+}
+
+/// Holds a token for the one of these leases that it is of.
+fn hold(issue: &IssueContext<'_>, name: &CredentialName, leases: &[&JournalLease], token: Secret) {
+    let found = match fingerprint::of(issue.state, &token) {
+        Ok(found) => found.to_string(),
+        Err(error) => return tracing::warn!(credential = %name, %error, "a token was not recognised"),
+    };
+    match leases.iter().find(|lease| lease.fingerprint == found).and_then(|lease| lease.handle.as_deref()) {
+        Some(handle) => issue.held.keep(handle, token),
+        None => tracing::warn!(credential = %name, "below /run/secrets is another value than the journal has"),
     }
 }
 

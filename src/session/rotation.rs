@@ -3,12 +3,15 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{FutureExt as _, LocalBoxFuture};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use crate::credential::rotation::Requests;
 use crate::credential::spec::{CredentialSpec, Delivery, OnExpiry};
 use crate::credential::{self, CredentialError, IssueContext, Issued, Revocation};
 use crate::gateway::protocol::Action;
@@ -16,7 +19,7 @@ use crate::project::CredentialName;
 use crate::session::gateway_control::{GatewayControl, GatewayControlError};
 use crate::session::identity::Role;
 use crate::session::journal::{Journal, JournalError, JournalLease, Record, RetiringLease};
-use crate::session::launch::lease;
+use crate::session::launch::{issued_facts, lease};
 use crate::session::live_policy;
 use crate::session::supervise::{SuperviseInput, note};
 
@@ -35,6 +38,8 @@ const GRACE: Duration = Duration::from_secs(300);
 const TOLD: &str = "rotation was told to end";
 /// The pause before a revocation that failed is tried again.
 const RETRY_RETIRED: Duration = Duration::from_secs(30);
+/// How long an issuer may take that was asked when the session ended; its answer is revoked at once.
+const FINISH_LIMIT: Duration = Duration::from_secs(45);
 
 /// Why a credential was not rotated or withdrawn.
 #[derive(Debug, thiserror::Error)]
@@ -156,101 +161,246 @@ fn grace(old: &JournalLease, now: Timestamp) -> Timestamp {
     now.checked_add(left.min(GRACE)).unwrap_or(now)
 }
 
+/// A piece of work on one issuer, which may take its time. Several go on at once: one issuer that hangs must not keep the
+/// others' credentials from being replaced in time, nor the user from taking one away.
+enum Work {
+    /// A credential was made to last, or not.
+    Turn(CredentialName, Due, Result<(), RotateError>),
+    /// What the user took away is gone, or not.
+    Withdrawn(CredentialName),
+    /// What was replaced and is over has been looked at.
+    Retired,
+}
+
+/// What is under way, each credential in one piece of work at most.
+struct Works<'a> {
+    futures: FuturesUnordered<LocalBoxFuture<'a, Work>>,
+    busy: BTreeSet<CredentialName>,
+    retiring: bool,
+}
+
+impl<'a> Works<'a> {
+    fn new() -> Self {
+        Self { futures: FuturesUnordered::new(), busy: BTreeSet::new(), retiring: false }
+    }
+
+    fn is_busy(&self, name: &CredentialName) -> bool {
+        self.busy.contains(name)
+    }
+
+    fn begin(&mut self, name: &CredentialName, work: impl Future<Output = Work> + 'a) {
+        self.busy.insert(name.clone());
+        self.futures.push(work.boxed_local());
+    }
+
+    /// The next that is done; never when nothing is under way.
+    async fn next(&mut self) -> Work {
+        let Some(done) = self.futures.next().await else { return std::future::pending().await };
+        match &done {
+            Work::Turn(name, ..) | Work::Withdrawn(name) => {
+                self.busy.remove(name);
+            }
+            Work::Retired => self.retiring = false,
+        }
+        done
+    }
+}
+
 /// Rotates what is due and what the user asked for, until it is told to end, or a credential ran out of which the session
 /// must end. Gives the reason. Dropped in the middle, it could forget a credential that an issuer has just made, so it is
 /// not to be dropped.
 pub(super) async fn rotate_until_the_end(input: &SuperviseInput<'_>, steering: &Steering) -> String {
+    let mut works = Works::new();
+    let reason = work_until_the_end(input, steering, &mut works).await;
+    // What is being issued at this moment is issued, and revoked instead of delivered.
+    steering.end();
+    let finish = async {
+        while !works.futures.is_empty() {
+            works.next().await;
+        }
+        // What was issued too late to be delivered is due at once, and this process may be the only one to have it.
+        let over = Over::default();
+        end_retired(
+            &input.journal,
+            &input.issue,
+            |retiring| over.is(retiring),
+            |retired, ended| {
+                note_retired(input, retired, ended);
+            },
+        )
+        .await;
+    };
+    if tokio::time::timeout(FINISH_LIMIT, finish).await.is_err() {
+        tracing::error!("a credential that was being issued when the session ended may live on until its own end");
+    }
+    reason
+}
+
+async fn work_until_the_end<'a>(
+    input: &'a SuperviseInput<'_>,
+    steering: &'a Steering,
+    works: &mut Works<'a>,
+) -> String {
     let mut due: BTreeMap<CredentialName, Due> = BTreeMap::new();
     let mut expired = BTreeSet::new();
+    let over = Rc::new(RefCell::new(Over::default()));
+    let mut asked = Requests::default();
+    let mut unreadable = false;
     let mut ending = steering.ending.subscribe();
     loop {
-        // What was issued too late to be delivered is due at once, and this process may be the only one to have it.
-        let last = tokio::select! {
-            _ = ending.wait_for(|ending| *ending) => true,
-            () = tokio::time::sleep(TICK) => false,
-        };
-        let Ok(Some(record)) = input.journal.read() else {
-            if last {
-                return TOLD.to_owned();
+        tokio::select! {
+            _ = ending.wait_for(|ending| *ending) => return TOLD.to_owned(),
+            done = works.next() => {
+                if let Work::Turn(name, entry, Err(error)) = done && !*steering.ending.borrow() {
+                    note_failure(input, &name, &error);
+                    due.insert(name, entry.later());
+                }
             }
-            continue;
+            () = tokio::time::sleep(TICK) => {}
+        }
+        let record = match input.journal.read() {
+            Ok(Some(record)) => Rc::new(record),
+            Ok(None) => continue,
+            Err(error) => {
+                if !std::mem::replace(&mut unreadable, true) {
+                    tracing::error!(%error, "credentials are not rotated while the journal cannot be read");
+                }
+                continue;
+            }
         };
+        unreadable = false;
         let now = Timestamp::now();
-        for (name, lease) in &record.leases {
+        let free = |works: &Works<'_>, name: &CredentialName| !works.is_busy(name);
+        due.retain(|name, _| record.leases.contains_key(name));
+        for (name, lease) in record.leases.iter().filter(|(name, _)| free(works, name)) {
             if !due.contains_key(name)
                 && let Some(entry) = Due::of(lease, record.session.as_str())
             {
                 due.insert(name.clone(), entry);
             }
         }
-        end_retired(&input.journal, &input.issue, now, |retired, ended| {
-            let facts = [("credential", retired.name.as_str()), ("fingerprint", retired.lease.fingerprint.as_str())];
-            note_end(input, &record, &facts, ended, "replaced by a rotation");
-        })
-        .await;
-        if last {
-            return TOLD.to_owned();
+        over.borrow_mut().look(&record);
+        if !works.retiring && record.retiring.iter().any(|retiring| over.borrow().is(retiring)) {
+            works.retiring = true;
+            let over = Rc::clone(&over);
+            let work = async move {
+                end_retired(
+                    &input.journal,
+                    &input.issue,
+                    |retiring| over.borrow().is(retiring),
+                    |retired, ended| {
+                        note_retired(input, retired, ended);
+                    },
+                )
+                .await;
+                Work::Retired
+            };
+            works.futures.push(work.boxed_local());
         }
-        if let Some(reason) = note_expired(input, &record, now, &mut expired) {
-            return reason;
+        if let Ok(more) = credential::rotation::take_requests(input.journal.folder()) {
+            asked.rotate.extend(more.rotate);
+            asked.revoke.extend(more.revoke);
         }
-        let asked = credential::rotation::take_requests(input.journal.folder()).unwrap_or_default();
-        let again = steering.again.take();
-        let names: Vec<CredentialName> = record
-            .leases
-            .keys()
-            .filter(|name| {
-                asked.rotate.contains(*name) || again.contains(*name) || due.get(*name).is_some_and(Due::is_now)
-            })
+        asked.rotate.extend(steering.again.take());
+        // What is to be taken away need not be new before.
+        asked.rotate.retain(|name| record.leases.contains_key(name) && !asked.revoke.contains(name));
+        end_at_once(input, &record, &mut asked.revoke, now);
+        let revoked: Vec<CredentialName> = asked.revoke.iter().filter(|name| free(works, name)).cloned().collect();
+        for name in revoked {
+            asked.revoke.remove(&name);
+            due.remove(&name);
+            let (record, withdrawn) = (Rc::clone(&record), name.clone());
+            works.begin(&name, async move {
+                take_away(input, &record, &withdrawn).await;
+                Work::Withdrawn(withdrawn)
+            });
+        }
+        let names: Vec<CredentialName> = (record.leases.keys())
+            .filter(|name| free(works, name) && !asked.revoke.contains(*name))
+            .filter(|name| asked.rotate.contains(*name) || due.get(*name).is_some_and(Due::is_now))
             .cloned()
             .collect();
-        // One that was replaced has no lease any more, and need not wait for the end of its grace.
-        if asked.revoke.iter().any(|name| !record.leases.contains_key(name)) {
-            let updated = input.journal.update(|record| {
-                for retiring in record.retiring.iter_mut().filter(|retiring| asked.revoke.contains(&retiring.name)) {
-                    retiring.end_at = now;
-                }
-            });
-            if let Err(error) = updated {
-                tracing::warn!(%error, "the journal was not updated");
-            }
-        }
-        for name in asked.revoke.iter().filter(|name| record.leases.contains_key(*name)) {
-            due.remove(name);
-            let withdrawn = withdraw(input, &record, name).await.map_err(|error| error.reason());
-            let fingerprint = record.leases.get(name).map(|lease| lease.fingerprint.as_str()).unwrap_or_default();
-            let facts = [("credential", name.as_str()), ("fingerprint", fingerprint)];
-            note_end(input, &record, &facts, withdrawn, "asked for");
-        }
-        // One issuer that hangs must not keep the others' credentials from being replaced in time.
-        let turns = names.into_iter().filter(|name| !asked.revoke.contains(name)).map(|name| {
-            let asked = asked.rotate.contains(&name) || again.contains(&name);
+        for name in names {
+            let asked = asked.rotate.remove(&name);
             let entry = due.remove(&name).unwrap_or_else(Due::at_once);
             let entry = Due { anew: entry.anew || asked, ..entry };
-            let record = &record;
-            async move {
-                let turn = take_turn(input, record, &name, entry.anew, steering).await;
-                (name, entry, turn)
-            }
-        });
-        for (name, entry, turn) in join_all(turns.collect::<Vec<_>>()).await {
-            if let Err(error) = turn
-                && !*steering.ending.borrow()
-            {
-                note_failure(input, &record, &name, &error);
-                due.insert(name, entry.later());
-            }
+            let (record, turned) = (Rc::clone(&record), name.clone());
+            works.begin(&name, async move {
+                let turn = take_turn(input, &record, &turned, entry.anew, steering).await;
+                Work::Turn(turned, entry, turn)
+            });
+        }
+        // After the turns began: what ran out while the machine slept is replaced, and is no reason to end.
+        let lasting = |name: &CredentialName, lease: &JournalLease| {
+            works.is_busy(name) || (due.contains_key(name) && lease.failing_since.is_none())
+        };
+        if let Some(reason) = note_expired(input, &record, now, lasting, &mut expired) {
+            return reason;
         }
     }
 }
 
+/// Has what was replaced, and has no lease any more, end without waiting for the end of its grace.
+fn end_at_once(input: &SuperviseInput<'_>, record: &Record, names: &mut BTreeSet<CredentialName>, now: Timestamp) {
+    let gone: BTreeSet<CredentialName> =
+        names.iter().filter(|name| !record.leases.contains_key(*name)).cloned().collect();
+    if gone.is_empty() {
+        return;
+    }
+    names.retain(|name| !gone.contains(name));
+    let updated = input.journal.update(|record| {
+        for retiring in record.retiring.iter_mut().filter(|retiring| gone.contains(&retiring.name)) {
+            retiring.end_at = now;
+        }
+    });
+    if let Err(error) = updated {
+        tracing::warn!(%error, "the journal was not updated");
+    }
+}
+
+/// Takes a credential away, and records it.
+async fn take_away(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName) {
+    let withdrawn = withdraw(input, record, name).await.map_err(|error| error.reason());
+    let fingerprint = record.leases.get(name).map(|lease| lease.fingerprint.as_str()).unwrap_or_default();
+    let facts = [("credential", name.as_str()), ("fingerprint", fingerprint)];
+    note_end(input, record, &facts, withdrawn, "asked for");
+}
+
+/// Which replaced values are over: by the clock on the wall, or by one that nobody sets, so that a clock that is put back
+/// does not let them live on.
+#[derive(Debug, Default)]
+struct Over {
+    seen: BTreeMap<(String, Timestamp), Instant>,
+}
+
+impl Over {
+    /// Remembers what there is, and forgets what is gone.
+    fn look(&mut self, record: &Record) {
+        let key = |retiring: &RetiringLease| (retiring.lease.fingerprint.clone(), retiring.end_at);
+        let keys: BTreeSet<_> = record.retiring.iter().map(key).collect();
+        self.seen.retain(|key, _| keys.contains(key));
+        for key in keys {
+            self.seen.entry(key).or_insert_with(Instant::now);
+        }
+    }
+
+    fn is(&self, retiring: &RetiringLease) -> bool {
+        let seen = self.seen.get(&(retiring.lease.fingerprint.clone(), retiring.end_at));
+        retiring.end_at <= Timestamp::now() || seen.is_some_and(|seen| seen.elapsed() >= GRACE)
+    }
+}
+
 /// Records that a credential was not replaced, for the audit log and for `status`.
-fn note_failure(input: &SuperviseInput<'_>, record: &Record, name: &CredentialName, error: &RotateError) {
+fn note_failure(input: &SuperviseInput<'_>, name: &CredentialName, error: &RotateError) {
     let reason = error.reason();
+    let Ok(Some(record)) = input.journal.read() else {
+        tracing::warn!(credential = %name, reason, "a credential was not replaced");
+        return;
+    };
     let until = record.leases.get(name).and_then(|lease| lease.expires_at);
     let until = until.map_or_else(|| "unlimited".to_owned(), |time| time.to_string());
     let facts = [("credential", name.as_str()), ("reason", &reason), ("valid_until", &until)];
-    note(input, record, "credential.rotation_failed", "failed", &facts);
+    note(input, &record, "credential.rotation_failed", "failed", &facts);
     let now = Timestamp::now();
     let updated = input.journal.update(|record| {
         if let Some(lease) = record.leases.get_mut(name) {
@@ -262,18 +412,19 @@ fn note_failure(input: &SuperviseInput<'_>, record: &Record, name: &CredentialNa
     }
 }
 
-/// Records what has run out without a successor, once each. Gives the reason for which the session has to end, if that is
-/// what the manifest says of one of them.
+/// Records what has run out without a successor, once each, but for what may still get one. Gives the reason for which the
+/// session has to end, if that is what the manifest says of one of them.
 fn note_expired(
     input: &SuperviseInput<'_>,
     record: &Record,
     now: Timestamp,
+    lasting: impl Fn(&CredentialName, &JournalLease) -> bool,
     known: &mut BTreeSet<String>,
 ) -> Option<String> {
     let mut reason = None;
     for (name, lease) in &record.leases {
         let Some(end) = lease.ends_at().filter(|end| *end <= now) else { continue };
-        if !known.insert(lease.fingerprint.clone()) {
+        if lasting(name, lease) || !known.insert(lease.fingerprint.clone()) {
             continue;
         }
         let facts = [("credential", name.as_str()), ("fingerprint", &lease.fingerprint), ("ended", &end.to_string())];
@@ -360,9 +511,18 @@ async fn rotate(
     let renewed = lease(old.spec.clone(), &issued);
     // Not to be revoked while it is being delivered: only a delivery that failed makes it due at once.
     let undelivered = RetiringLease { name: name.clone(), lease: renewed.clone(), end_at: Timestamp::now() + GRACE };
-    if renewed.handle.is_some() {
-        input.journal.update(|record| record.retiring.push(undelivered.clone()))?;
+    let kept =
+        input.journal.update(|record| record.retiring.extend(renewed.handle.as_ref().map(|_| undelivered.clone())));
+    if !matches!(kept, Ok(Some(_))) {
+        // Nobody else will ever know of it.
+        if let Err(error) = credential::revoke(name, &old.spec, renewed.handle.as_deref(), &input.issue).await {
+            tracing::error!(credential = %name, %error, "a credential that was not delivered was not revoked");
+        }
+        return Err(kept.err().map_or(RotateError::Ending, RotateError::from));
     }
+    let facts = issued_facts(&issued, &old.spec);
+    let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    note(input, record, "credential.issued", "ok", &facts);
     let handed_out = if *steering.ending.borrow() {
         Err(RotateError::Ending)
     } else {
@@ -412,18 +572,28 @@ async fn hand_out(
     Ok(())
 }
 
+/// Records how a value that was replaced, or never delivered, ended.
+fn note_retired(input: &SuperviseInput<'_>, retired: &RetiringLease, ended: Result<Revocation, String>) {
+    let facts = [("credential", retired.name.as_str()), ("fingerprint", retired.lease.fingerprint.as_str())];
+    match input.journal.read() {
+        Ok(Some(record)) => note_end(input, &record, &facts, ended, "replaced by a rotation"),
+        _ => tracing::warn!(credential = %retired.name, ?ended, "the end of a replaced credential was not recorded"),
+    }
+}
+
 /// Revokes what has been replaced, or was never delivered, and whose time is over.
 async fn end_retired(
     journal: &Journal,
     issue: &IssueContext<'_>,
-    now: Timestamp,
+    is_over: impl Fn(&RetiringLease) -> bool,
     mut told: impl FnMut(&RetiringLease, Result<Revocation, String>),
 ) {
     let Ok(Some(record)) = journal.read() else { return };
-    for retiring in record.retiring.iter().filter(|retiring| retiring.end_at <= now) {
+    for retiring in record.retiring.iter().filter(|retiring| is_over(retiring)) {
         let lease = &retiring.lease;
         let revoked = credential::revoke(&retiring.name, &lease.spec, lease.handle.as_deref(), issue).await;
-        let again = revoked.is_err().then(|| RetiringLease { end_at: now + RETRY_RETIRED, ..retiring.clone() });
+        let again =
+            revoked.is_err().then(|| RetiringLease { end_at: Timestamp::now() + RETRY_RETIRED, ..retiring.clone() });
         let updated = journal.update(|record| {
             record.retiring.retain(|other| other != retiring);
             record.retiring.extend(again);
@@ -442,10 +612,9 @@ async fn withdraw(
     name: &CredentialName,
 ) -> Result<Revocation, RotateError> {
     let lease = record.leases.get(name).ok_or(RotateError::NotOut)?;
-    let withdrawal = match &lease.spec.deliver {
-        Delivery::File { name } => Action::RemoveSecrets(vec![name.clone()]),
-        Delivery::Git { .. } | Delivery::Environment { .. } => Action::RemoveSecrets(vec![name.to_string()]),
-        Delivery::Broker { .. } => Action::Unbroker(vec![name.to_string()]),
+    let withdrawal = match lease.spec.deliver.file(name) {
+        Some(file) => Action::RemoveSecrets(vec![file.to_owned()]),
+        None => Action::Unbroker(vec![name.to_string()]),
     };
     let gateway = record.id.object(Role::Gateway);
     let taken = async {
@@ -476,5 +645,7 @@ async fn withdraw(
     Ok(ending)
 }
 
+#[cfg(test)]
+mod life_cycle;
 #[cfg(test)]
 mod tests;

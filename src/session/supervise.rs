@@ -35,8 +35,6 @@ use crate::session::watchdog::{self, Notice};
 const RESTARTS: u32 = 5;
 /// The exit code of a process that SIGKILL ended.
 const KILLED: i64 = 137;
-/// How long an issuer may take that was asked when the session ended; its answer is revoked at once.
-const ISSUE_LIMIT: Duration = Duration::from_secs(45);
 /// How many events of the gateway are recorded before the journal remembers how far the log was read.
 const REMEMBER_EVERY: u64 = 64;
 
@@ -144,8 +142,8 @@ pub async fn supervise(input: SuperviseInput<'_>, restarts: &watch::Sender<u32>)
         () = terminated() => ("the supervisor was asked to end".to_owned(), None),
     };
     steering.end();
-    if rotates && tokio::time::timeout(ISSUE_LIMIT, rotating).await.is_err() {
-        tracing::error!("a credential that was being issued when the session ended may live on until its own end");
+    if rotates {
+        rotating.await;
     }
     finish(&input, &ended, audited.get(), out_of_memory.get()).await
 }
@@ -397,7 +395,13 @@ fn record_line(input: &SuperviseInput<'_>, record: &Record, line: &[u8]) {
             note(input, record, action, outcome, &facts);
         }
         Event::SecretRead { name, count } => {
-            note(input, record, "credential.read", "ok", &[("file", &name), ("count", &count.to_string())]);
+            let count = count.to_string();
+            let mut facts = vec![("file", name.as_str()), ("count", count.as_str())];
+            // A file need not have the credential's name.
+            let read =
+                record.leases.iter().find(|(credential, lease)| lease.spec.deliver.file(credential) == Some(&name));
+            facts.extend(read.map(|(credential, _)| ("credential", credential.as_str())));
+            note(input, record, "credential.read", "ok", &facts);
         }
         Event::Closed(closed) => {
             let facts = [

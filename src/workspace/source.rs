@@ -18,6 +18,9 @@ use crate::init::frame::CloneRequest;
 use crate::project::manifest::WorkspaceSpec;
 use crate::project::{ProjectName, SandboxName};
 
+/// The longest name and the longest address of a person, in bytes.
+const PERSON_LIMIT: usize = 100;
+
 /// The subject of the commit that carries uncommitted changes.
 pub const UNCOMMITTED_SUBJECT: &str = "sandbox: uncommitted changes of tracked files";
 
@@ -450,6 +453,22 @@ pub fn https_for_ssh(hosts: &[String]) -> Vec<(String, String)> {
         addresses.map(|address| (key.clone(), address))
     };
     hosts.iter().flat_map(of).collect()
+}
+
+/// The person at this machine as git writes people, `NAME <ADDRESS>`, by the settings of the repository and their own. None
+/// for whoever has set no name or no address, or ones that would not stand in a line of a commit's message.
+pub fn person(source: &Path, home: &Path) -> Option<String> {
+    let own = [home.join(".gitconfig"), home.join(".config/git/config")].into_iter().find(|path| path.is_file());
+    let setting = |key: &str| {
+        let mut git = Git::discover(source, "config").args(["--includes", "--get", key]);
+        if let Some(own) = &own {
+            git = git.variable("GIT_CONFIG_GLOBAL", own);
+        }
+        let text = git.line().ok()?.trim().to_owned();
+        let fits = |character: char| !character.is_control() && !"<>".contains(character);
+        ((1..=PERSON_LIMIT).contains(&text.len()) && text.chars().all(fits)).then_some(text)
+    };
+    Some(format!("{} <{}>", setting("user.name")?, setting("user.email").filter(|address| address.contains('@'))?))
 }
 
 /// What the helper in the container needs to set up the clone: work is attributed to the project's agent, and ssh

@@ -2,8 +2,9 @@
 //! ("AssumeRoleWithWebIdentity", API reference; "IAM and AWS STS condition context keys" for the trust policy).
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::server::{Request, serve};
 use super::token::verify;

@@ -1,10 +1,7 @@
 //! The provider `aws-sts` against moto, which looks at signatures and policies, and boto3, which reads what is delivered.
 #![allow(clippy::unwrap_used)]
 
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use jiff::Timestamp;
@@ -15,9 +12,9 @@ use sandbox::credential::secret::Secret;
 use sandbox::credential::spec::{AwsSource, AwsStsSpec, CredentialSpec, Delivery, ProviderSpec};
 use sandbox::credential::{CredentialError, IssueContext, Issued, Revocation, deliver, issue, revoke, store, vault};
 use sandbox::project::{CredentialName, ProjectName, SandboxName};
-use serde_json::Value;
 
 mod identity;
+mod moto;
 #[path = "../federation/server.rs"]
 mod server;
 mod session;
@@ -27,74 +24,9 @@ mod support;
 #[path = "../federation/token.rs"]
 mod token;
 
-/// moto on loopback, with a user `ada` and a role `agents`.
-pub(crate) struct Moto {
-    process: Child,
-    pub(crate) address: String,
-    pub(crate) id: String,
-    pub(crate) secret: String,
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The folder of programs that `scripts/moto` puts beside what cargo builds.
-pub(crate) fn programs() -> PathBuf {
-    // With a target of its own, cargo's folder for tests is one level deeper.
-    let places = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors().skip(1).take(2).map(|at| at.join("tools/moto/bin"));
-    places.into_iter().find(|path| path.is_dir()).expect("moto is missing: run `make packages`")
-}
-
-fn python(address: &str, word: &str) -> Command {
-    let mut command = Command::new(programs().join("python"));
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/moto.py")).arg(word);
-    command.env_clear().env("ENDPOINT", address).env("NO_PROXY", "127.0.0.1").env("PATH", "/usr/bin:/bin");
-    command
-}
+use moto::{Moto, programs, python};
 
 impl Moto {
-    pub(crate) fn start() -> Self {
-        // As many as `set_up` makes; from then on, signatures count.
-        Self::start_with("127.0.0.1", Some("5"))
-    }
-
-    /// The same for containers of this machine too.
-    pub(crate) fn start_for_all() -> Self {
-        Self::start_with("0.0.0.0", Some("5"))
-    }
-
-    /// It looks at no signature. Requests without one are refused otherwise, also where AWS wants none.
-    pub(crate) fn start_open() -> Self {
-        Self::start_with("127.0.0.1", None)
-    }
-
-    fn start_with(interface: &str, unsigned: Option<&str>) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new(programs().join("moto_server"))
-            .args(["-H", interface, "-p", &port.to_string()])
-            .envs(unsigned.map(|count| ("INITIAL_NO_AUTH_ACTION_COUNT", count)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let address = format!("http://127.0.0.1:{port}");
-        let mut moto = Self { process, address, id: String::new(), secret: String::new() };
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "moto does not listen");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        let output = python(&moto.address, "set_up").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let key: Value = serde_json::from_slice(&output.stdout).unwrap();
-        (moto.id, moto.secret) = (key["id"].as_str().unwrap().to_owned(), key["secret"].as_str().unwrap().to_owned());
-        moto
-    }
-
     fn spec(&self) -> AwsStsSpec {
         AwsStsSpec {
             address: Some(self.address.clone()),
@@ -220,6 +152,58 @@ async fn boto3_is_the_role_by_the_delivered_files_alone() {
     let ended = revoke(&name(), &credential, Some(&handle), &side.context()).await.unwrap();
     assert_eq!(ended, Revocation::ExpiresAt(end));
     assert!(ended.result().contains("expires at") && ended.action() != "credential.revoked");
+}
+
+/// Puts what is delivered into a folder, as the gateway does: a new file in place of the old one. The ends are put off by so
+/// many seconds, for a reader whose clock is ahead.
+fn put(secrets: &std::path::Path, credential: &CredentialSpec, issued: Issued, ahead: i64) -> String {
+    let mut id = String::new();
+    for file in deliver(vec![(credential, issued)]).unwrap().files {
+        let content = serde_json::to_value(&file).unwrap()["content"].as_str().unwrap().to_owned();
+        let content = base64::engine::general_purpose::STANDARD.decode(content).unwrap();
+        let mut text = String::from_utf8(content).unwrap().replace("/run/secrets", secrets.to_str().unwrap());
+        if let Ok(mut keys) = serde_json::from_str::<serde_json::Value>(&text) {
+            let end: Timestamp = keys["Expiration"].as_str().unwrap().parse().unwrap();
+            let later = end + jiff::SignedDuration::from_secs(ahead);
+            keys["Expiration"] = later.to_string().into();
+            keys["AccessKeyId"].as_str().unwrap().clone_into(&mut id);
+            text = keys.to_string();
+        }
+        std::fs::write(secrets.join("..next"), text).unwrap();
+        std::fs::rename(secrets.join("..next"), secrets.join(&file.name)).unwrap();
+    }
+    id
+}
+
+/// A static file of credentials is read once by every SDK; what a `credential_process` says is asked for again.
+#[tokio::test]
+async fn a_living_process_of_boto3s_takes_the_new_keys_when_the_old_ones_ran_out() {
+    use std::io::{BufRead as _, Write as _};
+    let moto = Moto::start();
+    let side = Side::new(&moto.id, &moto.secret);
+    let spec = moto.spec();
+    let credential = credential(&spec);
+    let secrets = side.folder.path().join("secrets");
+    std::fs::create_dir(&secrets).unwrap();
+    let mut id = put(&secrets, &credential, side.issue(&spec).await.unwrap(), 0);
+    let mut process = python(&moto.address, "living")
+        .env("AWS_CONFIG_FILE", secrets.join("aws-aws-config"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = std::io::BufReader::new(process.stdout.take().unwrap()).lines();
+    let mut input = process.stdin.take().unwrap();
+    for turn in 1..=4 {
+        assert_eq!(told.next().unwrap().unwrap(), id, "turn {turn}");
+        let next = put(&secrets, &credential, side.issue(&spec).await.unwrap(), turn * 901);
+        assert_ne!(next, id);
+        id = next;
+        writeln!(input, "901").unwrap();
+    }
+    assert_eq!(told.next().unwrap().unwrap(), id);
+    drop(input);
+    assert!(process.wait().unwrap().success());
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
 """What the tests need of boto3: to set moto up, and to read what a sandbox was given."""
+import datetime
 import json
 import os
+import pathlib
+import shutil
 import sys
 
 import boto3
+import botocore
 
 endpoint = os.environ["ENDPOINT"]
 
@@ -28,4 +32,35 @@ def identity():
     print(boto3.client("sts", endpoint_url=endpoint).get_caller_identity()["Arn"])
 
 
-{"set_up": set_up, "identity": identity}[sys.argv[1]]()
+def living():
+    """One process that lives for longer than its keys: its clock is put on, and the files change under it."""
+    client, moved = boto3.client("sts", endpoint_url=endpoint), [datetime.timedelta()]
+    keys = client._request_signer._credentials
+    now = keys._time_fetcher
+    keys._time_fetcher = lambda: now() + moved[0]
+    while True:
+        client.get_caller_identity()
+        print(keys.get_frozen_credentials().access_key, flush=True)
+        # The keys that were read before are past their end from now on.
+        seconds = sys.stdin.readline()
+        if not seconds:
+            return
+        moved[0] += datetime.timedelta(seconds=int(seconds))
+
+
+def libraries():
+    site, target = pathlib.Path(botocore.__file__).parent.parent, pathlib.Path(sys.argv[2])
+    data = site / "botocore/data"
+    kept = {data / name for name in ("sts", "partitions.json", "endpoints.json", "sdk-default-configuration.json", "_retry.json")}
+
+    def others(folder, names):
+        folder = pathlib.Path(folder)
+        return [name for name in names if name == "__pycache__" or (folder == data and folder / name not in kept
+                                                                   and not name.startswith(("endpoints", "partitions", "sdk-")))]
+
+    for name in ("botocore", "jmespath", "dateutil", "urllib3"):
+        shutil.copytree(site / name, target / name, ignore=others)
+    shutil.copy(site / "six.py", target)
+
+
+{"set_up": set_up, "identity": identity, "living": living, "libraries": libraries}[sys.argv[1]]()

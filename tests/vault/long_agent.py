@@ -1,12 +1,17 @@
-"""Works as an agent does until a file says that it is enough: fetches, commits, pushes, asks a model, reads a password."""
+"""Works as an agent does until a file says that it is enough: fetches, commits, pushes, asks a model, reads a password, and
+calls AWS with a session of botocore's that lives as long as this process."""
 
 import json
 import os
 import subprocess
+import sys
 import time
 import urllib.request
 
-done, failed = {"pushes": 0, "requests": 0, "reads": 0}, []
+sys.path.insert(0, "/home/agent/aws")
+import botocore.session
+
+done, failed, keys = {"pushes": 0, "requests": 0, "reads": 0, "calls": 0}, [], set()
 remote = "https://git.example.test/repository.git"
 
 
@@ -34,9 +39,19 @@ def read():
         json.load(open("/run/secrets/database"))["password"]
 
 
+session = botocore.session.get_session()
+cloud = session.create_client("sts", endpoint_url="https://cloud.example.test")
+
+
+def call():
+    cloud.get_caller_identity()
+    keys.add(session.get_credentials().get_frozen_credentials().access_key)
+
+
 while not os.path.exists("/tmp/enough"):
     turn("pushes", push)
     turn("requests", ask)
     turn("reads", read)
+    turn("calls", call)
     time.sleep(0.1)
-print(json.dumps({"done": done, "failed": failed}))
+print(json.dumps({"done": done, "failed": failed, "keys": len(keys)}))

@@ -1,6 +1,8 @@
-"""A git host and a model's API that take tokens of the form NAME-SECONDS-RANDOM until their time, in seconds of the epoch."""
+"""A git host and a model's API that take tokens of the form NAME-SECONDS-RANDOM until their time, in seconds of the epoch;
+and AWS, which is moto on the machine itself."""
 
 import base64
+import http.client
 import http.server
 import os
 import ssl
@@ -27,6 +29,8 @@ class Host(http.server.BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
         kind, _, value = (self.headers.get("Authorization") or "").partition(" ")
+        if self.headers["Host"] == "cloud.example.test":
+            return self.forward("MOTO", body)
         if self.headers["Host"] == "model.example.test":
             return self.say(200 if kind == "Bearer" and good(value, "model") else 401, [], b"{}")
         password = base64.b64decode(value).decode().partition(":")[2] if kind == "Basic" else ""
@@ -45,6 +49,16 @@ class Host(http.server.BaseHTTPRequestHandler):
         self.say((status or [200])[0], [line for line in lines if line[0] != "Status"], body)
 
     do_GET = do_POST
+
+    def forward(self, address, body):
+        # As it came, Host included: all of it is signed.
+        connection = http.client.HTTPConnection(address)
+        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, text in self.headers.items():
+            connection.putheader(name, text)
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        self.say(answer.status, [("Content-Type", answer.getheader("Content-Type", ""))], answer.read())
 
     def say(self, status, headers, body):
         self.send_response(status)

@@ -1,13 +1,14 @@
-//! A session far longer than the life of any of its credentials: git, requests to a model and a database go on through
-//! many rotations, a supervisor that dies and an issuer that is down, and the session ends when the manifest says so.
+//! A session far longer than the life of any of its credentials: git, requests to a model, calls of AWS and a database go
+//! on through many rotations, a supervisor that dies and an issuer that is down, and the session ends when the manifest says so.
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::READ;
+use crate::moto::{Moto, python};
 use crate::server::{Bao, Postgres};
 use crate::support::neighbour::Neighbour;
 use crate::support::{Home, Project, docker, eventually, status, supervisors, text};
@@ -47,7 +48,8 @@ fn work_goes_on_through_many_rotations_and_ends_when_a_credential_ran_out_that_i
     bao.policy("payments", READ);
     let token = bao.token(&["payments"]);
     let home = Home::new();
-    let hosts = ["git.example.test", "model.example.test"];
+    let moto = Moto::start_for_all();
+    let hosts = ["git.example.test", "model.example.test", "cloud.example.test"];
     let neighbour = Neighbour::certified(&home, &hosts, &hosts);
     let authorities = home.path().join("company.pem");
     std::fs::write(&authorities, &neighbour.certificate).unwrap();
@@ -60,16 +62,21 @@ fn work_goes_on_through_many_rotations_and_ends_when_a_credential_ran_out_that_i
          \x20 git: {{ {}, deliver: {{ git: git.example.test }} }}\n\
          \x20 model: {{ {}, deliver: {{ broker: model.example.test, bearer: true }} }}\n\
          \x20 fragile: {{ {}, on_expiry: stop }}\n\
-         \x20 database: {{ provider: vault, path: database/creds/payments, fields: [username, password], ttl: 10m }}\n",
+         \x20 database: {{ provider: vault, path: database/creds/payments, fields: [username, password], ttl: 10m }}\n\
+         \x20 cloud: {{ provider: aws-sts, address: \"{}\", role: \"arn:aws:iam::123456789012:role/agents\", \
+         region: eu-central-1, policy_arns: [\"arn:aws:iam::aws:policy/ReadOnlyAccess\"] }}\n",
         issuer(home.path(), "git", 8),
         issuer(home.path(), "model", 8),
         issuer(home.path(), "fragile", 16),
+        moto.address,
     );
     let project = Project::new(&home, "long", &manifest);
     let name = project.name().to_owned();
     let command = |words: &[&str]| {
         let mut command = home.command();
         command.args(words).env("VAULT_ADDR", &bao.address).env("VAULT_TOKEN", &token).env_remove("BAO_ADDR");
+        command.env("AWS_ACCESS_KEY_ID", &moto.id).env("AWS_SECRET_ACCESS_KEY", &moto.secret);
+        command.env_remove("AWS_SESSION_TOKEN");
         command
     };
     let run = |words: &[&str]| {
@@ -80,7 +87,16 @@ fn work_goes_on_through_many_rotations_and_ends_when_a_credential_ran_out_that_i
     run(&["up", &name, "--offline", "--detach", "--", "sleep", "600"]);
     let container = |role: &str| format!("sandbox-{name}.main-{role}");
     let image = text(&docker(&["inspect", "--format", "{{.Image}}", &container("agent")]).stdout);
-    neighbour.serve(image.trim(), &container("gateway"), HOST);
+    // moto is at this machine's end of the neighbour's network.
+    let machine = docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", &neighbour.name]);
+    let port = moto.address.rsplit(':').next().unwrap();
+    let host = HOST.replace("MOTO", &format!("{}:{port}", text(&machine.stdout).trim()));
+    neighbour.serve(image.trim(), &container("gateway"), &host);
+    // botocore without the services that nobody calls.
+    let libraries = home.path().join("aws");
+    let copied = python(&moto.address, "libraries").arg(&libraries).output().unwrap();
+    assert!(copied.status.success(), "{}", text(&copied.stderr));
+    run(&["cp", libraries.to_str().unwrap(), &format!("{name}:/home/agent/aws")]);
 
     let mut agent = command(&["exec", &name, "--", "python3", "-c", AGENT]);
     let agent = agent.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -108,7 +124,11 @@ fn work_goes_on_through_many_rotations_and_ends_when_a_credential_ran_out_that_i
     let count = lines(&home, "issued-fragile").len();
     eventually("the next of the longer life", PATIENCE, || lines(&home, "issued-fragile").len() > count);
     std::fs::write(home.path().join("down-fragile"), "").unwrap();
-    let failing = || status(&home, &name)["credentials"][1].clone();
+    let failing = || {
+        let status = status(&home, &name);
+        let all = status["credentials"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|credential| credential["name"] == "fragile").unwrap_or_default()
+    };
     eventually("the failure's record", PATIENCE, || failing()["failing_since"].is_string());
     assert!(failing()["name"] == "fragile" && failing()["ends_at"].is_string(), "{}", failing());
     let said = run(&["status", &name]);
@@ -117,15 +137,25 @@ fn work_goes_on_through_many_rotations_and_ends_when_a_credential_ran_out_that_i
     std::fs::remove_file(home.path().join("down-fragile")).unwrap();
     eventually("the failure's end", PATIENCE, || failing()["failing_since"].is_null());
 
+    // A session of AWS's lives for a quarter of an hour at least, so it is rotated on request.
+    let (mut asked, mut last) = (0, Instant::now());
     eventually("twenty rotations", PATIENCE, || {
-        lines(&home, "issued-git").len() > 20 && lines(&home, "issued-model").len() > 20
+        if asked < 25 && last.elapsed() > Duration::from_millis(1500) {
+            run(&["credential", "rotate", "cloud", &name]);
+            (asked, last) = (asked + 1, Instant::now());
+        }
+        asked == 25 && lines(&home, "issued-git").len() > 20 && lines(&home, "issued-model").len() > 20
     });
     eventually("the next role", PATIENCE, || role()["username"] != first.as_str());
     run(&["exec", &name, "--", "touch", "/tmp/enough"]);
     let agent = agent.wait_with_output().unwrap();
     let told: Value = serde_json::from_slice(&agent.stdout).unwrap_or_else(|_| panic!("{}", text(&agent.stderr)));
     assert_eq!(told["failed"], serde_json::json!([]), "{told}");
-    assert!(["pushes", "requests", "reads"].iter().all(|work| told["done"][work].as_u64().unwrap() > 25), "{told}");
+    assert!(told["keys"].as_u64().unwrap() > 20, "{told}");
+    assert!(
+        ["pushes", "requests", "reads", "calls"].iter().all(|work| told["done"][work].as_u64().unwrap() > 25),
+        "{told}"
+    );
 
     // The issuer goes down for good: the session ends when its last value has run out, and leaves nothing behind.
     std::fs::write(home.path().join("down-fragile"), "").unwrap();

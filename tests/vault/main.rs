@@ -1,4 +1,16 @@
 //! The provider `vault` against a real OpenBao with a real PostgreSQL behind it, and against servers that misbehave.
+//!
+//! | case | where |
+//! | --- | --- |
+//! | log-in by token, AppRole, JWT, certificate | `reads_stored_values…`, `a_role_logs_in…`, `a_signed_identity…` and `identity`, `certificate` |
+//! | stored values of both versions, absent, forbidden, a deleted version | `reads_stored_values…` |
+//! | a lease, its own child token, its end in PostgreSQL | `a_database_role…`, `session` |
+//! | renewed, and read anew when it cannot be | `renewal`, `long_session` |
+//! | a wrapped secret id, and one that was opened before | `a_role_logs_in…` |
+//! | namespaces | `namespaces` |
+//! | sealed, gone, an authority that is not trusted | `says_that_a_server_is_sealed…`, `trusts_the_authority…` |
+//! | a standby, 429 and 502 to 504 for a moment and for good, 500, no answer, an endless one, a redirection | `misbehaving` |
+//! | a child token with more than was asked for | `misbehaving` |
 #![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
@@ -22,6 +34,9 @@ mod certificate;
 mod identity;
 mod long_session;
 mod misbehaving;
+#[path = "../aws/moto.rs"]
+mod moto;
+mod namespaces;
 mod renewal;
 mod server;
 mod session;

@@ -1,5 +1,6 @@
 //! Servers that hang, overflow, redirect, or grant more than they were asked for.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,24 @@ async fn a_busy_server_is_asked_three_times() {
     let refused = Side::new(&address, "t").refused(&spec("secret/x", &["key"])).await;
     assert!(matches!(refused, VaultError::Busy { status: 429, .. }), "{refused:?}");
     assert_eq!(seen.lock().unwrap().len(), 3);
+}
+
+/// Of a gateway before the server, or of a standby that does not know the active node yet: nothing was done.
+#[tokio::test]
+async fn a_server_that_is_busy_for_a_moment_is_used_when_it_is_not() {
+    for status in ["429 Too Many Requests", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"] {
+        let left = std::sync::atomic::AtomicU32::new(2);
+        let (address, seen) = serve(move |head| {
+            let busy = head.starts_with("POST /v1/auth/token/create ")
+                && left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+            if busy { Some((status.to_owned(), "<html>later</html>".to_owned())) } else { stored(head) }
+        })
+        .await;
+        let issued = Side::new(&address, "s.developer").issue(&spec("secret/x", &["key"])).await.unwrap();
+        assert_eq!(issued.value.expose(), b"of-the-active-node");
+        let asked = seen.lock().unwrap().iter().filter(|head| head.starts_with("POST /v1/auth/token/create ")).count();
+        assert_eq!(asked, 3, "{status}");
+    }
 }
 
 #[tokio::test]

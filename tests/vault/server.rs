@@ -40,9 +40,10 @@ fn program() -> PathBuf {
 
 /// A server in memory, unsealed, with a versioned store at `secret/`.
 pub(crate) struct Bao {
-    _process: Running,
+    _process: Option<Running>,
     _home: TempDir,
     pub(crate) address: String,
+    namespace: String,
 }
 
 impl Bao {
@@ -73,7 +74,12 @@ impl Bao {
             .unwrap();
         let process = Running(process);
         wait_for(port, "OpenBao");
-        let bao = Self { _process: process, _home: home, address: format!("{scheme}://{listen}") };
+        let bao = Self {
+            _process: Some(process),
+            _home: home,
+            address: format!("{scheme}://{listen}"),
+            namespace: String::new(),
+        };
         let start = Instant::now();
         while bao.try_run(&["kv", "list", "secret/"]).contains("no handler")
             || bao.try_run(&["status"]).contains("Error")
@@ -84,11 +90,24 @@ impl Bao {
         bao
     }
 
+    /// The same server, whose commands run in a namespace.
+    pub(crate) fn inside(&self, namespace: &str) -> Self {
+        Self {
+            _process: None,
+            _home: tempfile::tempdir().unwrap(),
+            address: self.address.clone(),
+            namespace: namespace.to_owned(),
+        }
+    }
+
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(words).env("BAO_ADDR", &self.address).env("BAO_TOKEN", Self::ROOT).env("NO_PROXY", "127.0.0.1");
         // The certificate is what the launcher looks at; this client only sets the server up.
         command.env("BAO_SKIP_VERIFY", "true");
+        if !self.namespace.is_empty() {
+            command.env("BAO_NAMESPACE", &self.namespace);
+        }
         command
     }
 

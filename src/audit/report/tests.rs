@@ -46,7 +46,8 @@ fn a_session_is_put_together_from_its_events() {
     log.ok("s1", "network.allowed", &[("host", "api.example"), ("port", "443"), ("connection", "1")]);
     log.ok("s1", "request.allowed", &[("host", "api.example"), ("port", "443"), ("credential", "github")]);
     log.ok("s1", "network.closed", &[("connection", "1"), ("sent", "5"), ("received", "7")]);
-    log.ok("s1", "credential.read", &[("file", "github"), ("count", "3")]);
+    log.ok("s1", "credential.read", &[("file", "github"), ("count", "2")]);
+    log.ok("s1", "credential.read", &[("file", "token.txt"), ("credential", "github"), ("count", "1")]);
     log.event("s1", "credential.rotation_failed", "failed", &[("credential", "github"), ("reason", "no answer")]);
     log.ok("s1", "credential.rotated", &[("credential", "github"), ("fingerprint", "f2"), ("previous", "f1")]);
     log.ok("s1", "credential.revoked", &[("credential", "github"), ("fingerprint", "f1"), ("result", "revoked")]);

@@ -147,6 +147,7 @@ fn vault_advice(error: &VaultError) -> String {
         VaultError::Denied { path, .. } => {
             return format!("ask for a policy with `path \"{path}\" {{ capabilities = [\"read\"] }}`, or log in again");
         }
+        VaultError::NoNamespace(_) => "compare `namespace`, VAULT_NAMESPACE and BAO_NAMESPACE with what the server has",
         VaultError::Absent { .. } => "compare `path` and `namespace` with `vault kv get` or `vault read`",
         VaultError::Deleted { .. } => "write a new version, or bring the old one back with `vault kv undelete`",
         VaultError::Failed { .. } => "compare `auth`, `path` and `policies` with what the server has",

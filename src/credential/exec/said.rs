@@ -5,6 +5,8 @@
 
 /// How much is shown, in characters.
 const SHOWN: usize = 200;
+/// The same of an error's code.
+const CODE: usize = 60;
 /// What stands for a word that is not shown.
 const HIDDEN: &str = "[hidden]";
 /// From this length on a word with letters and digits may be a key, and a piece of the answer is looked for.
@@ -45,6 +47,12 @@ pub(in crate::credential) fn shown(said: &[u8], answer: &[u8]) -> String {
         line.push_str(&word);
     }
     line.chars().take(SHOWN).collect()
+}
+
+/// The code of an issuer's error, such as `invalid_grant`. It is of another program's making, so it may be anything.
+pub(in crate::credential) fn code(given: &str) -> String {
+    let plain = |character: &char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+    shown(given.chars().filter(plain).take(CODE).collect::<String>().as_bytes(), b"")
 }
 
 /// A word as it is shown, and whether the next one is a secret.
@@ -93,6 +101,15 @@ mod tests {
 
     fn of(said: &str, answer: &str) -> String {
         shown(said.as_bytes(), answer.as_bytes())
+    }
+
+    #[test]
+    fn shows_a_code_and_no_key_in_its_place() {
+        for fine in ["AccessDenied", "invalid_grant", "bad-request", ""] {
+            assert_eq!(code(fine), fine);
+        }
+        assert_eq!(code("zK7canaryQ2wX9vB4nM6tR1yL8pD3"), HIDDEN);
+        assert_eq!(code("a\u{1b}[2Jb c"), "a2Jbc");
     }
 
     #[test]

@@ -113,11 +113,10 @@ impl Issuer {
             }),
             status => {
                 let (code, text) = refusal(&answer.body.0);
-                let code = code.chars().filter(|character| character.is_ascii_alphanumeric() || *character == '_');
                 Err(FederationError::Refused {
                     issuer: self.name,
                     status,
-                    code: code.take(60).collect(),
+                    code: said::code(code),
                     said: said::shown(text.as_bytes(), sent.expose()),
                 })
             }

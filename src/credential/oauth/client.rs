@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::agent::Account;
 use super::error::OauthError;
+use crate::credential::exec::said;
 use crate::credential::secret::Secret;
 use crate::credential::spec::OauthSpec;
 use crate::credential::web;
@@ -76,7 +77,7 @@ impl Answer {
     }
 
     pub(super) fn failed(&self) -> OauthError {
-        OauthError::Failed { status: self.status, word: self.error().unwrap_or_default().to_owned() }
+        OauthError::Failed { status: self.status, word: said::code(self.error().unwrap_or_default()) }
     }
 }
 

@@ -97,6 +97,10 @@ impl Client {
                 503 if sealed(&answer.0) => return Err(VaultError::Sealed(self.address().to_owned())),
                 429 | 502..=504 if attempt < ATTEMPTS => {}
                 429 | 502..=504 => return Err(VaultError::Busy { address: self.address().to_owned(), status }),
+                // Not the path is missing then, whichever it is.
+                403 | 404 if words(&answer.0).contains("namespace not found") => {
+                    return Err(VaultError::NoNamespace(self.namespace.clone().unwrap_or_default()));
+                }
                 _ => return Err(refusal(path, status, &answer.0)),
             }
             tokio::time::sleep(pause).await;

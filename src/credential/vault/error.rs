@@ -125,6 +125,9 @@ pub enum VaultError {
         /// What it says.
         said: String,
     },
+    /// There is no such namespace.
+    #[error("find the namespace `{0}` in Vault")]
+    NoNamespace(String),
     /// There is nothing.
     #[error("find `{path}` in Vault")]
     Absent {

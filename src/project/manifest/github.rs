@@ -16,6 +16,15 @@ const ADDRESS: &str = "https://api.github.com";
 /// GitHub takes 500; with some 6 KiB of answer for each, the rest would not be read.
 const REPOSITORIES: usize = 50;
 const PERMISSIONS: usize = 64;
+/// Words for what agents mostly need. None of them may change workflows (`workflows`), which run with more than the agent has
+/// ("Permissions required for GitHub Apps").
+const PRESETS: &[(&str, &[(&str, GithubAccess)])] = &[
+    ("read", &[("contents", GithubAccess::Read)]),
+    ("push", &[("contents", GithubAccess::Write)]),
+    ("pull-requests", &[("contents", GithubAccess::Write), ("pull_requests", GithubAccess::Write)]),
+    ("review", &[("contents", GithubAccess::Read), ("pull_requests", GithubAccess::Write)]),
+    ("issues", &[("contents", GithubAccess::Read), ("issues", GithubAccess::Write)]),
+];
 
 /// The specification, or `None` with a problem reported.
 pub(super) fn spec(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Option<GithubAppSpec> {
@@ -125,6 +134,9 @@ fn repository(text: &str) -> Option<String> {
 
 fn permissions(reader: &mut Reader, node: &Node) -> Option<BTreeMap<String, GithubAccess>> {
     let remedy = "write { contents: write, pull_requests: write }, with the names of the API";
+    if matches!(node.value, Value::Text(_)) {
+        return reader.parsed(node, "`permissions`", "a map, or read, push, pull-requests, review or issues", preset);
+    }
     let Value::Map(entries) = &node.value else {
         reader.report(node.place, format!("`permissions` is {}, not a map", node.value.kind()), remedy);
         return None;
@@ -147,6 +159,11 @@ fn permissions(reader: &mut Reader, node: &Node) -> Option<BTreeMap<String, Gith
         read.insert(key.text.clone(), access);
     }
     Some(read)
+}
+
+fn preset(text: &str) -> Option<BTreeMap<String, GithubAccess>> {
+    let (_, permissions) = PRESETS.iter().find(|(word, _)| *word == text)?;
+    Some(permissions.iter().map(|(name, access)| ((*name).to_owned(), *access)).collect())
 }
 
 fn access(text: &str) -> Option<GithubAccess> {

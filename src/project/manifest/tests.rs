@@ -295,6 +295,19 @@ fn reads_a_credential_of_aws() {
 }
 
 #[test]
+fn a_word_for_permissions_is_one_of_those_that_are_known() {
+    let of = |word: &str| {
+        refusal(&format!(
+            "credentials:\n  a: {{ provider: github-app, app: Iv1, installation: 7, repositories: [a], permissions: {word}, key_file: ~/k }}\n"
+        ))
+    };
+    for word in ["everything", "Push", "5", "[read]"] {
+        let said = of(word);
+        assert!(said.contains("permissions"), "{word}: {said}");
+    }
+}
+
+#[test]
 fn reads_a_credential_of_a_github_app() {
     let read = read(
         r#"credentials:
@@ -308,6 +321,7 @@ fn reads_a_credential_of_a_github_app() {
     permissions: { contents: write, pull_requests: write }
     key_file: ~/.config/agents/app.pem
     deliver: { git: github.example.com }
+  word: { provider: github-app, app: 12345, installation: 7, repositories: [web], permissions: pull-requests, key_command: [key] }
 "#,
     )
     .unwrap();
@@ -317,6 +331,7 @@ fn reads_a_credential_of_a_github_app() {
     assert_eq!(specs[1]["repositories"]["names"], serde_json::json!(["payments", "web"]));
     assert_eq!(specs[1]["permissions"]["contents"], "write");
     assert_eq!(specs[1]["key"]["file"], "~/.config/agents/app.pem");
+    assert_eq!(specs[2]["permissions"], serde_json::json!({ "contents": "write", "pull_requests": "write" }));
     // The journal keeps the declaration, and revokes by it.
     for (spec, json) in read.credentials.values().zip(specs) {
         let again: crate::credential::spec::ProviderSpec = serde_json::from_value(json).unwrap();

@@ -12,12 +12,12 @@ use crate::session::gateway_control::{GatewayControl, LineBuffer};
 use crate::session::identity::{
     LABEL_OWNER, LABEL_PLAN, LABEL_PROJECT, LABEL_PROOF, LABEL_ROLE, LABEL_SANDBOX, LABEL_SESSION, Role, SandboxId,
 };
-use crate::session::journal::{Journal, JournalObject, Record};
+use crate::session::journal::{Journal, Record};
 use crate::session::plan::{EGRESS_NETWORK, HELPER_FOLDER, HOME, WORKSPACE, helper_volume};
 
 /// What runs when all have started.
 pub(super) struct Started {
-    pub(super) objects: Vec<JournalObject>,
+    pub(super) agent_id: String,
     pub(super) gateway: GatewayControl,
     pub(super) client: ExecSession,
 }
@@ -31,7 +31,6 @@ pub(super) async fn start_containers(
 ) -> Result<Started, LaunchError> {
     let LaunchInput { engine, plan, .. } = input;
     (input.progress)("creating containers");
-    let mut record = record;
     let labels = |role: Role| labels(input, &record, role);
     engine.ensure_network(EGRESS_NETWORK, &BTreeMap::new()).await?;
     create_volumes(input, &record, true).await?;
@@ -57,16 +56,12 @@ pub(super) async fn start_containers(
         engine.create_container(&gateway)
     );
     let (fill_id, relay_id, gateway_id) = (fill_id?, relay_id?, gateway_id?);
-    let name_by_id = |record: &mut Record, role: Role, id: &str| {
-        let named = record.objects.iter_mut().find(|object| object.name == plan.id.object(role));
-        if let Some(object) = named {
-            object.id = Some(id.to_owned());
+    // Issuers may have written what they gave meanwhile.
+    journal.update(|record| {
+        for (role, id) in [(Role::Fill, &fill_id), (Role::Relay, &relay_id), (Role::Gateway, &gateway_id)] {
+            record.name_object(role, id);
         }
-    };
-    for (role, id) in [(Role::Fill, &fill_id), (Role::Relay, &relay_id), (Role::Gateway, &gateway_id)] {
-        name_by_id(&mut record, role, id);
-    }
-    journal.write(&record)?;
+    })?;
 
     (input.progress)("starting containers");
     // Three starts take most of the time, so they overlap: the agent's container needs the relay's network and nothing
@@ -93,8 +88,7 @@ pub(super) async fn start_containers(
     let (agent_side, gateway_side) =
         tokio::join!(agent_side, start_gateway(engine, &gateway_id, &plan.network, input.proxy_log_in.as_ref()));
     let (agent_id, client) = agent_side?;
-    name_by_id(&mut record, Role::Agent, &agent_id);
-    Ok(Started { objects: record.objects, gateway: gateway_side?, client })
+    Ok(Started { agent_id, gateway: gateway_side?, client })
 }
 
 /// Starts the relay's container; gives what it prints from its first byte on.

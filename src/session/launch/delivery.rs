@@ -5,48 +5,74 @@ use std::collections::BTreeMap;
 use super::{LaunchError, LaunchInput, audit};
 use crate::credential::secret::Secret;
 use crate::credential::signing_key::{self, SigningKey};
+use crate::credential::spec::CredentialSpec;
 use crate::credential::{self, IssueContext, Issued};
 use crate::gateway::protocol::{Action, SecretFile};
 use crate::project::CredentialName;
 use crate::session::gateway_control::GatewayControl;
-use crate::session::journal::{JournalLease, Record};
+use crate::session::journal::{Journal, JournalLease, Record};
 
-pub(super) type PartlyIssued = (BTreeMap<CredentialName, Issued>, LaunchError);
-
+/// Has every credential issued, all at once. Each is in the journal and in the audit log as soon as there is one: whoever
+/// dies afterwards, it is known and revoked.
+///
+/// # Errors
+/// When one of them was not issued, or could not be recorded. The others are issued all the same.
 pub(super) async fn issue_all(
     input: &LaunchInput<'_>,
+    record: &Record,
+    journal: &Journal,
     issue: &IssueContext<'_>,
-) -> Result<BTreeMap<CredentialName, Issued>, PartlyIssued> {
-    let issues = input
-        .manifest
-        .credentials
-        .iter()
-        .map(|(name, spec)| async { (name.clone(), credential::issue(name, spec, issue).await) });
-    let mut issued = BTreeMap::new();
-    let mut failed = None;
-    for (name, result) in futures_util::future::join_all(issues).await {
-        match result {
-            Ok(credential) => {
-                issued.insert(name, credential);
-            }
-            Err(source) => failed = failed.or(Some(LaunchError::Credential { name, source })),
-        }
-    }
-    match failed {
-        None => Ok(issued),
-        Some(error) => Err((issued, error)),
-    }
+) -> Result<BTreeMap<CredentialName, Issued>, LaunchError> {
+    let issues = input.manifest.credentials.iter().map(|(name, spec)| async move {
+        let failed = |source| LaunchError::Credential { name: name.clone(), source };
+        let credential = credential::issue(name, spec, issue).await.map_err(failed)?;
+        remember(input, record, journal, issue, spec, &credential).await?;
+        Ok::<_, LaunchError>((name.clone(), credential))
+    });
+    // All are waited for also when one fails: what was asked for must not be forgotten.
+    futures_util::future::join_all(issues).await.into_iter().collect()
 }
 
-pub(super) fn remember_leases(record: &mut Record, input: &LaunchInput<'_>, issued: &BTreeMap<CredentialName, Issued>) {
-    for (name, credential) in issued {
-        let Some(spec) = input.manifest.credentials.get(name) else { continue };
-        record.leases.insert(name.clone(), lease(spec.clone(), credential));
+async fn remember(
+    input: &LaunchInput<'_>,
+    record: &Record,
+    journal: &Journal,
+    issue: &IssueContext<'_>,
+    spec: &CredentialSpec,
+    issued: &Issued,
+) -> Result<(), LaunchError> {
+    let lease = lease(spec.clone(), issued);
+    let name = &issued.name;
+    if let Err(error) = journal.update(|now| drop(now.leases.insert(name.clone(), lease))) {
+        // Nobody else will ever know of it.
+        if let Err(error) = credential::revoke(name, spec, issued.handle.as_deref(), issue).await {
+            tracing::error!(credential = %name, %error, "a credential that was not recorded was not revoked");
+        }
+        return Err(error.into());
     }
+    let facts = issued_facts(issued, spec);
+    let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    audit(input, record, "credential.issued", &facts)
+}
+
+/// What the audit log says of a credential that was issued. Exceptions stand where whoever reads the log looks for the grant.
+pub(in crate::session) fn issued_facts(issued: &Issued, spec: &CredentialSpec) -> Vec<(&'static str, String)> {
+    let expires = issued.expires_at.map_or_else(|| "never by itself".to_owned(), |time| time.to_string());
+    let mut facts = vec![
+        ("credential", issued.name.to_string()),
+        ("provider", issued.provider.to_owned()),
+        ("fingerprint", issued.fingerprint.to_string()),
+        ("expires_at", expires),
+    ];
+    if let Some(shared) = &spec.shared_with {
+        facts.extend([("shared_with", shared.projects.join(", ")), ("shared_because", shared.reason.clone())]);
+    }
+    facts.extend(spec.accept_personal.clone().map(|reason| ("personal_because", reason)));
+    facts
 }
 
 /// What the journal keeps of an issued credential.
-pub(in crate::session) fn lease(spec: crate::credential::spec::CredentialSpec, issued: &Issued) -> JournalLease {
+pub(in crate::session) fn lease(spec: CredentialSpec, issued: &Issued) -> JournalLease {
     JournalLease {
         spec,
         handle: issued.handle.clone(),
@@ -77,27 +103,6 @@ pub(super) async fn deliver(
     signing_key: Option<Secret>,
     gateway: &mut GatewayControl,
 ) -> Result<credential::Delivered, LaunchError> {
-    for issued in issued.values() {
-        let expires = issued.expires_at.map_or_else(|| "never by itself".to_owned(), |time| time.to_string());
-        let fingerprint = issued.fingerprint.to_string();
-        let mut facts = vec![
-            ("credential", issued.name.as_str()),
-            ("provider", issued.provider),
-            ("fingerprint", &fingerprint),
-            ("expires_at", &expires),
-        ];
-        let spec = input.manifest.credentials.get(&issued.name);
-        // Exceptions stand where whoever reads the log looks for the grant.
-        let shared = spec.and_then(|spec| spec.shared_with.as_ref());
-        let others = shared.map(|shared| shared.projects.join(", "));
-        if let (Some(shared), Some(others)) = (shared, &others) {
-            facts.extend([("shared_with", others.as_str()), ("shared_because", &shared.reason)]);
-        }
-        if let Some(reason) = spec.and_then(|spec| spec.accept_personal.as_deref()) {
-            facts.push(("personal_because", reason));
-        }
-        audit(input, record, "credential.issued", &facts)?;
-    }
     let names: Vec<String> = issued.keys().map(ToString::to_string).collect();
     let pairs: Vec<_> = issued
         .into_iter()

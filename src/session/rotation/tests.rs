@@ -7,23 +7,23 @@ use crate::credential::{store, vault};
 use crate::project::{ProjectName, SandboxName};
 use crate::session::identity::SandboxId;
 
-struct Scene {
+pub(super) struct Scene {
     folder: tempfile::TempDir,
     project: ProjectName,
     sandbox: SandboxName,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self { folder, project: "demo".parse().unwrap(), sandbox: SandboxName::main() }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    fn issue(&self) -> IssueContext<'_> {
+    pub(super) fn issue(&self) -> IssueContext<'_> {
         let root = self.path();
         IssueContext {
             project: &self.project,
@@ -49,7 +49,7 @@ impl Scene {
 
     /// A journal with credentials that end at these times, each revoked by a command that appends its handle to `ended`
     /// and fails while there is a file `down`.
-    fn journal(&self, retiring: &[(&str, Timestamp)]) -> Journal {
+    pub(super) fn journal(&self, retiring: &[(&str, Timestamp)]) -> Journal {
         let command =
             "test ! -e down || exit 1; sed -n 's/.*\"handle\":\"\\([a-z]*\\)\".*/\\1/p' >> ended; echo >> ended";
         let retiring: Vec<_> = retiring
@@ -90,20 +90,25 @@ impl Scene {
     }
 }
 
+/// What is over at a time.
+fn until(time: Timestamp) -> impl Fn(&RetiringLease) -> bool {
+    move |retiring| retiring.end_at <= time
+}
+
 #[tokio::test]
 async fn what_was_replaced_is_revoked_when_its_grace_is_over_and_not_before() {
     let scene = Scene::new();
     let now = Timestamp::now();
     let journal = scene.journal(&[("early", now - Duration::from_secs(1)), ("late", now + GRACE)]);
     let mut told = Vec::new();
-    end_retired(&journal, &scene.issue(), now, |retired, failure| {
+    end_retired(&journal, &scene.issue(), until(now), |retired, failure| {
         told.push((retired.lease.handle.clone(), failure.err()))
     })
     .await;
     assert_eq!(told, [(Some("early".to_owned()), None)]);
     assert_eq!(scene.ended(), "early\n");
     assert_eq!(journal.read().unwrap().unwrap().retiring.len(), 1);
-    end_retired(&journal, &scene.issue(), now + GRACE, |_, _| {}).await;
+    end_retired(&journal, &scene.issue(), until(now + GRACE), |_, _| {}).await;
     assert_eq!(scene.ended(), "early\nlate\n");
     assert!(!journal.read().unwrap().unwrap().owes());
 }
@@ -115,12 +120,12 @@ async fn a_revocation_that_fails_is_tried_again_after_a_pause() {
     let journal = scene.journal(&[("old", now)]);
     std::fs::write(scene.path().join("down"), "").unwrap();
     let mut failures = 0;
-    end_retired(&journal, &scene.issue(), now, |_, failure| failures += usize::from(failure.is_err())).await;
-    end_retired(&journal, &scene.issue(), now, |_, failure| failures += usize::from(failure.is_err())).await;
+    end_retired(&journal, &scene.issue(), until(now), |_, failure| failures += usize::from(failure.is_err())).await;
+    end_retired(&journal, &scene.issue(), until(now), |_, failure| failures += usize::from(failure.is_err())).await;
     assert_eq!((failures, scene.ended().as_str()), (1, ""));
     assert!(journal.read().unwrap().unwrap().owes());
     std::fs::remove_file(scene.path().join("down")).unwrap();
-    end_retired(&journal, &scene.issue(), now + RETRY_RETIRED, |_, _| {}).await;
+    end_retired(&journal, &scene.issue(), until(Timestamp::now() + RETRY_RETIRED), |_, _| {}).await;
     assert_eq!(scene.ended(), "old\n");
 }
 

@@ -247,6 +247,19 @@ async fn every_commit_names_its_session_however_it_is_made() {
     // Nothing written is still nothing: git gives up.
     assert!(!commit("third", &[], "true").0);
     assert_eq!(commit("", &["-m", "no session"], "false"), (true, String::new()));
+    // Whose agent it is stands there too, once, also when a commit is changed.
+    for words in [&["-m", "with Ada"][..], &["--amend", "--no-edit"]] {
+        let made = Git::new("git")
+            .args(["commit", "--quiet", "--allow-empty"])
+            .args(words)
+            .current_dir(target.path())
+            .envs([("SANDBOX_SESSION", "fourth"), ("SANDBOX_PERSON", "Ada Lovelace <ada@example.com>")])
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let people = git(target.path(), &["log", "-1", "--format=%(trailers:key=Co-authored-by,valueonly)"]);
+        assert_eq!(people, "Ada Lovelace <ada@example.com>");
+    }
 }
 
 #[tokio::test]
