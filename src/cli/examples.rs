@@ -169,6 +169,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("down --discard-home", "also remove the home that `workspace.home: keep` keeps"),
         ],
     ),
+    (
+        "workspace",
+        &[
+            ("workspace ls", "clones and homes, what they take, and when they were last used"),
+            ("workspace rm payments --home", "refuses while it runs, or to lose commits"),
+            ("workspace export payments -o payments.tar", "files and folders, without links and `.git`"),
+        ],
+    ),
     ("gc", &[("gc --dry-run", "say what a crash left behind"), ("gc", "remove it")]),
     (
         "credential",

@@ -187,6 +187,17 @@ pub fn describe(report: &SessionReport) -> String {
         std::iter::once(first).chain(used.problems.iter().map(|problem| format!("  problem: {problem}")))
     });
     section("credentials", credentials.collect());
+    let commands = report.commands.iter().map(|run| {
+        let end = match (run.code, run.ended) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(_)) => "cut off".to_owned(),
+            (None, None) => "no end is known".to_owned(),
+        };
+        format!("{}  {} by {}: {end}", seconds(&run.time), run.command, run.actor)
+    });
+    section("commands started in it", commands.collect());
+    let outside = report.outside.iter().map(|file| format!("{}  {}", file.path, file.change));
+    section("changed outside of the commits, as its container says", outside.collect());
     let hosts = report.hosts.iter().map(|used| {
         let requests =
             if used.requests > 0 { format!(", {}", counted(used.requests, "request")) } else { String::new() };

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::manifest::network::REQUEST_LIMIT;
-use super::manifest::resolve::PORTS_LIMIT;
+use super::manifest::resolve::{PORTS_LIMIT, WORKSPACE_PATHS};
 use super::network_preset::VALUE_LIMIT;
 use super::preset;
 use super::{CredentialName, ProjectName};
@@ -147,15 +147,48 @@ fn workspace() -> Value {
                 json!({ "type": "boolean", "default": false, "description": "Whether uncommitted changes of tracked files go along." }),
             ),
             (
+                "sparse",
+                paths(
+                    "Folders that the agent's working tree has, besides the files at its top; the history is whole. Everything when left out.",
+                ),
+            ),
+            (
+                "submodules",
+                paths(
+                    "Submodules that go along, from your own working tree: nothing is fetched, and nothing of theirs runs.",
+                ),
+            ),
+            ("lfs", paths("Files of git-lfs, or folders with some, that go along from your own store.")),
+            (
                 "sign",
                 json!({ "type": "boolean", "default": false, "description": "Whether commits are signed with a key of the session, by which `pull` tells them from others." }),
             ),
             (
                 "home",
-                json!({ "type": "string", "enum": ["keep", "remove"], "default": "remove", "description": "Whether `down` keeps the agent's home for this sandbox's next session." }),
+                json!({
+                    "description": "Whether `down` keeps the agent's home for this sandbox's next session, and how large it may become.",
+                    "default": "remove",
+                    "anyOf": [
+                        { "type": "string", "enum": ["keep", "remove"] },
+                        object("Both.", &[], vec![
+                            ("keep", json!({ "type": "boolean", "default": false, "description": "Whether `down` keeps it." })),
+                            ("limit", text("The most that it may take, such as 5GiB; a session that goes over it ends. `resources.disk` counts it too.", SIZE)),
+                        ]),
+                    ]
+                }),
             ),
         ],
     )
+}
+
+fn paths(description: &str) -> Value {
+    json!({
+        "type": "array",
+        "maxItems": WORKSPACE_PATHS,
+        "description": format!("{description} Paths from the top of the repository."),
+        "items": { "type": "string", "minLength": 1, "maxLength": 1024 },
+        "examples": [["services/api", "docs"]]
+    })
 }
 
 fn network() -> Value {

@@ -25,7 +25,7 @@ const OLD_FILE: usize = 16 << 20;
 const SCAN_TOTAL: u64 = 64 << 20;
 /// The most bytes of a listing of changed paths, which is some 500,000 of them. A few nested trees of one blob name more
 /// files than any disk holds.
-const LISTING: usize = 64 << 20;
+pub(super) const LISTING: usize = 64 << 20;
 const EMBEDDED: &str = "is a git repository inside the tree";
 /// The most commits that are listed.
 const COMMIT_LIMIT: usize = 1000;
@@ -33,6 +33,9 @@ const COMMIT_LIMIT: usize = 1000;
 const COMMIT_SIZE: u64 = 256 << 10;
 /// All commit objects that are read for their messages, in bytes: newest first.
 const MESSAGES: u64 = 16 << 20;
+/// What is shown of an author's name and of a subject, in characters.
+const AUTHOR: usize = 200;
+const SUBJECT: usize = 500;
 /// What of a message is kept after its first paragraph, in bytes.
 const MESSAGE: usize = 16 << 10;
 
@@ -358,7 +361,7 @@ fn held_in_passing(
     known: &Known<'_>,
 ) -> Result<Vec<Remark>, WorkspaceError> {
     let Some(mut passing) = passing::changes(repository, base, head)? else {
-        let reason = "has more commits than are looked into one by one";
+        let reason = "has more commits or changes than are looked into one by one";
         return Ok(vec![Remark { path: ".".to_owned(), reason, line: None, commit: None }]);
     };
     passing.retain(|passing| passing.change.status != 'D');
@@ -431,8 +434,17 @@ fn commits(
         .filter_map(|entry| {
             let mut fields = entry.splitn(3, '\u{1}');
             let id = fields.next().filter(|id| !id.is_empty())?.to_owned();
-            let mut field = || sanitise(fields.next().unwrap_or_default()).replace('\n', " ");
-            Some(CommitSummary { id, author: field(), subject: field(), body: String::new(), signature: None })
+            let mut field = |most: usize| {
+                let text: String = fields.next().unwrap_or_default().chars().take(most).collect();
+                sanitise(&text).replace('\n', " ")
+            };
+            Some(CommitSummary {
+                id,
+                author: field(AUTHOR),
+                subject: field(SUBJECT),
+                body: String::new(),
+                signature: None,
+            })
         })
         .collect();
     let mut sizes = sizes(repository, commits.iter().map(|commit| commit.id.as_str()))?;

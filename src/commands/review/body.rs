@@ -128,7 +128,7 @@ fn remarks(title: &str, class: &str, remarks: &[Remark]) -> Markup {
     }
 }
 
-fn of_session(session: &SessionReport) -> Markup {
+pub(in crate::commands) fn of_session(session: &SessionReport) -> Markup {
     html! {
         h2 { "Session" }
         p { "Started by " (shown(&session.actor)) ", image " code { (shown(&session.image)) } ", " (counted(session.probes, "check")) " of the confinement passed." }
@@ -140,6 +140,18 @@ fn of_session(session: &SessionReport) -> Markup {
             used.expires.clone(),
             usage(used),
             used.state(),
+        ])))
+        h3 { "Commands started in it" }
+        (rows(&["when", "who", "command", "exit code"], session.commands.len(), session.commands.iter().map(|run| [
+            run.time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            run.actor.clone(),
+            run.command.clone(),
+            run.code.map(|code| code.to_string()).unwrap_or_default(),
+        ])))
+        h3 { "Changed outside of the commits, as the container says" }
+        (rows(&["path", "change"], session.outside.len(), session.outside.iter().map(|file| [
+            file.path.clone(),
+            file.change.clone(),
         ])))
         h3 { "Hosts reached" }
         (rows(&["host", "connections", "requests", "sent", "received"], session.hosts.len(), session.hosts.iter().map(|used| [
