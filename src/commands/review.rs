@@ -134,8 +134,13 @@ fn look(
     Ok((quarantine.head().to_owned(), review, patch))
 }
 
+/// The body of the page of one session.
+pub(super) fn session_page(title: &str, session: &SessionReport) -> maud::Markup {
+    body::session(title, session)
+}
+
 /// Writes the file in one step, readable by the user alone.
-fn write(file: &Path, text: &str) -> Result<(), Failure> {
+pub(super) fn write(file: &Path, text: &str) -> Result<(), Failure> {
     let folder = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

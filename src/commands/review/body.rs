@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::{Material, next};
 use crate::audit::report::SessionReport;
 use crate::commands::page::shown;
-use crate::commands::report::{counted, usage};
+use crate::commands::report::{counted, exchange, usage};
 use crate::project::quantity::show_size;
 use crate::workspace::review::{CommitSummary, Remark, Review, display};
 
@@ -128,7 +128,41 @@ fn remarks(title: &str, class: &str, remarks: &[Remark]) -> Markup {
     }
 }
 
-pub(in crate::commands) fn of_session(session: &SessionReport) -> Markup {
+/// The page of one session.
+pub(super) fn session(title: &str, session: &SessionReport) -> Markup {
+    let time = |time: &jiff::Timestamp| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
+    let end = match (&session.ended, &session.reason) {
+        (Some(ended), Some(reason)) => format!("Ended {}: {reason}.", time(ended)),
+        (Some(ended), None) => format!("Ended {}.", time(ended)),
+        (None, _) => "Not ended yet.".to_owned(),
+    };
+    html! {
+        h1 { (shown(title)) }
+        p class="dim" { "Session " code { (shown(&session.session)) } ", branch " code { (shown(&session.branch)) } ", from " code { (short(&session.base)) } }
+        p {
+            @if let Some(launched) = &session.launched { "Launched " (time(launched)) ". " }
+            (shown(&end))
+            @if let Some(used) = session.processor_ms { " It used " (used / 1000) " s of processor time" }
+            @if let Some(peak) = session.memory_peak { " and at most " (show_size(peak)) " of memory." }
+        }
+        (of_session(session))
+        h3 { "Commits that came back" }
+        (rows(&["when", "who", "what"], session.exchanges.len(), session.exchanges.iter().map(|one| [
+            time(&one.time),
+            one.actor.clone(),
+            format!("{}: {}", if one.landed { "pulled" } else { "held back" }, exchange(one)),
+        ])))
+        h3 { "Also" }
+        (rows(&["when", "who", "what", "facts"], session.notices.len(), session.notices.iter().map(|notice| [
+            time(&notice.time),
+            notice.actor.clone(),
+            notice.action.clone(),
+            notice.facts.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "),
+        ])))
+    }
+}
+
+fn of_session(session: &SessionReport) -> Markup {
     html! {
         h2 { "Session" }
         p { "Started by " (shown(&session.actor)) ", image " code { (shown(&session.image)) } ", " (counted(session.probes, "check")) " of the confinement passed." }
