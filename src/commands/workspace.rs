@@ -306,7 +306,9 @@ async fn export_bundle(context: &Context, engine: &Engine, args: &ExportArgs) ->
     let path = bundle.path().to_path_buf();
     // Only what is whole and well-formed is written, as `pull` would take it; it is not reviewed.
     let checked = tokio::task::spawn_blocking(move || {
-        Quarantine::open(&repository, &path, &branch, &starts).map(|quarantine| quarantine.head().to_owned())
+        let quarantine = Quarantine::open(&repository, &path, &branch, &starts)?;
+        quarantine.check_whole()?;
+        Ok(quarantine.head().to_owned())
     });
     let head = checked.await.map_err(WorkspaceError::Cancelled).and_then(|result| result).map_err(Failure::from)?;
     let mut made = fresh(&args.output)?;

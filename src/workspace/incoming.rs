@@ -38,6 +38,9 @@ pub struct Quarantine {
     folder: TempDir,
     places: Places,
     pack: PackFiles,
+    /// The commit of the developer's.
+    own: String,
+    /// The commit that the review begins at.
     base: String,
     head: String,
 }
@@ -82,13 +85,11 @@ impl Quarantine {
         if ids != tip {
             return Err(WorkspaceError::NotACommit(branch.to_owned()));
         }
-        // What the base has is the developer's own; everything else has to be there whole.
-        Git::at(folder.path(), "rev-list").args(["--objects", "--quiet", &tip, "--not", base]).output()?;
         // The agent may have left that commit out; then all since the developer's own is looked at.
         let has_start =
             Git::at(folder.path(), "cat-file").args(["-e", &format!("{start}^{{commit}}")]).output().is_ok();
-        let base = if has_start { start.clone() } else { base.clone() };
-        Ok(Self { folder, places, pack, base, head: tip })
+        let (own, base) = (base.clone(), if has_start { start.clone() } else { base.clone() });
+        Ok(Self { folder, places, pack, own, base, head: tip })
     }
 
     /// The tip of the bundle's branch.
@@ -96,9 +97,23 @@ impl Quarantine {
         &self.head
     }
 
-    /// Reviews what came.
+    /// Says whether all that the commits need is there: what the developer's own commit has is his, and everything else has to
+    /// have come.
+    pub fn check_whole(&self) -> Result<(), WorkspaceError> {
+        let words = ["--objects", "--quiet", &self.head, "--not", &self.own];
+        Git::at(self.folder.path(), "rev-list").args(words).output()?;
+        Ok(())
+    }
+
+    /// Reviews what came, once it is whole.
     pub fn review(&self, rules: &ReviewRules) -> Result<Review, WorkspaceError> {
-        review::review(self.folder.path(), &self.base, &self.head, rules)
+        // The two look at the same objects and wait for nothing of each other.
+        std::thread::scope(|scope| {
+            let whole = scope.spawn(|| self.check_whole());
+            let review = review::review(self.folder.path(), &self.base, &self.head, rules);
+            whole.join().map_err(|_| WorkspaceError::Output("rev-list"))??;
+            review
+        })
     }
 
     /// The difference to the base, sanitised.
