@@ -286,7 +286,13 @@ pub fn told(tips: &[Tip]) -> String {
 pub fn how_to_take(sandbox: &Sandbox, tips: &[Tip]) -> Option<String> {
     let branch = tips.iter().find_map(|tip| tip.name.strip_prefix("refs/heads/"))?;
     let record = &sandbox.record;
-    let option = if branch == record.branch { String::new() } else { format!(" --branch {branch}") };
+    // The name is the agent's, and people paste what is proposed to them into a shell.
+    let plain = branch.chars().all(|letter| letter.is_ascii_alphanumeric() || "._/-".contains(letter));
+    let option = match branch {
+        own if own == record.branch => String::new(),
+        other if plain && !other.starts_with('-') => format!(" --branch {other}"),
+        _ => " --branch BRANCH".to_owned(),
+    };
     Some(format!("`sandbox pull {}{}{option}`", record.id.project, name_option(sandbox)))
 }
 

@@ -622,8 +622,10 @@ fn bombs() -> Vec<Case> {
                 .map(|turn| {
                     let blob = scene.blob(format!("{turn}").as_bytes());
                     let names: Vec<String> = (0..5000).map(|number| format!("f{number:05}")).collect();
-                    let entries: Vec<_> = names.iter().map(|name| ("100644", name.as_bytes(), blob.as_str())).collect();
-                    scene.tree(&entries)
+                    let base = scene.base_entries();
+                    let base = base.iter().map(|(mode, name, id)| (mode.as_str(), name.as_slice(), id.as_str()));
+                    let more = names.iter().map(|name| ("100644", name.as_bytes(), blob.as_str()));
+                    scene.tree(&base.chain(more).collect::<Vec<_>>())
                 })
                 .collect();
             for turn in 0..300 {
