@@ -7,7 +7,7 @@ use crate::commands::sandbox::Sandbox;
 use crate::commands::{Context, Failure};
 use crate::engine::container::Mount;
 use crate::engine::{ContainerStatus, Engine};
-use crate::init::frame::{BundleRequest, Tip};
+use crate::init::frame::{BundleRequest, FailureKind, Tip};
 use crate::session::identity::{LABEL_PROJECT, LABEL_PROOF, LABEL_ROLE, LABEL_SANDBOX, Role, SandboxId};
 use crate::session::journal::Record;
 use crate::session::launch::{self, ExecSession};
@@ -16,6 +16,7 @@ use crate::session::plan::{
     HELPER_FOLDER, HOME, LAUNCHER_BINARY, WORKSPACE, helper_volume, reader_container, volume_reader,
 };
 use crate::session::reconcile::SandboxState;
+use crate::session::stream_client::SessionError;
 use crate::workspace::incoming::{Starts, is_pulled};
 
 /// The largest bundle that is taken out of a sandbox, in bytes.
@@ -191,7 +192,7 @@ pub async fn take_since(
         };
         let head = reader.client.bundle(request, &mut output).await?;
         tokio::io::AsyncWriteExt::flush(&mut output).await.map_err(temporary)?;
-        let mut others = reader.client.tips(WORKSPACE).await?;
+        let mut others = known_tips(&mut reader.client).await?.unwrap_or_default();
         others.retain(|tip| tip.name != format!("refs/heads/{branch}"));
         let others = not_held(sandbox, others)?;
         Ok::<Taken, Failure>(Taken { bundle: head.is_some().then_some(file), head: head.unwrap_or_default(), others })
@@ -258,9 +259,24 @@ pub async fn unpulled(
         return Ok(Vec::new());
     }
     let mut reader = open_reader(context, engine, sandbox, project).await?;
-    let tips = reader.client.tips(WORKSPACE).await;
+    let tips = known_tips(&mut reader.client).await;
     reader.close(engine).await?;
-    not_held(sandbox, tips?)
+    if let Some(tips) = tips? {
+        return not_held(sandbox, tips);
+    }
+    let branch = sandbox.record.branch.clone();
+    let taken = take(context, engine, sandbox, project, &branch).await?;
+    let tip = Tip { name: format!("refs/heads/{branch}"), commit: taken.head };
+    if taken.bundle.is_none() { Ok(Vec::new()) } else { not_held(sandbox, vec![tip]) }
+}
+
+/// The tips of the clone; none when the helper in the container is that of an earlier version, which does not know them.
+async fn known_tips(client: &mut ExecSession) -> Result<Option<Vec<Tip>>, SessionError> {
+    match client.tips(WORKSPACE).await {
+        Ok(tips) => Ok(Some(tips)),
+        Err(SessionError::Failed { kind: FailureKind::Other, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Where the work in a sandbox began.
