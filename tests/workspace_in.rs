@@ -259,3 +259,18 @@ async fn large_files_arrive_from_the_developers_store_under_the_digest_of_what_t
     let (_target, clone) = arrives(&main, &plain(), "main").await;
     assert!(!place(&clone).exists());
 }
+
+#[tokio::test]
+async fn a_change_of_the_same_size_in_the_same_second_is_not_passed_over() {
+    let top = tempfile::tempdir().unwrap();
+    let main = repository(top.path(), "main", &[]);
+    for turn in 0..5 {
+        std::fs::write(main.join("top.txt"), format!("a{turn}\n")).unwrap();
+        git(&main, &["add", "."]);
+        git(&main, &["commit", "-qm", "a"]);
+        std::fs::write(main.join("top.txt"), format!("b{turn}\n")).unwrap();
+        let target = hand_over(&main, &WorkspaceSpec { include_uncommitted: true, ..plain() }).await.unwrap();
+        let there = std::fs::read_to_string(target.path().join("workspace/top.txt")).unwrap();
+        assert_eq!(there, format!("b{turn}\n"));
+    }
+}

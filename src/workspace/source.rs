@@ -261,6 +261,14 @@ pub(super) fn cut_at(places: &Places, tip: &str, depth: u32) -> Result<Vec<Strin
     Ok(Vec::new())
 }
 
+/// Copies the index with its time: git looks at the content of a file that is not older than the index, however its size is
+/// (gitformat-index(5); Documentation/technical/racy-git.txt), and would pass over it beside a younger one.
+fn copy_index(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::copy(from, to)?;
+    let written = from.metadata()?.modified()?;
+    std::fs::File::options().write(true).open(to)?.set_modified(written)
+}
+
 /// Tracked paths whose content in the working tree or the index differs from `HEAD`. No filter of the repository's
 /// configuration runs.
 fn changed_paths(
@@ -274,7 +282,7 @@ fn changed_paths(
         Some(index) => index,
         None => {
             if places.index.exists() {
-                std::fs::copy(&places.index, &own)?;
+                copy_index(&places.index, &own)?;
             }
             &own
         }
@@ -319,7 +327,7 @@ fn without_filters(mut git: Git, settings: &[(String, String)]) -> Git {
 fn commit_uncommitted(places: &Places, temporary: &Path, state: &SourceState) -> Result<String, WorkspaceError> {
     let settings = settings(places)?;
     let index = temporary.join("sandbox-index");
-    std::fs::copy(&places.index, &index)?;
+    copy_index(&places.index, &index)?;
     let paths = changed_paths(places, &settings, Some(&index))?;
     let beside = |git: Git| {
         without_filters(git, &settings)
