@@ -151,9 +151,9 @@ async fn a_head_that_is_no_branch_or_has_no_commit_is_told_or_does_not_matter() 
     git(&main, &["checkout", "-q", "--orphan", "unborn"]);
     assert!(matches!(hand_over(&main, &plain()).await, Err(WorkspaceError::NoCommit(_))));
     arrives(&main, &named, "main").await;
-    git(&main, &["checkout", "-qf", "-b", "odd/$(touch x)/\u{e9}", "main"]);
+    git(&main, &["checkout", "-qf", "-b", "odd/$(touch-x)/\u{e9}", "main"]);
     let (_target, clone) = arrives(&main, &plain(), "HEAD").await;
-    assert_eq!(git(&clone, &["symbolic-ref", "--short", "HEAD"]), "odd/$(touch x)/\u{e9}");
+    assert_eq!(git(&clone, &["symbolic-ref", "--short", "HEAD"]), "odd/$(touch-x)/\u{e9}");
     let absent = WorkspaceSpec { branch: Some("absent".into()), ..plain() };
     assert!(matches!(hand_over(&main, &absent).await, Err(WorkspaceError::NoCommit(_))));
 }

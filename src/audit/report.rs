@@ -364,10 +364,9 @@ impl Building {
             }
             "session.outside" => {
                 for change in ["added", "changed", "removed"] {
-                    let paths = fact(change).split('\n').filter(|path| !path.is_empty());
-                    report
-                        .outside
-                        .extend(paths.map(|path| Outside { path: path.to_owned(), change: change.to_owned() }));
+                    let paths: Vec<String> = serde_json::from_str(fact(change)).unwrap_or_default();
+                    let change = change.to_owned();
+                    report.outside.extend(paths.into_iter().map(|path| Outside { path, change: change.clone() }));
                 }
                 report.outside.truncate(ENTRY_LIMIT);
             }

@@ -11,6 +11,8 @@ pub struct BundleHeader {
     pub object_format: &'static str,
     /// Object ids and what they are called, in the bundle's order; a name may be anything.
     pub references: Vec<(String, Vec<u8>)>,
+    /// Object ids that the pack is made on top of, as the bundle says.
+    pub bases: Vec<String>,
     /// Bytes of the header; the pack begins there.
     pub length: usize,
 }
@@ -42,7 +44,7 @@ impl BundleHeader {
     /// When they can be no bundle's.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, BundleHeaderError> {
         let known = bytes.get(..bytes.len().min(HEADER_LIMIT)).unwrap_or_default();
-        let mut header = Self { object_format: "sha1", references: Vec::new(), length: 0 };
+        let mut header = Self { object_format: "sha1", references: Vec::new(), bases: Vec::new(), length: 0 };
         let mut version = 0;
         loop {
             let rest = &known[header.length..];
@@ -57,8 +59,7 @@ impl BundleHeader {
                 (0, _) => return Err(BundleHeaderError::Signature),
                 (_, b"") => return Ok(Some(header)),
                 (3, [b'@', capability @ ..]) => header.capability(capability)?,
-                // What the bundle wants to be there is a claim; whoever takes it in looks at what is.
-                (_, [b'-', base @ ..]) => drop(object_id(base, header.object_format)?),
+                (_, [b'-', base @ ..]) => header.bases.push(object_id(base, header.object_format)?.0),
                 (_, line) => {
                     let (id, rest) = object_id(line, header.object_format)?;
                     let name = rest.strip_prefix(b" ").ok_or(BundleHeaderError::Line)?;
@@ -111,6 +112,7 @@ mod tests {
         let text = format!("# v2 git bundle\n-{a} why\n-{a}\n{b} refs/heads/main\n{a} refs/heads/a b\n\nPACKx");
         let header = BundleHeader::parse(text.as_bytes()).unwrap().unwrap();
         assert_eq!(&text[header.length..], "PACKx");
+        assert_eq!(header.bases, [a.clone(), a.clone()]);
         assert_eq!((header.object("refs/heads/main"), header.object("HEAD")), (Some(b.as_str()), None));
         let long = "c".repeat(64);
         let text = format!("# v3 git bundle\n@object-format=sha256\n{long} refs/heads/main\n\n");

@@ -21,7 +21,7 @@ pub async fn look(client: &mut ExecSession) -> Result<BTreeMap<String, String>, 
     Ok(client.standing(request).await?.into_iter().map(|file| (file.path, file.digest)).collect())
 }
 
-/// What differs, as facts of an event: paths that were `added`, `changed` and `removed`, a line each.
+/// What differs, as facts of an event: paths that were `added`, `changed` and `removed`, each a list in JSON.
 pub fn differences(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<(&'static str, String)> {
     let lines = |paths: Vec<&String>| {
         let mut lines: Vec<&str> = paths.iter().take(NAMED).map(|path| path.as_str()).collect();
@@ -29,14 +29,14 @@ pub fn differences(before: &BTreeMap<String, String>, now: &BTreeMap<String, Str
         if paths.len() > NAMED {
             lines.push(&more);
         }
-        lines.join("\n")
+        serde_json::json!(lines).to_string()
     };
     let added = now.keys().filter(|path| !before.contains_key(*path)).collect();
     let changed = now.iter().filter(|(path, digest)| before.get(*path).is_some_and(|old| old != *digest));
     let removed = before.keys().filter(|path| !now.contains_key(*path)).collect();
     [("added", lines(added)), ("changed", lines(changed.map(|(path, _)| path).collect())), ("removed", lines(removed))]
         .into_iter()
-        .filter(|(_, paths)| !paths.is_empty())
+        .filter(|(_, paths)| paths != "[]")
         .collect()
 }
 
@@ -50,7 +50,7 @@ mod tests {
             |files: &[(&str, &str)]| files.iter().map(|(path, digest)| ((*path).into(), (*digest).into())).collect();
         let before = files(&[("/a", "1"), ("/b", "1"), ("/c", "1")]);
         let now = files(&[("/a", "1"), ("/b", "2"), ("/d", ""), ("/e", "")]);
-        let expected = [("added", "/d\n/e"), ("changed", "/b"), ("removed", "/c")];
+        let expected = [("added", r#"["/d","/e"]"#), ("changed", r#"["/b"]"#), ("removed", r#"["/c"]"#)];
         assert_eq!(differences(&before, &now), expected.map(|(change, paths)| (change, paths.to_owned())));
         assert_eq!(differences(&before, &before), []);
     }

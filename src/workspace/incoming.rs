@@ -77,6 +77,12 @@ impl Quarantine {
         }
         let named = header.object(&format!("refs/heads/{branch}"));
         let tip = named.ok_or_else(|| WorkspaceError::BranchAbsent(branch.to_owned()))?.to_owned();
+        // A bundle that is made on top of something else is none of what was asked for.
+        let known = Git::at(folder.path(), "cat-file").args(["--buffer", "--batch-check=%(objecttype)"]);
+        let known = known.input(header.bases.iter().flat_map(|base| [base, "\n"]).collect::<String>().into_bytes());
+        if let Some(at) = known.line()?.lines().position(|kind| kind != "commit") {
+            return Err(WorkspaceError::BaseAbsent(header.bases.get(at).cloned().unwrap_or_default()));
+        }
         let pack = pack::take(folder.path(), pack)?;
         let ids = Git::at(folder.path(), "rev-parse")
             .args(["--verify", "--end-of-options", &format!("{tip}^{{commit}}")])

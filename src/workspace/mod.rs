@@ -77,6 +77,9 @@ pub enum WorkspaceError {
     /// The bundle's header is none.
     #[error("read the bundle that came")]
     Bundle(#[from] crate::init::bundle::BundleHeaderError),
+    /// The bundle is made on top of a commit that is not here.
+    #[error("take in a bundle on top of {0}, which this repository does not have")]
+    BaseAbsent(String),
     /// The bundle has no such branch, or names it twice.
     #[error("find branch `{0}` in the bundle that came")]
     BranchAbsent(String),

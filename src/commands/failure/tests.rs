@@ -133,6 +133,7 @@ fn of_an_exchange_of_commits() {
         WorkspaceError::NotACommit("main".to_owned()),
         WorkspaceError::Output("rev-parse"),
         WorkspaceError::BranchAbsent("main".to_owned()),
+        WorkspaceError::BaseAbsent("1".repeat(40)),
         WorkspaceError::NoSubmodule("vendor/library".to_owned()),
         WorkspaceError::SubmoduleAbsent { path: "vendor/library".to_owned(), commit: "1".repeat(40) },
         WorkspaceError::LargeFileAbsent("assets/film.mp4".to_owned()),
