@@ -35,7 +35,7 @@ use crate::session::plan::{AGENT, HELPER, HOME, PROXY, Plan, WORKSPACE};
 use crate::session::plan_parts;
 use crate::session::stream_client::{SessionClient, SessionError};
 use crate::workspace::WorkspaceError;
-use crate::workspace::source::SourceState;
+use crate::workspace::source::{self, SourceState};
 
 mod containers;
 mod delivery;
