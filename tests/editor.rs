@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sandbox::editor::memory::Memory;
-use sandbox::workspace::incoming::Quarantine;
+use sandbox::workspace::incoming::{Quarantine, Starts};
 use sandbox::workspace::review::ReviewRules;
 use serde_json::Value;
 use support::{Home, text};
@@ -324,7 +324,8 @@ fn commits_that_change_what_was_written_are_held_back() {
         git(&clone, &["commit", "--quiet", "--allow-empty", "-m", "Work"]);
         let bundle = home.path().join("work.bundle");
         git(&clone, &["bundle", "create", "--quiet", bundle.to_str().unwrap(), "main", &format!("^{base}")]);
-        let review = Quarantine::open(&folder, &bundle, "main", &base).unwrap().review(&rules).unwrap();
+        let starts = Starts { base: base.clone(), start: base.clone() };
+        let review = Quarantine::open(&folder, &bundle, "main", &starts).unwrap().review(&rules).unwrap();
         review.held_back.iter().map(|remark| format!("{}: {}", remark.path, remark.reason)).collect::<Vec<_>>()
     };
     let tasks = clone.join(".vscode/tasks.json");

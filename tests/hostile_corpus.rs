@@ -22,7 +22,7 @@ use sandbox::workspace::WorkspaceError;
 use scene::Scene;
 
 /// The subcommands of git that building a scene and bringing a bundle in need.
-const SUBCOMMANDS: [&str; 24] = [
+const SUBCOMMANDS: [&str; 23] = [
     "add",
     "bundle",
     "cat-file",
@@ -31,7 +31,6 @@ const SUBCOMMANDS: [&str; 24] = [
     "commit-tree",
     "diff-tree",
     "fast-import",
-    "fetch",
     "for-each-ref",
     "hash-object",
     "index-pack",

@@ -497,6 +497,7 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("network-restart", "needs a sandbox; tests/network_policy.rs asks for it"),
     ("page-not-written", "needs a sandbox; tests/session.rs asks for it"),
     ("port-refused", "root may take every port"),
+    ("export-failed", "tests/workspace_out.rs asks for it"),
     ("port-taken", "tests/ports.rs asks for it"),
     ("registry-login", "the forms of a wrong login are tested beside the code"),
     ("rotation-request", "root may write everywhere"),
@@ -507,6 +508,8 @@ const NOT_SHOWN: &[(&str, &str)] = &[
     ("signing-key", "the system would have to be without random bytes"),
     ("temporary-file", "the disk would have to be full"),
     ("trust-declined", "needs a terminal"),
+    ("workspace-absent", "tests/workspace_out.rs asks for it"),
+    ("workspace-in-use", "tests/workspace_out.rs asks for it"),
 ];
 
 #[test]

@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use sandbox::project::ProjectName;
 use sandbox::project::manifest::WorkspaceSpec;
 use sandbox::project::path_patterns::{PathPattern, PathPatterns};
+use sandbox::project::{ProjectName, SandboxName};
+use sandbox::workspace::incoming::{Starts, reference};
 use sandbox::workspace::tracked_secrets::{self, TrackedSecret};
 use sandbox::workspace::{
     AcceptedRisks, Received, ReviewRules, SourceState, WorkspaceError, inspect, is_pulled, open_bundle, receive,
@@ -140,7 +141,9 @@ impl Scene {
 
     async fn receive(&self, bundle: &Path, accepted: &[&str]) -> Result<Received, WorkspaceError> {
         let accepted = AcceptedRisks(accepted.iter().map(|path| (*path).to_owned()).collect());
-        receive(&self.repository(), bundle, &project(), "main", &self.base(), &ReviewRules::default(), &accepted).await
+        let starts = Starts { base: self.base(), start: self.base() };
+        let place = reference(&project(), &SandboxName::main(), "main");
+        receive(&self.repository(), bundle, &place, "main", &starts, &ReviewRules::default(), &accepted).await
     }
 
     fn assert_untouched(&self, refs_before: &str, what: &str) {
@@ -158,7 +161,7 @@ fn project() -> ProjectName {
 }
 
 fn spec(include_uncommitted: bool, depth: Option<u32>) -> WorkspaceSpec {
-    WorkspaceSpec { source: ".".into(), branch: None, depth, include_uncommitted, sign: false, keep_home: false }
+    WorkspaceSpec { depth, include_uncommitted, ..WorkspaceSpec::default() }
 }
 
 async fn bundled(scene: &Scene, spec: &WorkspaceSpec) -> (SourceState, PathBuf) {
@@ -336,8 +339,17 @@ async fn holds_back_and_shows_first_what_the_user_listed() {
     let listed =
         ReviewRules { held_back: patterns("deploy/**"), shown_first: patterns("*.TF"), ..ReviewRules::default() };
     let (repository, bundle) = (scene.repository(), scene.bundle(&["main"]));
-    let received =
-        receive(&repository, &bundle, &project(), "main", &scene.base(), &listed, &AcceptedRisks::default()).await;
+    let starts = Starts { base: scene.base(), start: scene.base() };
+    let received = receive(
+        &repository,
+        &bundle,
+        "refs/sandbox/payments/main",
+        "main",
+        &starts,
+        &listed,
+        &AcceptedRisks::default(),
+    )
+    .await;
     let review = received.unwrap().review;
     assert_eq!(review.held_back.iter().map(|remark| remark.path.as_str()).collect::<Vec<_>>(), ["Deploy/Main.tf"]);
     assert!(review.shown_first.iter().any(|remark| remark.reason == "is on your list of what to look at"));
@@ -400,7 +412,7 @@ async fn moves_no_ref_but_the_named_one() {
         git(&scene.repository(), &["rev-parse", "refs/sandbox/payments/main^{tree}"]),
         git(&scene.agent(), &["rev-parse", "main^{tree}"])
     );
-    assert!(is_pulled(&scene.repository(), &project(), "main", &received.head).unwrap());
+    assert!(is_pulled(&scene.repository(), &received.head).unwrap());
     scene.assert_quiet("all refs");
 }
 

@@ -3,5 +3,6 @@
 pub mod event;
 pub mod log;
 pub mod report;
+pub mod spoken;
 
 pub use log::{AuditError, AuditLog};

@@ -68,6 +68,11 @@ pub struct SessionReport {
     pub memory_peak: Option<u64>,
     /// The credentials that it had.
     pub credentials: Vec<CredentialUse>,
+    /// The commands that were started in it from outside, each with what looks like a secret masked.
+    pub commands: Vec<CommandRun>,
+    /// Files that act without being committed, such as git's hooks and settings of shells and agents, as far as they are others
+    /// at the end than at the start. The container says so.
+    pub outside: Vec<Outside>,
     /// The hosts that it reached.
     pub hosts: Vec<HostUse>,
     /// What it was denied.
@@ -132,6 +137,49 @@ pub struct Withdrawn {
     pub time: Timestamp,
     /// What came of it: revoked at the issuer, or why not.
     pub result: String,
+}
+
+/// A command that was started from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CommandRun {
+    /// When.
+    pub time: Timestamp,
+    /// Who.
+    pub actor: String,
+    /// Its words in one line.
+    pub command: String,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+    /// Its exit code; none as long as it runs, or when it was cut off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
+    /// What tells it from others in the log.
+    #[serde(skip)]
+    id: String,
+}
+
+impl CommandRun {
+    /// A command with its end, if it has one.
+    pub fn new(time: Timestamp, actor: &str, command: &str, end: Option<(Timestamp, u8)>) -> Self {
+        Self {
+            time,
+            actor: actor.to_owned(),
+            command: command.to_owned(),
+            ended: end.map(|(time, _)| time),
+            code: end.map(|(_, code)| code),
+            id: String::new(),
+        }
+    }
+}
+
+/// A file that acts without being committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outside {
+    /// Its path in the container.
+    pub path: String,
+    /// `added`, `changed` or `removed`.
+    pub change: String,
 }
 
 /// One host that was reached.
@@ -301,6 +349,26 @@ impl Building {
             "session.used" => {
                 report.processor_ms = fact("processor_ms").parse().ok();
                 report.memory_peak = fact("memory_peak").parse().ok();
+            }
+            "command.started" if report.commands.len() < ENTRY_LIMIT => {
+                let run = CommandRun::new(event.time, &event.actor, fact("command"), None);
+                report.commands.push(CommandRun { id: fact("id").to_owned(), ..run });
+            }
+            "command.started" => {}
+            "command.ended" => {
+                let id = fact("id");
+                if let Some(run) = report.commands.iter_mut().rfind(|run| run.id == id && run.ended.is_none()) {
+                    run.ended = Some(event.time);
+                    run.code = fact("code").parse().ok();
+                }
+            }
+            "session.outside" => {
+                for change in ["added", "changed", "removed"] {
+                    let paths: Vec<String> = serde_json::from_str(fact(change)).unwrap_or_default();
+                    let change = change.to_owned();
+                    report.outside.extend(paths.into_iter().map(|path| Outside { path, change: change.clone() }));
+                }
+                report.outside.truncate(ENTRY_LIMIT);
             }
             "credential.issued" => self.issued(event),
             "credential.renewed" => {

@@ -157,8 +157,16 @@ impl Count {
     }
 }
 
-/// Reads what is at `path` beneath `root`, and sends it; blocks. A link on the way or within is an error, not skipped:
-/// whoever asks for a folder wants to know that a part of it cannot come.
+/// What becomes of something that cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is an error: whoever asks for a folder wants to know that a part of it cannot come.
+    Refused,
+    /// It is left out, and so are folders called `.git`: for a copy of what there is.
+    LeftOut,
+}
+
+/// Reads what is at `path` beneath `root`, and sends it; blocks. A link on the way or within is never followed.
 ///
 /// # Errors
 /// When it cannot be read, holds what cannot be sent, or is above a limit.
@@ -166,18 +174,29 @@ pub fn send(
     root: &OwnedFd,
     path: &Path,
     limits: &TreeLimits,
+    unfit: Unfit,
     pieces: &mpsc::Sender<Piece>,
 ) -> Result<Totals, TreeError> {
+    let leaves_out = unfit == Unfit::LeftOut;
     let give = |piece| pieces.blocking_send(piece).map_err(|_| TreeError::Gone);
     let mut count = Count::default();
     let mut open_paths = vec![PathBuf::new()];
     let mut buffer = vec![0; CHUNK];
     while let Some(below) = open_paths.pop() {
         let full = joined(path, &below);
-        let name = below.to_str().ok_or_else(|| TreeError::Name(shown(&below)))?.to_owned();
-        let opened =
-            open(root, &full, Links::Refused).map_err(|source| TreeError::Io { path: shown(&full), source })?;
+        let name = match below.to_str() {
+            Some(name) => name.to_owned(),
+            None if leaves_out => continue,
+            None => return Err(TreeError::Name(shown(&below))),
+        };
+        let opened = match open(root, &full, Links::Refused) {
+            Ok(opened) => opened,
+            Err(_) if leaves_out && !name.is_empty() => continue,
+            Err(source) => return Err(TreeError::Io { path: shown(&full), source }),
+        };
         match opened {
+            Opened::Other if leaves_out => {}
+            Opened::Folder(_) if leaves_out && below.file_name().is_some_and(|name| name == ".git") => {}
             Opened::Other => return Err(TreeError::Kind(shown(&full))),
             Opened::Folder(folder) => {
                 let entry = Entry { path: name, kind: EntryKind::Folder };
@@ -214,7 +233,10 @@ pub fn send(
 }
 
 /// The path of an entry, in parts that are names and nothing else.
-fn checked(path: &str) -> Result<PathBuf, TreeError> {
+///
+/// # Errors
+/// When it has others, or could be shown as another path than it is.
+pub fn checked(path: &str) -> Result<PathBuf, TreeError> {
     let wrong = || TreeError::Name(format!("`{}`", path.chars().take(200).collect::<String>().escape_debug()));
     if path.is_empty() {
         return Ok(PathBuf::new());

@@ -169,6 +169,33 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ("down --discard-home", "also remove the home that `workspace.home: keep` keeps"),
         ],
     ),
+    (
+        "workspace",
+        &[
+            ("workspace ls", "clones and homes, what they take, and when they were last used"),
+            ("workspace rm payments --home", "refuses while it runs, or to lose commits"),
+            ("workspace export payments -o payments.tar", "files and folders, without links and `.git`"),
+        ],
+    ),
+    (
+        "workspace ls",
+        &[("workspace ls", "every sandbox of this machine"), ("workspace ls --format json", "sizes in bytes")],
+    ),
+    (
+        "workspace rm",
+        &[
+            ("workspace rm payments", "the clone of a sandbox that does not run"),
+            ("workspace rm payments --discard --home", "with commits that were not pulled, and the home"),
+        ],
+    ),
+    (
+        "workspace export",
+        &[
+            ("workspace export payments -o payments.tar", "files and folders of the clone"),
+            ("workspace export payments --home -o home.tar", "of the home"),
+            ("workspace export payments --bundle -o payments.bundle", "the agent's commits"),
+        ],
+    ),
     ("gc", &[("gc --dry-run", "say what a crash left behind"), ("gc", "remove it")]),
     (
         "credential",

@@ -67,6 +67,8 @@ enum Verb {
     Down(commands::down::Args),
     /// End and remove what a crash left behind
     Gc(commands::down::GcArgs),
+    /// List, remove and export the clones and homes that sandboxes keep
+    Workspace(commands::workspace::Arguments),
     /// Set, list, rotate and remove the project's credentials
     Credential(commands::credential::Arguments),
     /// Find the credentials on this machine that an agent would inherit
@@ -238,6 +240,7 @@ fn block_on(context: &Context, verb: Verb) -> Result<u8, Failure> {
             Verb::Pull(args) => commands::sandbox_exchange::pull(context, &args).await,
             Verb::Down(args) => commands::down::run(context, &args).await,
             Verb::Gc(args) => commands::down::gc(context, &args).await,
+            Verb::Workspace(args) => commands::workspace::run(context, args).await,
             Verb::Credential(args) => commands::credential::run(context, args).await,
             Verb::Doctor(args) => commands::doctor::run(context, &args).await,
             Verb::Supervise(args) => commands::supervise::run(context, &args).await,

@@ -147,6 +147,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
             path: path.clone(),
             name: name.to_string_lossy().into_owned(),
             force: args.force,
+            lenient: false,
             limits,
         };
         match (&args.source, &args.target) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Context, Failure};
 use crate::project::manifest::Manifest;
 use crate::project::{ProjectName, SandboxName};
-use crate::workspace::incoming::Quarantine;
+use crate::workspace::incoming::{Quarantine, Starts};
 use crate::workspace::review::{DiffStyle, Review, ReviewRules};
 use crate::workspace::{GitError, WorkspaceError};
 
@@ -19,6 +19,9 @@ pub struct Args {
     /// Which of the project's sandboxes
     #[arg(long)]
     pub name: Option<SandboxName>,
+    /// Another branch of the agent's clone than the one that it began on
+    #[arg(long, value_name = "BRANCH")]
+    pub branch: Option<String>,
     /// Changed lines by file (the default)
     #[arg(long, group = "style")]
     pub stat: bool,
@@ -43,7 +46,7 @@ struct Answer<'a> {
 pub async fn run_with_bundle(
     context: &Context,
     manifest: &Manifest,
-    base: &str,
+    starts: &Starts,
     branch: &str,
     bundle: &Path,
     rules: &ReviewRules,
@@ -55,10 +58,10 @@ pub async fn run_with_bundle(
         _ => DiffStyle::Stat,
     };
     let repository = manifest.root.join(&manifest.workspace.source);
-    let (bundle, base_commit, branch) = (bundle.to_path_buf(), base.to_owned(), branch.to_owned());
+    let (bundle, known, branch) = (bundle.to_path_buf(), starts.clone(), branch.to_owned());
     let rules = rules.clone();
     let (head, review, text) = tokio::task::spawn_blocking(move || {
-        let quarantine = Quarantine::open(&repository, &bundle, &branch, &base_commit)?;
+        let quarantine = Quarantine::open(&repository, &bundle, &branch, &known)?;
         Ok((quarantine.head().to_owned(), quarantine.review(&rules)?, quarantine.diff(style)?))
     })
     .await
@@ -66,7 +69,7 @@ pub async fn run_with_bundle(
     .and_then(|result| result)
     .map_err(Failure::from)?;
     let patch = (style == DiffStyle::Patch).then_some(text.as_str());
-    context.printer.result(&Answer { base, head: &head, review: &review, patch }, || text.clone());
+    context.printer.result(&Answer { base: &starts.start, head: &head, review: &review, patch }, || text.clone());
     Ok(0)
 }
 
@@ -86,6 +89,12 @@ impl From<WorkspaceError> for Failure {
                 ("other-branch", "`git switch` to that branch, or set workspace.include_uncommitted to false")
             }
             WorkspaceError::PartialClone(_) => ("partial-clone", "run `git fetch --refetch --no-filter` first"),
+            WorkspaceError::NoSubmodule(_) => {
+                ("submodule", "name a path that `git submodule status` lists, and commit it first")
+            }
+            WorkspaceError::SubmoduleAbsent { .. } => ("submodule", "run `git submodule update --init PATH` first"),
+            WorkspaceError::LargeFileAbsent(_) => ("large-file", "run `git lfs fetch` first"),
+            WorkspaceError::BranchAbsent(_) => ("branch-absent", "name one that the agent made, with --branch"),
             WorkspaceError::BranchExists(_) => ("branch-exists", "choose another name for --into"),
             WorkspaceError::BranchName(_) => {
                 ("branch-name", "choose a name that `git check-ref-format --branch` takes")

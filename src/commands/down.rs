@@ -8,8 +8,9 @@ use crate::audit::AuditLog;
 use crate::commands::connect::connect;
 use crate::commands::load::{Target, machine_key};
 use crate::commands::up::take_lock;
-use crate::commands::{Context, Failure, kept_home, sandbox};
+use crate::commands::{Context, Failure, commits, kept_home, sandbox};
 use crate::image::reference::Digest;
+use crate::init::frame::Tip;
 use crate::session::identity::SandboxId;
 use crate::session::journal::{Journal, Phase};
 use crate::session::reconcile::{Condition, reconcile, reconcile_all};
@@ -18,6 +19,8 @@ use crate::session::{launcher_image, launcher_versions};
 
 /// How long a look at commits that are to be lost may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(20);
+/// The most branches that are named as lost.
+const LOST: usize = 20;
 /// How long the supervisor may take to leave after the session ended: it waits for an issuer that was being asked.
 const SUPERVISOR_LIMIT: Duration = Duration::from_secs(50);
 
@@ -89,7 +92,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     if args.discard {
         note_discarded(context, &engine, &sandbox, project).await?;
     } else {
-        sandbox::refuse_unpulled(context, &engine, &sandbox, project).await?;
+        commits::refuse_unpulled(context, &engine, &sandbox, project).await?;
     }
     if record.phase != Phase::Stopped || record.owes() {
         sandbox::stop(context, &engine, &journal, &mut record, "sandbox down").await?;
@@ -142,21 +145,26 @@ async fn note_discarded(
     sandbox: &sandbox::Sandbox,
     project: Option<&str>,
 ) -> Result<(), Failure> {
-    let looked = tokio::time::timeout(LOOK_LIMIT, sandbox::unpulled(context, engine, sandbox, project)).await;
+    let looked = tokio::time::timeout(LOOK_LIMIT, commits::unpulled(context, engine, sandbox, project)).await;
     let lost = match looked {
-        Ok(Ok(None)) => return Ok(()),
-        Ok(Ok(Some(head))) => head,
-        Ok(Err(_)) | Err(_) => "unknown".to_owned(),
+        Ok(Ok(tips)) if tips.is_empty() => return Ok(()),
+        Ok(Ok(tips)) => tips,
+        Ok(Err(_)) | Err(_) => vec![Tip { name: sandbox.record.branch.clone(), commit: "unknown".to_owned() }],
     };
+    let names: Vec<&str> = lost.iter().take(LOST).map(|tip| short_name(&tip.name)).collect();
     let event = crate::session::launch::event(
         &super::load::actor().0,
         &sandbox.record,
         "commits.discarded",
         "ok",
-        &[("head", &lost), ("branch", &sandbox.record.branch)],
+        &[("head", &lost[0].commit), ("branch", &names.join(", "))],
     );
     AuditLog::open(&context.folders.state)?.append(&event)?;
     Ok(())
+}
+
+fn short_name(name: &str) -> &str {
+    name.strip_prefix("refs/heads/").unwrap_or(name)
 }
 
 /// Waits until the supervisor of a session that ended has left, for as long as it may take.

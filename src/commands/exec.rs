@@ -64,5 +64,5 @@ async fn run_in(context: &Context, target: &Target, command: Vec<String>) -> Res
     }
     let agent = found.record.id.object(Role::Agent);
     let client = launch::open_session(&engine, &agent).await?;
-    run_command(&journal, &found.record, client, run_request(&found.record, command, false)).await
+    run_command(context, &journal, &found.record, client, run_request(&found.record, command, false)).await
 }

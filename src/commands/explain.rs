@@ -68,6 +68,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "An event of the audit log could not be written as JSON. This is a fault of sandbox itself; please report it.",
     ),
     (
+        "branch-absent",
+        "The agent's clone has no such branch, or what came names it twice. `sandbox pull` without `--branch` takes the branch that the session began on, and says which others have commits.",
+    ),
+    (
         "branch-exists",
         "The branch that `pull` was asked to make is already there. Nothing was overwritten. Choose another name for `--into`.",
     ),
@@ -218,6 +222,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "Something answers at the engine's address and is not a Docker Engine. Check the address; `sandbox doctor` shows where it comes from.",
     ),
     (
+        "export-failed",
+        "Clone, home or commits could not be written to the file, or more than the limit came. Nothing is written over, and a file that was begun is removed.",
+    ),
+    (
         "gateway",
         "The gateway, through which all of a sandbox's traffic goes, could not be reached or did not take its orders. Without it the agent reaches nothing. `sandbox status` shows its state.",
     ),
@@ -361,6 +369,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "journal",
         "The record of a running sandbox, by which another process finds and ends it, cannot be read or written. Check the launcher's state folder; `sandbox gc` ends what has no readable record.",
+    ),
+    (
+        "large-file",
+        "A file of git-lfs that `workspace.lfs` lists is not in your own store (.git/lfs/objects), from which it goes into the sandbox: sandbox itself fetches nothing and runs no filter. `git lfs fetch` brings it there.",
     ),
     (
         "launcher-image",
@@ -568,6 +580,10 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
         "The launcher's state folder cannot be used. It holds the journals, the audit log and the approvals, so that nothing works without it. Check its owner, its permissions and the free space.",
     ),
     (
+        "submodule",
+        "A path of `workspace.submodules` is no submodule of the branch, or its commit is not in your own checkout of it, from which it goes into the sandbox: sandbox itself fetches nothing. `git submodule update --init PATH` brings it there.",
+    ),
+    (
         "supervisor",
         "The process that renews credentials and restarts the gateway failed, or there is nothing for it to supervise. supervisor.log in the sandbox's folder has its words; `sandbox up` starts it again.",
     ),
@@ -606,6 +622,14 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     (
         "workspace",
         "The project's clone could not be made, or the agent's work not be read. The causes above have git's own words.",
+    ),
+    (
+        "workspace-absent",
+        "There is no clone, or no home, of that sandbox. `sandbox workspace ls` lists those that there are.",
+    ),
+    (
+        "workspace-in-use",
+        "A sandbox that runs keeps its clone and its home. `sandbox down` ends it, and refuses to lose commits that were not pulled.",
     ),
 ];
 

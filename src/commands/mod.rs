@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod audit_report;
 pub mod candidates;
+pub mod commits;
 pub mod connect;
 pub mod copy;
 pub mod credential;
@@ -46,6 +47,7 @@ mod supervisor;
 pub mod trust;
 pub mod up;
 pub mod why;
+pub mod workspace;
 
 pub use failure::Failure;
 pub use folders::Folders;

@@ -44,8 +44,20 @@ pub fn describe(plan: &Plan) -> String {
     if plan.workspace.sign {
         row("", "commits are signed with a key of the session".to_owned());
     }
+    for (paths, words) in [
+        (&plan.workspace.sparse, "of its folders, only"),
+        (&plan.workspace.submodules, "submodules"),
+        (&plan.workspace.lfs, "large files below"),
+    ] {
+        if !paths.is_empty() {
+            row("", format!("{words} {}", paths.join(", ")));
+        }
+    }
     if plan.workspace.keep_home {
         row("home", "kept by `down`; what an earlier session of this sandbox left in it comes along".to_owned());
+    }
+    if let Some(limit) = plan.workspace.home_limit {
+        row(if plan.workspace.keep_home { "" } else { "home" }, format!("at most {}", show_size(limit)));
     }
     for (index, mount) in plan.mounts.iter().enumerate() {
         let access = if mount.read_only { "read-only" } else { "writable" };

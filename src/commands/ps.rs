@@ -69,7 +69,7 @@ fn row(state: &SandboxState) -> Row {
     }
 }
 
-fn word(condition: Condition) -> &'static str {
+pub(super) fn word(condition: Condition) -> &'static str {
     match condition {
         Condition::Absent => "absent",
         Condition::Changing => "changing",
@@ -111,7 +111,7 @@ fn table(rows: &[Row]) -> String {
 }
 
 /// A time for people: how long ago.
-fn ago(time: Timestamp) -> String {
+pub(super) fn ago(time: Timestamp) -> String {
     let seconds = Timestamp::now().as_second().saturating_sub(time.as_second()).max(0);
     match seconds {
         0..=59 => format!("{seconds}s ago"),

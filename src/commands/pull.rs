@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::commits::starts;
 use super::load::actor;
 use super::{Context, Failure};
 use crate::audit::AuditLog;
@@ -13,7 +14,7 @@ use crate::project::manifest::Manifest;
 use crate::project::{ProjectName, SandboxName};
 use crate::session::journal::Record;
 use crate::session::launch::event;
-use crate::workspace::incoming::{Received, create_branch, receive};
+use crate::workspace::incoming::{Received, create_branch, receive, reference};
 use crate::workspace::review::{AcceptedRisks, Remark, ReviewRules};
 
 /// Bring the agent's commits into this repository, after review
@@ -24,6 +25,9 @@ pub struct Args {
     /// Which of the project's sandboxes
     #[arg(long)]
     pub name: Option<SandboxName>,
+    /// Another branch of the agent's clone than the one that it began on
+    #[arg(long, value_name = "BRANCH")]
+    pub branch: Option<String>,
     /// Let this path in though it is held back; may be given several times
     #[arg(long, value_name = "PATH")]
     pub accept_risk: Vec<String>,
@@ -56,7 +60,9 @@ pub async fn run_with_bundle(
     let base = &record.start;
     let repository = manifest.root.join(&manifest.workspace.source);
     let accepted = AcceptedRisks(args.accept_risk.iter().cloned().collect());
-    let received = receive(&repository, bundle, &manifest.project, &record.branch, base, rules, &accepted).await?;
+    let branch = args.branch.as_deref().unwrap_or(&record.branch);
+    let place = reference(&record.id.project, &record.id.name, branch);
+    let received = receive(&repository, bundle, &place, branch, &starts(record), rules, &accepted).await?;
     note(context, record, &received, &accepted)?;
     let mut created = None;
     if let (Some(_), Some(into)) = (&received.reference, &args.into) {

@@ -1,12 +1,14 @@
 //! `sandbox report`: what one session of a project's sandbox did, from the audit log, also when it is long gone.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use crate::audit::AuditLog;
 use crate::audit::report::{CredentialUse, Exchange, Reporter, Scope, SessionReport};
 use crate::commands::load::{Target, manifest};
+use crate::commands::page::page;
 use crate::commands::printer::sanitise;
-use crate::commands::{Context, Failure};
+use crate::commands::{Context, Failure, review};
 use crate::project::ProjectName;
 use crate::project::quantity::show_size;
 use crate::session::launch::probe_host;
@@ -20,6 +22,9 @@ pub struct Args {
     /// The session's id; the last session when left out
     #[arg(long, value_name = "ID")]
     pub session: Option<String>,
+    /// Also write it to this file, as a page that stands alone
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// What is asked about and not in the log.
@@ -37,6 +42,10 @@ enum ReportError {
 /// When there was no such session, or the log cannot be read.
 pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let report = session(context, &args.target, args.session.as_deref())?;
+    if let Some(file) = &args.output {
+        let title = format!("Session of {} ({})", report.project, report.sandbox);
+        review::write(file, &page(&title, &review::session_page(&title, &report)))?;
+    }
     context.printer.described(&report, || describe(&report));
     Ok(0)
 }
@@ -187,6 +196,17 @@ pub fn describe(report: &SessionReport) -> String {
         std::iter::once(first).chain(used.problems.iter().map(|problem| format!("  problem: {problem}")))
     });
     section("credentials", credentials.collect());
+    let commands = report.commands.iter().map(|run| {
+        let end = match (run.code, run.ended) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(_)) => "cut off".to_owned(),
+            (None, None) => "no end is known".to_owned(),
+        };
+        format!("{}  {} by {}: {end}", seconds(&run.time), run.command, run.actor)
+    });
+    section("commands started in it", commands.collect());
+    let outside = report.outside.iter().map(|file| format!("{}  {}", file.path, file.change));
+    section("changed outside of the commits, as its container says", outside.collect());
     let hosts = report.hosts.iter().map(|used| {
         let requests =
             if used.requests > 0 { format!(", {}", counted(used.requests, "request")) } else { String::new() };

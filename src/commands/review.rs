@@ -15,9 +15,9 @@ use crate::commands::load::{Target, manifest};
 use crate::commands::page::page;
 use crate::commands::printer::sanitise;
 use crate::commands::report::{counted, sessions};
-use crate::commands::{Context, Failure, sandbox, sandbox_exchange};
+use crate::commands::{Context, Failure, commits, sandbox, sandbox_exchange};
 use crate::session::identity::private_folder;
-use crate::workspace::incoming::Quarantine;
+use crate::workspace::incoming::{Quarantine, Starts};
 use crate::workspace::review::{DiffStyle, Remark, Review, ReviewRules};
 use crate::workspace::{GitError, WorkspaceError};
 
@@ -30,6 +30,9 @@ pub struct Args {
     /// Which sandbox.
     #[command(flatten)]
     pub target: Target,
+    /// Another branch of the agent's clone than the one that it began on
+    #[arg(long, value_name = "BRANCH")]
+    pub branch: Option<String>,
     /// Write the page to this file, in place of one in the launcher's state folder
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -68,14 +71,17 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let found = sandbox::find(context, &engine, &args.target).await?;
     let (_, manifest) = manifest(context, project)?;
     let rules = sandbox_exchange::rules(context, &manifest, &found.record)?;
-    let taken = sandbox::take_commits(context, &engine, &found, project).await?;
     let record = &found.record;
+    let branch = args.branch.as_deref().unwrap_or(&record.branch).to_owned();
+    let taken = commits::take(context, &engine, &found, project, &branch).await?;
+    sandbox_exchange::tell_of_others(context, &found, &taken);
     let repository = manifest.root.join(&manifest.workspace.source);
-    let (branch, base) = (record.branch.clone(), record.start.clone());
+    let starts = commits::starts(record);
+    let of = branch.clone();
     let (head, review, patch) = match taken.bundle {
         // The session is worth a look also when nothing would come in.
-        None => (base, Review::default(), Some(String::new())),
-        Some(bundle) => tokio::task::spawn_blocking(move || look(&repository, bundle.path(), &branch, &base, &rules))
+        None => (record.start.clone(), Review::default(), Some(String::new())),
+        Some(bundle) => tokio::task::spawn_blocking(move || look(&repository, bundle.path(), &of, &starts, &rules))
             .await
             .map_err(WorkspaceError::Cancelled)
             .and_then(|result| result)
@@ -90,7 +96,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let material = Material {
         project: record.id.project.to_string(),
         name: record.id.name.to_string(),
-        branch: record.branch.clone(),
+        branch,
         base: record.start.clone(),
         head,
         review,
@@ -116,10 +122,10 @@ fn look(
     repository: &Path,
     bundle: &Path,
     branch: &str,
-    base: &str,
+    starts: &Starts,
     rules: &ReviewRules,
 ) -> Result<(String, Review, Option<String>), WorkspaceError> {
-    let quarantine = Quarantine::open(repository, bundle, branch, base)?;
+    let quarantine = Quarantine::open(repository, bundle, branch, starts)?;
     let review = quarantine.review(rules)?;
     let patch = match quarantine.diff(DiffStyle::Patch) {
         Err(WorkspaceError::Git(GitError::TooMuch(..))) => None,
@@ -128,8 +134,13 @@ fn look(
     Ok((quarantine.head().to_owned(), review, patch))
 }
 
+/// The body of the page of one session.
+pub(super) fn session_page(title: &str, session: &SessionReport) -> maud::Markup {
+    body::session(title, session)
+}
+
 /// Writes the file in one step, readable by the user alone.
-fn write(file: &Path, text: &str) -> Result<(), Failure> {
+pub(super) fn write(file: &Path, text: &str) -> Result<(), Failure> {
     let folder = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -5,25 +5,20 @@ use std::time::{Duration, Instant};
 
 use crate::audit::AuditLog;
 use crate::commands::credential::issue_context;
-use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key, sandbox_id};
+use crate::commands::load::{Loaded, Target, actor, machine_key, sandbox_id};
 use crate::commands::{Context, Failure};
 use crate::credential;
-use crate::engine::{ContainerStatus, Engine};
-use crate::init::frame::BundleRequest;
+use crate::engine::Engine;
 use crate::project::SandboxName;
 use crate::session::identity::{MachineKey, Role, SandboxId};
 use crate::session::journal::{Journal, ObjectKind, Phase, Record};
-use crate::session::launch::{self, ExecSession};
-use crate::session::plan::{HELPER_FOLDER, WORKSPACE, helper_volume, reader_container};
+use crate::session::plan::{HELPER_FOLDER, helper_volume};
 use crate::session::reconcile::{Condition, SandboxState, reconcile};
 use crate::session::supervise;
 use crate::session::teardown::{self, Complaint};
-use crate::workspace;
 
 /// How long the supervisor may take to end credentials.
 const REVOCATION_LIMIT: Duration = Duration::from_secs(15);
-/// The largest bundle that is taken out of a sandbox, in bytes.
-const BUNDLE_LIMIT: u64 = 8 << 30;
 
 /// A sandbox that this machine has a journal of.
 #[derive(Debug, Clone)]
@@ -47,8 +42,6 @@ enum Refusal {
     OtherPlan(String),
     #[error("use the running sandbox of {id}, whose container is not as planned: {}", differences.join("; "))]
     Differs { id: String, differences: Vec<String> },
-    #[error("remove a clone with commits on `{branch}` that were not pulled")]
-    Unpulled { branch: String },
     #[error("finish, since it was interrupted")]
     Interrupted,
 }
@@ -247,152 +240,4 @@ pub async fn remove_found(engine: &Engine, state: &SandboxState) -> Result<(), F
         engine.remove_volume(&state.id.object(*role)).await?;
     }
     Ok(())
-}
-
-/// Opens a session in the sandbox's container, or in one made for reading when the sandbox is stopped. The returned
-/// name is that of the container to remove afterwards.
-async fn open_reader(
-    context: &Context,
-    engine: &Engine,
-    sandbox: &Sandbox,
-    project: Option<&str>,
-) -> Result<(ExecSession, Option<String>), Failure> {
-    let id = &sandbox.record.id;
-    if sandbox.state.runs(Role::Agent) {
-        return Ok((launch::open_session(engine, &id.object(Role::Agent)).await?, None));
-    }
-    let target = Target { project: project.map(str::to_owned), name: id.name.clone() };
-    let loaded = load(context, &target, &Overrides::default())?;
-    let mut reader = reader_container(&loaded.plan.containers.agent, id);
-    if let Some(agent) = sandbox.state.containers.get(&Role::Agent) {
-        reader.image = agent.image.clone();
-    }
-    reader.mounts.push(crate::engine::container::Mount {
-        volume: helper_volume(&loaded.launcher.config),
-        target: HELPER_FOLDER.to_owned(),
-        read_only: true,
-        copy: false,
-    });
-    let key = machine_key(context)?;
-    reader.labels = std::collections::BTreeMap::from([
-        (crate::session::identity::LABEL_PROJECT.to_owned(), id.project.to_string()),
-        (crate::session::identity::LABEL_SANDBOX.to_owned(), id.name.to_string()),
-        (crate::session::identity::LABEL_ROLE.to_owned(), Role::Reader.as_str().to_owned()),
-        (crate::session::identity::LABEL_PROOF.to_owned(), key.proof(&reader.name, Role::Reader)),
-    ]);
-    if let Some(old) = sandbox.state.containers.get(&Role::Reader)
-        && old.status != ContainerStatus::Running
-    {
-        engine.remove_container(&old.id).await?;
-    }
-    let container = engine.create_container(&reader).await?;
-    engine.start_container(&container).await?;
-    Ok((launch::open_session(engine, &container).await?, Some(container)))
-}
-
-/// The agent's commits as a bundle in a temporary file outside every checkout.
-pub struct Taken {
-    /// The tip of the agent's branch; empty when there is no commit beyond the start.
-    pub head: String,
-    /// The bundle; absent when there is no commit beyond the start.
-    pub bundle: Option<tempfile::NamedTempFile>,
-}
-
-/// Takes the agent's commits out of the sandbox.
-///
-/// # Errors
-/// When the sandbox cannot be read.
-pub async fn take_commits(
-    context: &Context,
-    engine: &Engine,
-    sandbox: &Sandbox,
-    project: Option<&str>,
-) -> Result<Taken, Failure> {
-    take_commits_since(context, engine, sandbox, project, &sandbox.record.start).await
-}
-
-/// Takes those that are not behind `base`.
-///
-/// # Errors
-/// When the sandbox cannot be read, or has no commit `base`.
-pub async fn take_commits_since(
-    context: &Context,
-    engine: &Engine,
-    sandbox: &Sandbox,
-    project: Option<&str>,
-    base: &str,
-) -> Result<Taken, Failure> {
-    let (mut client, reader) = open_reader(context, engine, sandbox, project).await?;
-    let taken = async {
-        let file = tempfile::NamedTempFile::new().map_err(temporary)?;
-        let mut output = tokio::fs::File::from_std(file.reopen().map_err(temporary)?);
-        let request = BundleRequest {
-            directory: WORKSPACE.to_owned(),
-            branch: sandbox.record.branch.clone(),
-            base: Some(base.to_owned()).filter(|base| !base.is_empty()),
-            limit: BUNDLE_LIMIT,
-        };
-        let head = client.bundle(request, &mut output).await?;
-        tokio::io::AsyncWriteExt::flush(&mut output).await.map_err(temporary)?;
-        Ok::<Taken, Failure>(Taken { bundle: head.is_some().then_some(file), head: head.unwrap_or_default() })
-    };
-    let taken = taken.await;
-    if let Some(reader) = reader {
-        engine.remove_container(&reader).await?;
-    }
-    taken
-}
-
-fn temporary(error: std::io::Error) -> Failure {
-    Failure::system(
-        "temporary-file",
-        "use a temporary file",
-        &error,
-        "make room in the folder for temporary files (TMPDIR)",
-    )
-}
-
-/// Refuses to go on when the sandbox holds commits that the developer's repository lacks.
-///
-/// # Errors
-/// When it does, or when that cannot be found out.
-pub async fn refuse_unpulled(
-    context: &Context,
-    engine: &Engine,
-    sandbox: &Sandbox,
-    project: Option<&str>,
-) -> Result<(), Failure> {
-    if unpulled(context, engine, sandbox, project).await?.is_none() {
-        return Ok(());
-    }
-    let record = &sandbox.record;
-    let project = &record.id.project;
-    let next = format!("take them with `sandbox pull {project}`, or lose them with `sandbox down --discard {project}`");
-    Err(Failure::new("commits-not-pulled", &Refusal::Unpulled { branch: record.branch.clone() }, next))
-}
-/// The tip of the agent's branch, when it has commits that no ref of the developer's repository holds.
-///
-/// # Errors
-/// When they cannot be looked at.
-pub async fn unpulled(
-    context: &Context,
-    engine: &Engine,
-    sandbox: &Sandbox,
-    project: Option<&str>,
-) -> Result<Option<String>, Failure> {
-    let record = &sandbox.record;
-    if record.start.is_empty() || !sandbox.state.volumes.contains(&Role::Workspace) {
-        return Ok(None);
-    }
-    // Usually everything was pulled, and then there is nothing to send. A clone that lacks that commit says so.
-    let landed = workspace::incoming::landed(&record.repository, &record.id.project, &record.branch)?;
-    if let Some(landed) = landed
-        && let Ok(Taken { bundle: None, .. }) = take_commits_since(context, engine, sandbox, project, &landed).await
-    {
-        return Ok(None);
-    }
-    let taken = take_commits(context, engine, sandbox, project).await?;
-    let held = taken.bundle.is_none()
-        || workspace::incoming::is_pulled(&record.repository, &record.id.project, &record.branch, &taken.head)?;
-    Ok((!held).then_some(taken.head))
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::commands::commits::{self, Taken};
 use crate::commands::connect::connect;
 use crate::commands::load::{Target, manifest};
 use crate::commands::sandbox::Sandbox;
@@ -31,13 +32,15 @@ pub async fn diff(context: &Context, args: &diff::Args) -> Result<u8, Failure> {
     let found = sandbox::find(context, &engine, &target).await?;
     let (_, manifest) = manifest(context, target.project.as_deref())?;
     let rules = rules(context, &manifest, &found.record)?;
-    let taken = sandbox::take_commits(context, &engine, &found, target.project.as_deref()).await?;
+    let branch = args.branch.as_deref().unwrap_or(&found.record.branch);
+    let taken = commits::take(context, &engine, &found, target.project.as_deref(), branch).await?;
+    tell_of_others(context, &found, &taken);
     let Some(bundle) = taken.bundle else {
         nothing_new(context);
         return Ok(0);
     };
-    let record = &found.record;
-    diff::run_with_bundle(context, &manifest, &record.start, &record.branch, bundle.path(), &rules, args).await
+    let starts = commits::starts(&found.record);
+    diff::run_with_bundle(context, &manifest, &starts, branch, bundle.path(), &rules, args).await
 }
 
 /// Runs `sandbox pull`.
@@ -53,13 +56,14 @@ pub async fn pull(context: &Context, args: &pull::Args) -> Result<u8, Failure> {
     if args.watch {
         return watch(context, &engine, &found, &manifest, &rules, args).await;
     }
-    let taken = sandbox::take_commits(context, &engine, &found, target.project.as_deref()).await?;
+    let branch = args.branch.as_deref().unwrap_or(&found.record.branch);
+    let taken = commits::take(context, &engine, &found, target.project.as_deref(), branch).await?;
+    tell_of_others(context, &found, &taken);
     let Some(bundle) = taken.bundle else {
         nothing_new(context);
         return Ok(0);
     };
-    let record = &found.record;
-    pull::run_with_bundle(context, &manifest, record, bundle.path(), &rules, args).await
+    pull::run_with_bundle(context, &manifest, &found.record, bundle.path(), &rules, args).await
 }
 
 /// Pulls whenever the agent's branch has something new, until the session ends or this is interrupted. Gives the exit
@@ -73,6 +77,7 @@ async fn watch(
     args: &pull::Args,
 ) -> Result<u8, Failure> {
     let record = &found.record;
+    let branch = args.branch.as_deref().unwrap_or(&record.branch);
     let session = record.session.clone();
     let journal = Journal::of(&context.folders.state, &record.id);
     let goes_on = || Ok::<_, Failure>(goes_on(&journal.read()?, &session));
@@ -96,12 +101,12 @@ async fn watch(
         }
         let round = async {
             // Only what is new since the last time tells that there is something; the review is about all of it.
-            let new = sandbox::take_commits_since(context, engine, found, project.as_deref(), &seen).await;
+            let new = commits::take_since(context, engine, found, project.as_deref(), branch, &seen).await;
             if matches!(&new, Ok(taken) if taken.bundle.is_none()) {
                 return Ok(None);
             }
             // A commit that was seen may be gone from the clone: then everything is asked for.
-            let taken = sandbox::take_commits(context, engine, found, project.as_deref()).await?;
+            let taken = commits::take(context, engine, found, project.as_deref(), branch).await?;
             match taken.bundle {
                 Some(bundle) if taken.head != seen => {
                     let code = pull::run_with_bundle(context, manifest, record, bundle.path(), rules, args).await?;
@@ -162,6 +167,18 @@ fn rules_of(context: &Context, manifest: &Manifest, signers: &[String]) -> Resul
         written,
         signers: signers.to_vec(),
     })
+}
+
+/// Says which other branches have commits that only the sandbox holds.
+pub fn tell_of_others(context: &Context, found: &Sandbox, taken: &Taken) {
+    if taken.others.is_empty() {
+        return;
+    }
+    let how = match commits::how_to_take(found, &taken.others) {
+        Some(command) => format!("take them with {command}"),
+        None => "a branch that the agent makes of them can be pulled".to_owned(),
+    };
+    context.printer.note(&format!("the sandbox also has commits on {}; {how}", commits::told(&taken.others)));
 }
 
 /// Says that there is nothing to look at.

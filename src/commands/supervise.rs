@@ -12,7 +12,7 @@ use crate::audit::AuditLog;
 use crate::commands::connect::connect;
 use crate::commands::credential::issue_context;
 use crate::commands::load::{Target, actor, manifest};
-use crate::commands::{Context, Failure, port, proxy};
+use crate::commands::{Context, Failure, port, proxy, up};
 use crate::credential::IssueContext;
 use crate::credential::held::Held;
 use crate::engine::Engine;
@@ -75,7 +75,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let issue = issue_context(context, &manifest.project, &manifest.root, &args.target.name, &actor, "rotation");
     let issue = IssueContext {
         held: Held::of(held),
-        session: launched.map(|record| record.session.as_str().to_owned()),
+        session: launched.as_ref().map(|record| record.session.as_str().to_owned()),
         ..issue
     };
     // A supervisor that cannot have it can do all else.
@@ -90,8 +90,18 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
             let session = supervise::join(&journal).await?;
             let client = launch::open_session(&engine, &id.object(Role::Agent)).await?;
             let (engine, agent) = (engine.clone(), id.object(Role::Agent));
+            let noted = match &launched {
+                Some(record) => Some((record.clone(), up::note_start(&audit, &actor, record, &command.command)?)),
+                None => None,
+            };
+            let (actor, state) = (actor.clone(), context.folders.state.clone());
             Some(tokio::spawn(async move {
-                run_detached(&engine, &agent, client, command, restarted).await;
+                let code = run_detached(&engine, &agent, client, command, restarted).await;
+                if let (Some((record, id)), Ok(audit)) = (noted, AuditLog::open(&state))
+                    && let Err(error) = audit.append(&up::end_of_command(&actor, &record, &id, code))
+                {
+                    tracing::error!(%error, "the end of the background command was not recorded");
+                }
                 drop(session);
             }))
         }
@@ -141,23 +151,29 @@ async fn run_detached(
     mut client: launch::ExecSession,
     command: RunRequest,
     mut restarted: watch::Receiver<u32>,
-) {
+) -> Option<u8> {
     loop {
         let (sender, input) = tokio::sync::mpsc::channel(1);
         // The command sees the end of its input at once.
         let _ = sender.send(CommandInput::End).await;
         let streams = CommandStreams { input, output: tokio::io::sink(), errors: tokio::io::sink() };
         match client.run(command.clone(), streams).await {
-            Ok(code) => return tracing::info!(code, "the background command ended"),
+            Ok(code) => {
+                tracing::info!(code, "the background command ended");
+                return Some(code);
+            }
             Err(error) => tracing::info!(%error, "the background command was cut off"),
         }
         match tokio::time::timeout(RESTART_LIMIT, restarted.changed()).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
+            Ok(Err(_)) | Err(_) => return None,
         }
         match launch::open_session(engine, agent).await {
             Ok(opened) => client = opened,
-            Err(error) => return tracing::error!(%error, "the background command was not started again"),
+            Err(error) => {
+                tracing::error!(%error, "the background command was not started again");
+                return None;
+            }
         }
     }
 }

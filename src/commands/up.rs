@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use crate::audit::AuditLog;
+use crate::audit::{AuditLog, spoken};
 use crate::commands::connect::connect;
 use crate::commands::credential::issue_context;
 use crate::commands::load::{Loaded, Overrides, Target, actor, load, machine_key};
@@ -16,7 +16,7 @@ use crate::commands::progress::Progress;
 use crate::commands::sandbox::{self, Sandbox, remove_containers};
 use crate::commands::supervise::Request;
 use crate::commands::supervisor::Supervisor;
-use crate::commands::{Context, Failure, cut_off, init, kept_home, network, proxy, trust};
+use crate::commands::{Context, Failure, commits, cut_off, init, kept_home, network, proxy, trust};
 use crate::engine::Engine;
 use crate::image::ImageContext;
 use crate::image::reference::ImageChoice;
@@ -123,7 +123,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         return Ok(0);
     }
     let request = run_request(&record, command(args, &loaded), !joined);
-    let ran = run_command(&journal, &record, client, request).await;
+    let ran = run_command(context, &journal, &record, client, request).await;
     end(context, &journal, sessions, &record).await;
     ran
 }
@@ -167,6 +167,7 @@ pub fn run_request(record: &Record, command: Vec<String>, log: bool) -> RunReque
 /// # Errors
 /// When the session fails; a command that fails is an exit code.
 pub async fn run_command(
+    context: &Context,
     journal: &Journal,
     record: &Record,
     mut client: ExecSession,
@@ -176,7 +177,12 @@ pub async fn run_command(
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         request.terminal = terminal::own_size();
     }
-    match terminal::run_interactive(&mut client, request).await {
+    let audit = AuditLog::open(&context.folders.state)?;
+    let actor = actor().0;
+    let id = note_start(&audit, &actor, record, &request.command)?;
+    let ran = terminal::run_interactive(&mut client, request).await;
+    audit.append(&end_of_command(&actor, record, &id, ran.as_ref().ok().copied()))?;
+    match ran {
         Err(error) => match error.exit_code() {
             Some(code) => {
                 let next = "see what the image has with `sandbox exec PROJECT -- ls /usr/bin`";
@@ -186,6 +192,29 @@ pub async fn run_command(
         },
         Ok(code) => Ok(code),
     }
+}
+
+/// Records that a command is started, and gives what its end is told by.
+///
+/// # Errors
+/// When it cannot be recorded; then it is not started.
+pub fn note_start(
+    audit: &AuditLog,
+    actor: &str,
+    record: &Record,
+    command: &[String],
+) -> Result<String, crate::audit::AuditError> {
+    let id = format!("{}-{}", std::process::id(), Timestamp::now().as_microsecond());
+    let shown = spoken::command(command);
+    audit.append(&launch::event(actor, record, "command.started", "ok", &[("command", &shown), ("id", &id)]))?;
+    Ok(id)
+}
+
+/// The event of a command's end; without a code it was cut off.
+pub fn end_of_command(actor: &str, record: &Record, id: &str, code: Option<u8>) -> crate::audit::event::AuditEvent {
+    let outcome = if code.is_some() { "ok" } else { "failed" };
+    let code = code.map(|code| code.to_string()).unwrap_or_default();
+    launch::event(actor, record, "command.ended", outcome, &[("id", id), ("code", &code)])
 }
 
 struct Ready {
@@ -331,7 +360,18 @@ async fn warn_of_tracked_secrets(context: &Context, loaded: &Loaded, commit: &st
     let (source, of) = (loaded.manifest.workspace.source.clone(), commit.to_owned());
     let found = tokio::task::spawn_blocking(move || tracked_secrets::find(&source, &of))
         .await
-        .map_err(WorkspaceError::Cancelled)??;
+        .map_err(WorkspaceError::Cancelled)?;
+    let found = match found {
+        Ok(found) => found,
+        // A repository with files that are not here, or larger than git's memory may be, is handed over all the same; what
+        // is wrong with it is said then.
+        Err(WorkspaceError::Git(error)) => {
+            let why = super::printer::sanitise(&error.to_string());
+            context.printer.warning(&format!("tracked files were not looked through for credentials: {why}"));
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
     for secret in found.iter().take(SHOWN) {
         context.printer.warning(&format!(
             "{}:{} {}, and the agent can read it there; take it out of the repository and replace it at its issuer",
@@ -429,7 +469,7 @@ async fn clear(
     let clone_is_whole = !record.start.is_empty() && found.volumes.contains(&crate::session::identity::Role::Workspace);
     if args.fresh && clone_is_whole {
         let sandbox = Sandbox { state: found.clone(), record: record.clone() };
-        sandbox::refuse_unpulled(context, engine, &sandbox, args.target.project.as_deref()).await?;
+        commits::refuse_unpulled(context, engine, &sandbox, args.target.project.as_deref()).await?;
     }
     sandbox::report(context, remove_containers(engine, &key, &record).await);
     if args.fresh || !clone_is_whole {

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::frame::{CopyRequest, FailureKind, Frame, Reply, Request};
 use super::session::{Connection, Disconnected};
-use crate::beneath::tree::{self, Piece, Receiver, TreeError};
+use crate::beneath::tree::{self, Piece, Receiver, TreeError, Unfit};
 use crate::beneath::{self, Links, Opened};
 
 /// Pieces on their way.
@@ -20,7 +20,8 @@ pub(super) async fn send(connection: &Connection, request: CopyRequest) -> Resul
     let reading = tokio::task::spawn_blocking(move || {
         let root = beneath::folder(Path::new(&request.folder))
             .map_err(|source| TreeError::Io { path: request.folder.clone(), source })?;
-        tree::send(&root, Path::new(&request.path), &request.limits, &pieces)
+        let unfit = if request.lenient { Unfit::LeftOut } else { Unfit::Refused };
+        tree::send(&root, Path::new(&request.path), &request.limits, unfit, &pieces)
     });
     while let Some(piece) = taken.recv().await {
         let frame = match piece {

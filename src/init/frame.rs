@@ -37,6 +37,13 @@ pub enum Request {
     Clone(CloneRequest),
     /// Send a bundle back: [`Reply::Bundling`], data frames, end, [`Reply::Bundled`].
     Bundle(BundleRequest),
+    /// Take the large files that follow, as [`Request::Entry`] and data frames, into a clone's store of git-lfs, and an
+    /// end; answered by [`Reply::LargeFiles`].
+    LargeFiles(LargeFilesRequest),
+    /// Name the commits of the clone in this folder that nothing but it may hold; answered by [`Reply::Tips`].
+    Tips(String),
+    /// Look at files that act outside of what is committed; answered by [`Reply::Standing`].
+    Standing(StandingRequest),
     /// Measure the disk that these folders take together; answered by [`Reply::Used`].
     Usage(Vec<String>),
     /// Run a command; data frames are its standard input. [`Reply::Started`], output, [`Reply::Exited`].
@@ -79,6 +86,15 @@ pub enum Reply {
     },
     /// The bundle was sent whole.
     Bundled,
+    /// The large files are in their place.
+    LargeFiles {
+        /// Whether git-lfs put them into the working tree; without it, pointers stand there.
+        checked_out: bool,
+    },
+    /// The tips of what was committed.
+    Tips(Vec<Tip>),
+    /// What there is.
+    Standing(Vec<StandingFile>),
     /// What the folders take.
     Used(Usage),
     /// The connection stands.
@@ -172,6 +188,44 @@ pub struct Usage {
     pub unreadable: u64,
 }
 
+/// Which large files follow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LargeFilesRequest {
+    /// The clone's folder.
+    pub directory: String,
+}
+
+/// A commit that a branch, a stash or a detached `HEAD` holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tip {
+    /// The ref's full name, or `HEAD` where it names no branch.
+    pub name: String,
+    /// Object id.
+    pub commit: String,
+}
+
+/// Where to look for files that act.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StandingRequest {
+    /// The clone's folder.
+    pub clone: String,
+    /// The agent's home.
+    pub home: String,
+}
+
+/// A file that acts without being committed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StandingFile {
+    /// Its path in the container.
+    pub path: String,
+    /// SHA-256 of its content in hexadecimal digits; empty for one that cannot be read, or is too large.
+    pub digest: String,
+}
+
 /// How to set up the clone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -186,6 +240,12 @@ pub struct CloneRequest {
     pub config: Vec<(String, String)>,
     /// The remotes to set, by name.
     pub remotes: BTreeMap<String, String>,
+    /// Folders that the working tree has, besides the files at its top and along the way; all when empty.
+    #[serde(default)]
+    pub sparse: Vec<String>,
+    /// Whether `HEAD` is the commit itself and no branch, as in a submodule.
+    #[serde(default)]
+    pub detached: bool,
 }
 
 /// Which commits to send back.
@@ -214,6 +274,10 @@ pub struct CopyRequest {
     pub name: String,
     /// On the way in, whether a file may take the place of a file.
     pub force: bool,
+    /// On the way out, whether to leave out what cannot come, and git's folders, in place of a failure.
+    // Left out as long as nobody asks for it: a helper of an earlier version does not know it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lenient: bool,
     /// How much may go through.
     pub limits: TreeLimits,
 }

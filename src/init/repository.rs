@@ -7,15 +7,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+use super::bundle::{BundleHeader, BundleHeaderError};
 use super::frame::{BundleRequest, CloneRequest, FailureKind, Frame, Reply};
 use super::session::{Connection, Disconnected};
 
-/// The bundle while it is being cloned, inside `.git`; that it exists means that the clone is not finished.
-const BUNDLE: &str = ".git/sandbox.bundle";
+/// That it exists inside `.git` means that the clone is not finished.
+const UNFINISHED: &str = "sandbox.unfinished";
 /// Bytes of a bundle sent at once.
 const CHUNK: usize = 256 << 10;
 /// Names the session in each commit's message, and the person whose agent it is as a second author (`Co-authored-by`, which
@@ -33,7 +34,7 @@ const COMPLAINT_LIMIT: usize = 2000;
 
 /// Why a repository's request failed.
 #[derive(Debug, thiserror::Error)]
-enum RepositoryError {
+pub(super) enum RepositoryError {
     #[error("git {step} failed: {complaint}")]
     Git { step: String, complaint: String },
     #[error("git cannot be run: {0}")]
@@ -44,6 +45,12 @@ enum RepositoryError {
     Write(#[source] io::Error),
     #[error("the bundle is larger than {0} bytes")]
     TooLarge(u64),
+    #[error("the bundle cannot be read: {0}")]
+    Header(#[from] BundleHeaderError),
+    #[error("a large file is not what it says: {0}")]
+    LargeFile(String),
+    #[error("the bundle names no object as {0}")]
+    Absent(String),
     #[error(transparent)]
     Disconnected(#[from] Disconnected),
 }
@@ -56,7 +63,7 @@ pub(super) async fn clone(connection: &mut Connection, request: CloneRequest) ->
     }
 }
 
-async fn fail(connection: &Connection, error: RepositoryError) -> Result<(), Disconnected> {
+pub(super) async fn fail(connection: &Connection, error: RepositoryError) -> Result<(), Disconnected> {
     let kind = match error {
         RepositoryError::Disconnected(gone) => return Err(gone),
         RepositoryError::Git { .. } | RepositoryError::Run(_) => FailureKind::Git,
@@ -67,31 +74,26 @@ async fn fail(connection: &Connection, error: RepositoryError) -> Result<(), Dis
 
 async fn receive_and_clone(connection: &mut Connection, request: &CloneRequest) -> Result<String, RepositoryError> {
     let directory = Path::new(&request.directory);
-    let bundle = directory.join(BUNDLE);
     let repository = directory.join(".git");
-    if repository.join("HEAD").exists() && !bundle.exists() {
+    let unfinished = repository.join(UNFINISHED);
+    if repository.join("HEAD").exists() && !unfinished.exists() {
         while connection.next().await? != Frame::End {}
         return head(directory, "HEAD").await;
     }
+    // A submodule's folder is missing where the working tree is sparse.
+    std::fs::create_dir_all(directory).map_err(RepositoryError::Write)?;
     if repository.exists() {
         std::fs::remove_dir_all(&repository).map_err(RepositoryError::Write)?;
     } else if std::fs::read_dir(directory).map_err(RepositoryError::Write)?.next().is_some() {
         return Err(RepositoryError::Occupied(request.directory.clone()));
     }
     std::fs::create_dir(&repository).map_err(RepositoryError::Write)?;
-    let mut file = tokio::fs::File::create(&bundle).await.map_err(RepositoryError::Write)?;
-    loop {
-        match connection.next().await? {
-            Frame::Data(bytes) => file.write_all(&bytes).await.map_err(RepositoryError::Write)?,
-            Frame::End => break,
-            _ => {}
-        }
-    }
-    file.flush().await.map_err(RepositoryError::Write)?;
-    let empty = file.metadata().await.map_err(RepositoryError::Write)?.len() == 0;
-    drop(file);
-    let branch = format!("refs/heads/{}", request.branch);
-    git(directory, &["init", "--quiet", "--template=", &format!("--initial-branch={}", request.branch)]).await?;
+    std::fs::write(&unfinished, "").map_err(RepositoryError::Write)?;
+    let begun = read_header(connection).await?;
+    let format = begun.as_ref().map_or("sha1", |(header, _)| header.object_format);
+    let format = format!("--object-format={format}");
+    let initial = format!("--initial-branch={}", request.branch);
+    git(directory, &["init", "--quiet", "--template=", &format, &initial]).await?;
     write_hooks(&repository.join("hooks")).map_err(RepositoryError::Write)?;
     for (key, value) in &request.config {
         git(directory, &["config", "--add", key, value]).await?;
@@ -105,17 +107,71 @@ async fn receive_and_clone(connection: &mut Connection, request: &CloneRequest) 
         let lines: String = request.shallow.iter().map(|id| format!("{id}\n")).collect();
         std::fs::write(repository.join("shallow"), lines).map_err(RepositoryError::Write)?;
     }
-    if !empty {
-        let heads = git(directory, &["bundle", "list-heads", BUNDLE]).await?;
-        let names: Vec<&str> = heads.lines().filter_map(|line| line.split_once(' ')).map(|(_, name)| name).collect();
-        let chosen = names.iter().find(|name| **name == branch).or(names.first()).copied().unwrap_or(&branch);
-        let fetch = format!("+{chosen}:{branch}");
-        let quiet = ["fetch", "--quiet", "--no-auto-maintenance", "--update-head-ok", "--no-write-fetch-head"];
-        git(directory, &[&quiet[..], &[BUNDLE, &fetch, "refs/tags/*:refs/tags/*"]].concat()).await?;
-        git(directory, &["reset", "--quiet", "--hard", &branch]).await?;
+    if let Some((header, rest)) = begun {
+        let branch = format!("refs/heads/{}", request.branch);
+        let Some(tip) = header.object(&branch) else { return Err(RepositoryError::Absent(branch)) };
+        take_pack(connection, directory, rest).await?;
+        let place = if request.detached { "HEAD" } else { &branch };
+        git(directory, &["update-ref", "--no-deref", place, tip]).await?;
+        if !request.sparse.is_empty() {
+            let folders = request.sparse.iter().map(String::as_str);
+            let words: Vec<&str> = ["sparse-checkout", "set", "--cone", "--"].into_iter().chain(folders).collect();
+            git(directory, &words).await?;
+        }
+        git(directory, &["reset", "--quiet", "--hard", tip]).await?;
     }
-    std::fs::remove_file(&bundle).map_err(RepositoryError::Write)?;
+    std::fs::remove_file(&unfinished).map_err(RepositoryError::Write)?;
     head(directory, "HEAD").await
+}
+
+/// The header of the bundle that comes, and what came after it; none when nothing comes.
+async fn read_header(connection: &mut Connection) -> Result<Option<(BundleHeader, Bytes)>, RepositoryError> {
+    let mut begun = BytesMut::new();
+    loop {
+        match connection.next().await? {
+            Frame::Data(bytes) => begun.extend_from_slice(&bytes),
+            Frame::End if begun.is_empty() => return Ok(None),
+            Frame::End => return Err(BundleHeaderError::Ended.into()),
+            _ => continue,
+        }
+        if let Some(header) = BundleHeader::parse(&begun)? {
+            let rest = begun.split_off(header.length).freeze();
+            return Ok(Some((header, rest)));
+        }
+    }
+}
+
+/// Hands the pack to git as it comes, so that it lies on the disk once.
+async fn take_pack(connection: &mut Connection, directory: &Path, rest: Bytes) -> Result<(), RepositoryError> {
+    let mut child = command(directory, &["index-pack", "--stdin", "--fix-thin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(RepositoryError::Run)?;
+    let complaint = tokio::spawn(read_complaint(child.stderr.take()));
+    let mut input = child.stdin.take();
+    let mut next = Some(rest);
+    while let Some(bytes) = next {
+        // When git has ended, its complaint says why; what is still on its way is read all the same.
+        if let Some(pipe) = &mut input
+            && pipe.write_all(&bytes).await.is_err()
+        {
+            input = None;
+        }
+        next = loop {
+            match connection.next().await? {
+                Frame::Data(bytes) => break Some(bytes),
+                Frame::End => break None,
+                _ => {}
+            }
+        };
+    }
+    drop(input);
+    let status = child.wait().await.map_err(RepositoryError::Run)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(RepositoryError::Git { step: "index-pack".into(), complaint: complaint.await.unwrap_or_default() })
 }
 
 fn write_hooks(folder: &Path) -> io::Result<()> {
@@ -193,7 +249,7 @@ async fn stream(
 }
 
 /// The commit that `name` means; empty when it means none yet.
-async fn head(directory: &Path, name: &str) -> Result<String, RepositoryError> {
+pub(super) async fn head(directory: &Path, name: &str) -> Result<String, RepositoryError> {
     match git(directory, &["rev-parse", "--quiet", "--verify", &format!("{name}^{{commit}}")]).await {
         Ok(id) => Ok(id.trim().to_owned()),
         Err(RepositoryError::Git { complaint, .. }) if complaint.is_empty() => Ok(String::new()),
@@ -213,7 +269,7 @@ async fn read_complaint(errors: Option<tokio::process::ChildStderr>) -> String {
     String::from_utf8_lossy(&kept).trim().to_owned()
 }
 
-async fn git(directory: &Path, arguments: &[&str]) -> Result<String, RepositoryError> {
+pub(super) async fn git(directory: &Path, arguments: &[&str]) -> Result<String, RepositoryError> {
     let output = command(directory, arguments).output().await.map_err(RepositoryError::Run)?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr).trim().chars().take(COMPLAINT_LIMIT).collect();

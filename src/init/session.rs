@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::codec::{FramedRead, FramedWrite};
 
 use super::frame::{FailureKind, Frame, FrameCodec, FrameError, Reply, Request};
-use super::{certificates, checks, command, copy, repository, socket, usage};
+use super::{certificates, checks, command, copy, large_files, repository, socket, standing, usage};
 
 /// Frames on their way to the launcher; a command that says more waits.
 const OUTGOING: usize = 8;
@@ -105,6 +105,9 @@ async fn answer_next(connection: &mut Connection) -> Result<(), Disconnected> {
         }
         Ok(Request::Clone(request)) => repository::clone(connection, request).await,
         Ok(Request::Bundle(request)) => repository::bundle(connection, request).await,
+        Ok(Request::LargeFiles(request)) => large_files::receive(connection, request).await,
+        Ok(Request::Tips(directory)) => standing::tips(connection, &directory).await,
+        Ok(Request::Standing(request)) => standing::look(connection, request).await,
         Ok(Request::Usage(folders)) => match tokio::task::spawn_blocking(move || usage::measure(&folders)).await {
             Ok(Ok(usage)) => connection.reply(&Reply::Used(usage)).await,
             Ok(Err(error)) => connection.fail(FailureKind::Other, error.to_string()).await,

@@ -77,8 +77,34 @@ pub struct WorkspaceSpec {
     pub include_uncommitted: bool,
     /// Whether commits are signed with a key of the session.
     pub sign: bool,
+    /// Folders that the agent's working tree has, besides the files at its top; all when empty. Paths from the top of the
+    /// repository, as the next two.
+    pub sparse: Vec<String>,
+    /// Submodules that go along.
+    pub submodules: Vec<String>,
+    /// Files of git-lfs, or folders with some, that go along.
+    pub lfs: Vec<String>,
     /// Whether the agent's home outlives `down`.
     pub keep_home: bool,
+    /// The most bytes that the agent's home may take; only `resources.disk` bounds it when absent.
+    pub home_limit: Option<u64>,
+}
+
+impl Default for WorkspaceSpec {
+    fn default() -> Self {
+        Self {
+            source: ".".into(),
+            branch: None,
+            depth: None,
+            include_uncommitted: false,
+            sign: false,
+            sparse: Vec::new(),
+            submodules: Vec::new(),
+            lfs: Vec::new(),
+            keep_home: false,
+            home_limit: None,
+        }
+    }
 }
 
 /// Limits of the agent's container.

@@ -10,6 +10,8 @@ use super::network_preset::VALUE_LIMIT;
 use super::preset;
 use super::{CredentialName, ProjectName};
 
+mod workspace;
+
 /// Where the schema of this version is published, for `# yaml-language-server: $schema=`.
 pub const ADDRESS: &str = "https://raw.githubusercontent.com/sandbox-dev/sandbox/main/docs/sandbox.schema.json";
 
@@ -46,7 +48,7 @@ pub fn manifest() -> Value {
                 "profile",
                 json!({ "enum": crate::profile::NAMES, "default": "default", "description": "The confinement profile." }),
             ),
-            ("workspace", workspace()),
+            ("workspace", workspace::workspace()),
             ("network", network()),
             (
                 "ports",
@@ -126,36 +128,6 @@ fn reason(description: &str) -> Value {
 /// A DNS label of at most `limit` characters that may also have these characters inside.
 fn label(limit: usize, further: &str) -> String {
     format!("^[a-z0-9]([a-z0-9{further}-]{{0,{}}}[a-z0-9])?$", limit - 2)
-}
-
-fn workspace() -> Value {
-    object(
-        "What the agent works on: a clone, never the folder itself.",
-        &[],
-        vec![
-            (
-                "source",
-                json!({ "type": "string", "minLength": 1, "default": ".", "description": "The repository's folder, inside the project." }),
-            ),
-            (
-                "branch",
-                json!({ "type": "string", "minLength": 1, "maxLength": 200, "description": "The branch to clone; the current one when left out." }),
-            ),
-            ("depth", whole("Commits of history to take along; all when left out.", 1, 1_000_000)),
-            (
-                "include_uncommitted",
-                json!({ "type": "boolean", "default": false, "description": "Whether uncommitted changes of tracked files go along." }),
-            ),
-            (
-                "sign",
-                json!({ "type": "boolean", "default": false, "description": "Whether commits are signed with a key of the session, by which `pull` tells them from others." }),
-            ),
-            (
-                "home",
-                json!({ "type": "string", "enum": ["keep", "remove"], "default": "remove", "description": "Whether `down` keeps the agent's home for this sandbox's next session." }),
-            ),
-        ],
-    )
 }
 
 fn network() -> Value {

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use super::stream_client::{SessionClient, SessionError, expected};
-use crate::beneath::tree::{self, Piece, Receiver, Totals, TreeError};
+use crate::beneath::tree::{self, Piece, Receiver, Totals, TreeError, Unfit};
 use crate::init::frame::{CopyRequest, Frame, Reply, Request};
 
 /// Pieces on their way.
@@ -27,12 +27,21 @@ pub enum CopyError {
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> SessionClient<R, W> {
     /// Takes what is at a path of the sandbox into the receiver, which the caller brings to its place.
     pub async fn copy_out(&mut self, request: CopyRequest, receiver: &mut Receiver) -> Result<(), CopyError> {
+        self.pieces_of(request, |piece| receiver.take(piece)).await
+    }
+
+    /// Hands each piece of what is at a path of the sandbox over.
+    pub async fn pieces_of(
+        &mut self,
+        request: CopyRequest,
+        mut take: impl FnMut(Piece) -> Result<(), TreeError>,
+    ) -> Result<(), CopyError> {
         self.request(&Request::CopyOut(request)).await?;
         loop {
             match self.frame().await? {
-                Frame::Data(bytes) => receiver.take(Piece::Data(bytes))?,
+                Frame::Data(bytes) => take(Piece::Data(bytes))?,
                 frame @ Frame::Control(_) => match expected(frame)? {
-                    Reply::Entry(entry) => receiver.take(Piece::Entry(entry))?,
+                    Reply::Entry(entry) => take(Piece::Entry(entry))?,
                     _ => return Err(SessionError::Unexpected.into()),
                 },
                 Frame::End => break,
@@ -50,7 +59,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> SessionClient<R, W> {
         let limits = request.limits;
         self.request(&Request::CopyIn(request)).await?;
         let (pieces, mut taken) = mpsc::channel(PIECES);
-        let reading = tokio::task::spawn_blocking(move || tree::send(&root, &path, &limits, &pieces));
+        let reading = tokio::task::spawn_blocking(move || tree::send(&root, &path, &limits, Unfit::Refused, &pieces));
         while let Some(piece) = taken.recv().await {
             let frame = match piece {
                 Piece::Entry(entry) => Frame::control(&Request::Entry(entry)).map_err(SessionError::from)?,

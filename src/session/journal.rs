@@ -150,6 +150,9 @@ pub struct JournalPort {
 pub struct SessionLimits {
     /// Disk for workspace and home together, in bytes; none when 0.
     pub disk: u64,
+    /// Disk for the home alone, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<u64>,
     /// How long the session may last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Duration>,
@@ -201,6 +204,9 @@ pub struct Record {
     /// Whether the volume of the agent's home outlives the sandbox.
     #[serde(default)]
     pub keep_home: bool,
+    /// The files that act without being committed, at the start of the session, by their path: what they held.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub standing: BTreeMap<String, String>,
     /// Every object that was, or was about to be, made.
     pub objects: Vec<JournalObject>,
     /// Credentials that are out, by name.

@@ -14,7 +14,6 @@ use tokio::sync::watch;
 use crate::audit::AuditLog;
 use crate::audit::event::AuditEvent;
 use crate::credential::signing_key::SigningKeyError;
-use crate::credential::spec::Delivery;
 use crate::credential::{CredentialError, IssueContext};
 use crate::engine::stream::{AttachedStream, Chunk};
 use crate::engine::{Engine, EngineError, ExecSpec};
@@ -32,6 +31,7 @@ use crate::session::journal::{
 };
 use crate::session::launcher_image::{LauncherImage, LauncherImageError};
 use crate::session::launcher_versions;
+use crate::session::outside;
 use crate::session::plan::{AGENT, HELPER, HOME, PROXY, Plan, WORKSPACE};
 use crate::session::plan_parts;
 use crate::session::stream_client::{SessionClient, SessionError};
@@ -40,11 +40,13 @@ use crate::workspace::source::{self, SourceState};
 
 mod containers;
 mod delivery;
+mod handing_over;
 
 pub(super) use containers::wait_for_relay;
 use containers::{Started, start_containers};
 use delivery::{deliver, git_environment, issue_all, signing_key};
 pub(super) use delivery::{issued_facts, lease};
+use handing_over::hand_over;
 
 /// Hosts whose addresses of ssh git is told to ask over https: each takes three settings of every command.
 const REWRITTEN: usize = 32;
@@ -255,10 +257,15 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         signers: input.kept.as_ref().map(|kept| kept.signers.clone()).unwrap_or_default(),
         engine: input.engine.info().endpoint.clone(),
         image: plan.image.digest.to_string(),
-        limits: SessionLimits { disk: plan.disk, session: plan.session_limit.map(Duration::from_secs) },
+        limits: SessionLimits {
+            disk: plan.disk,
+            home: plan.workspace.home_limit,
+            session: plan.session_limit.map(Duration::from_secs),
+        },
         policy: plan.network.clone(),
         ports: plan.ports.iter().map(|&forward| JournalPort { forward, problem: None }).collect(),
         keep_home: plan.workspace.keep_home,
+        standing: BTreeMap::new(),
         objects: vec![
             container(Role::Agent),
             container(Role::Gateway),
@@ -316,7 +323,7 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
     journal.write(record)?;
 
     (input.progress)("proving the confinement");
-    let warnings = probe(&input, record, &mut client).await?;
+    let mut warnings = probe(&input, record, &mut client).await?;
 
     let signing_key = signing_key(&input, record)?;
     let delivered = deliver(&input, record, issued, signing_key, &mut gateway).await?;
@@ -327,7 +334,8 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
     record.environment.extend(delivered.environment);
 
     (input.progress)("handing the project over");
-    record.start = hand_over(&input, &mut client).await?;
+    record.start = hand_over(&input, &mut client, &mut warnings).await?;
+    record.standing = outside::look(&mut client).await?;
     record.environment.insert("SANDBOX_SESSION".to_owned(), record.session.as_str().to_owned());
     if let Some(person) = source::person(&input.manifest.workspace.source, input.issue.home) {
         record.environment.insert("SANDBOX_PERSON".to_owned(), person);
@@ -345,7 +353,11 @@ fn audit(input: &LaunchInput<'_>, record: &Record, action: &str, facts: &[(&str,
     Ok(())
 }
 
-async fn ensure_launcher(engine: &Engine, state: &Path, launcher: &LauncherImage) -> Result<String, LaunchError> {
+/// The id of the launcher's own image, which is loaded when the engine lacks it.
+///
+/// # Errors
+/// When it cannot be made or loaded.
+pub async fn ensure_launcher(engine: &Engine, state: &Path, launcher: &LauncherImage) -> Result<String, LaunchError> {
     for id in [&launcher.config, &launcher.manifest] {
         if let Some(found) = engine.image(&id.to_string()).await? {
             return Ok(found.id);
@@ -400,8 +412,16 @@ async fn ensure_agent_image(
 /// # Errors
 /// When the engine refuses.
 pub async fn open_session(engine: &Engine, container: &str) -> Result<ExecSession, EngineError> {
+    open_session_of(engine, container, HELPER).await
+}
+
+/// Starts a session program that is at this path of the container.
+///
+/// # Errors
+/// When the engine refuses.
+pub async fn open_session_of(engine: &Engine, container: &str, program: &str) -> Result<ExecSession, EngineError> {
     let spec = ExecSpec {
-        command: vec![HELPER.to_owned(), "session".to_owned()],
+        command: vec![program.to_owned(), "session".to_owned()],
         user: AGENT,
         environment: BTreeMap::new(),
         working_directory: "/".to_owned(),
@@ -468,24 +488,4 @@ fn hosts_of_ssh(network: &Policy) -> Vec<String> {
         HostPattern::Exact(_) | HostPattern::Below(_) | HostPattern::Address(_) => None,
     });
     exact.take(REWRITTEN).collect()
-}
-
-async fn hand_over(input: &LaunchInput<'_>, client: &mut ExecSession) -> Result<String, LaunchError> {
-    let spec = &input.manifest.workspace;
-    let hosts: Vec<String> = (input.manifest.credentials.values())
-        .filter_map(|spec| match &spec.deliver {
-            Delivery::Git { host } => Some(host.to_string()),
-            _ => None,
-        })
-        .collect();
-    let id = &input.plan.id;
-    let request = source::clone_request(WORKSPACE, input.source, &id.project, &id.name, &hosts);
-    if let Some(kept) = &input.kept {
-        client.clone_bundle(request, tokio::io::empty()).await?;
-        return Ok(kept.start.clone());
-    }
-    let mut bundle = source::open_bundle(&spec.source, spec, input.source).await?;
-    let head = client.clone_bundle(request, &mut bundle).await?;
-    bundle.finish().await?;
-    Ok(head.unwrap_or_default())
 }

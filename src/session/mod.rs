@@ -5,15 +5,18 @@
 //! what a running sandbox may reach, [`watchdog`] enforces what the engine does not, [`ports`] forwards to this machine,
 //! [`teardown`] takes it all away. Nothing in here prints.
 
+pub mod archive;
 pub mod copy;
 pub mod gateway_control;
 pub mod identity;
 pub mod journal;
+pub mod large_files;
 pub mod launch;
 pub mod launcher_image;
 pub mod launcher_versions;
 pub mod live_policy;
 pub mod mend;
+pub mod outside;
 pub mod plan;
 pub mod plan_parts;
 pub mod ports;

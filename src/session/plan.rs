@@ -154,9 +154,21 @@ pub struct PlannedWorkspace {
     /// Whether commits are signed with a key of the session.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub sign: bool,
+    /// Folders of the working tree; all when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sparse: Vec<String>,
+    /// Submodules that go along.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub submodules: Vec<String>,
+    /// Large files that go along.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lfs: Vec<String>,
     /// Whether the agent's home outlives `down`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub keep_home: bool,
+    /// The most bytes of the agent's home, where it has a limit of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home_limit: Option<u64>,
 }
 
 /// One mount of the agent's container, for people and auditors.
@@ -246,7 +258,11 @@ pub fn plan(input: PlanInput<'_>) -> Plan {
             depth: manifest.workspace.depth,
             include_uncommitted: manifest.workspace.include_uncommitted,
             sign: manifest.workspace.sign,
+            sparse: manifest.workspace.sparse.clone(),
+            submodules: manifest.workspace.submodules.clone(),
+            lfs: manifest.workspace.lfs.clone(),
             keep_home: manifest.workspace.keep_home,
+            home_limit: manifest.workspace.home_limit,
         },
         mounts: planned_mounts(&agent),
         network: manifest.network.clone(),
@@ -506,6 +522,19 @@ pub fn reader_container(plan_agent: &ContainerSpec, id: &SandboxId) -> Container
         mount.read_only = true;
     }
     reader.tmpfs.push(Tmpfs { target: HOME.to_owned(), size: MEBIBYTE, mode: 0o700, exec: false, owner: AGENT });
+    reader
+}
+
+/// The container that looks at volumes with the launcher's own image: no network, nothing writable. Its mounts are still to
+/// come.
+pub fn volume_reader(id: &SandboxId, launcher: &Digest) -> ContainerSpec {
+    let mut reader = plumbing(id, Role::Reader, launcher);
+    reader.name = format!("{}-volumes", id.object(Role::Reader));
+    reader.command = vec![LAUNCHER_BINARY.to_owned(), "reap".to_owned()];
+    reader.user = AGENT;
+    reader.mounts.clear();
+    reader.dns = vec!["127.0.0.53".to_owned()];
+    reader.limits.memory = 256 * MEBIBYTE;
     reader
 }
 

@@ -14,13 +14,17 @@ use tokio_util::codec::{FramedRead, FramedWrite};
 
 use crate::init::frame::{
     BundleRequest, CloneRequest, FailureKind, Finding, Frame, FrameCodec, FrameError, ProbeRequest, Reply, Request,
-    RunRequest, TerminalSize, Usage,
+    RunRequest, StandingFile, StandingRequest, TerminalSize, Tip, Usage,
 };
+use crate::init::standing;
 
 /// Bytes of a bundle or of standard input sent at once.
 const CHUNK: usize = 64 << 10;
 /// The most findings that a probe may report.
 const FINDINGS_LIMIT: usize = 256;
+/// How long work on a whole repository may take, which is long for one of a million files, and how long a bundle may be on its
+/// way: an agent that sends it byte by byte must not hold anybody for ever.
+pub(super) const REPOSITORY: Duration = Duration::from_secs(3600);
 /// How much of a message from the container is kept, in characters.
 const MESSAGE_LIMIT: usize = 2000;
 
@@ -158,7 +162,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> SessionClient<R, W> {
                     SessionError::Unexpected
                 });
             }
-            None => self.reply().await?,
+            None => self.reply_within(REPOSITORY).await?,
         };
         match reply {
             Reply::Cloned { head } if head.is_empty() => Ok(None),
@@ -171,15 +175,27 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> SessionClient<R, W> {
     pub async fn bundle(
         &mut self,
         request: BundleRequest,
+        target: impl AsyncWrite + Unpin,
+    ) -> Result<Option<String>, SessionError> {
+        let whole = timeout(REPOSITORY, self.take_bundle(request, target)).await;
+        whole.map_err(|_| SessionError::Timeout(REPOSITORY))?
+    }
+
+    async fn take_bundle(
+        &mut self,
+        request: BundleRequest,
         mut target: impl AsyncWrite + Unpin,
     ) -> Result<Option<String>, SessionError> {
         let limit = request.limit;
         self.request(&Request::Bundle(request)).await?;
-        let Reply::Bundling { head, empty } = self.reply().await? else { return Err(SessionError::Unexpected) };
+        let Reply::Bundling { head, empty } = self.reply_within(REPOSITORY).await? else {
+            return Err(SessionError::Unexpected);
+        };
         let head = object_id(head)?;
         let mut received = 0;
         loop {
-            match self.frame().await? {
+            // git counts and compresses before the first byte comes.
+            match self.frame_within(if received == 0 { REPOSITORY } else { self.patience }).await? {
                 Frame::Data(bytes) if !empty => {
                     received += bytes.len() as u64;
                     if received > limit {
@@ -201,6 +217,34 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> SessionClient<R, W> {
         target.flush().await.map_err(SessionError::Local)?;
         match self.reply().await? {
             Reply::Bundled => Ok((!empty).then_some(head)),
+            _ => Err(SessionError::Unexpected),
+        }
+    }
+
+    /// The commits that branches, the stash and a detached `HEAD` of the clone hold, as it says. The names are cut and
+    /// without control characters.
+    pub async fn tips(&mut self, clone: &str) -> Result<Vec<Tip>, SessionError> {
+        self.request(&Request::Tips(clone.to_owned())).await?;
+        match self.reply().await? {
+            Reply::Tips(tips) if tips.len() <= standing::TIPS + 1 => {
+                let checked = |tip: Tip| Ok(Tip { name: sanitise(&tip.name), commit: object_id(tip.commit)? });
+                tips.into_iter().map(checked).collect()
+            }
+            _ => Err(SessionError::Unexpected),
+        }
+    }
+
+    /// The files that act without being committed, as far as the agent lets them be seen.
+    pub async fn standing(&mut self, request: StandingRequest) -> Result<Vec<StandingFile>, SessionError> {
+        self.request(&Request::Standing(request)).await?;
+        match self.reply().await? {
+            Reply::Standing(files) if files.len() <= standing::FILES => {
+                let clean = |file: StandingFile| StandingFile {
+                    path: sanitise(&file.path),
+                    digest: sanitise(&file.digest).chars().take(64).collect(),
+                };
+                Ok(files.into_iter().map(clean).collect())
+            }
             _ => Err(SessionError::Unexpected),
         }
     }
@@ -369,12 +413,20 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> SessionClient<R, W> {
     }
 
     pub(super) async fn frame(&mut self) -> Result<Frame, SessionError> {
-        let next = timeout(self.patience, self.incoming.next()).await;
-        Ok(next.map_err(|_| SessionError::Timeout(self.patience))?.ok_or(SessionError::Ended)??)
+        self.frame_within(self.patience).await
+    }
+
+    pub(super) async fn frame_within(&mut self, limit: Duration) -> Result<Frame, SessionError> {
+        let next = timeout(limit, self.incoming.next()).await;
+        Ok(next.map_err(|_| SessionError::Timeout(limit))?.ok_or(SessionError::Ended)??)
     }
 
     pub(super) async fn reply(&mut self) -> Result<Reply, SessionError> {
-        match parse(self.frame().await?)? {
+        self.reply_within(self.patience).await
+    }
+
+    pub(super) async fn reply_within(&mut self, limit: Duration) -> Result<Reply, SessionError> {
+        match parse(self.frame_within(limit).await?)? {
             reply @ Reply::Failed { .. } => Err(failed(reply)),
             reply => Ok(reply),
         }

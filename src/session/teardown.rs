@@ -15,6 +15,7 @@ use crate::session::gateway_control::GatewayControl;
 use crate::session::identity::{MachineKey, Role};
 use crate::session::journal::{Journal, JournalLease, JournalObject, ObjectKind, Phase, Record};
 use crate::session::recall::recall;
+use crate::session::{launch, outside};
 
 /// How long the agent's processes have between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
@@ -56,6 +57,7 @@ pub async fn stop(
     }
     if ran {
         note_usage(engine, record, context).await;
+        note_outside(engine, record, context).await;
     }
     if let Err(error) = halt(engine, record).await {
         complaints.push(format!("the agent's container did not stop: {error}"));
@@ -77,6 +79,21 @@ async fn note_usage(engine: &Engine, record: &Record, context: &EndContext<'_>) 
     let mut facts = vec![("processor_ms", milliseconds.as_str())];
     facts.extend(peak.as_deref().map(|bytes| ("memory_peak", bytes)));
     context.audit(record, "session.used", "ok", &facts);
+}
+
+/// Records what the session changed outside of its commits, as far as its container tells in time.
+async fn note_outside(engine: &Engine, record: &Record, context: &EndContext<'_>) {
+    let agent = record.id.object(Role::Agent);
+    let looked = tokio::time::timeout(GRACE, async {
+        let mut client = launch::open_session(engine, &agent).await.ok()?;
+        outside::look(&mut client).await.ok()
+    });
+    let Ok(Some(now)) = looked.await else { return };
+    let found = outside::differences(&record.standing, &now);
+    if !found.is_empty() {
+        let facts: Vec<(&str, &str)> = found.iter().map(|(change, paths)| (*change, paths.as_str())).collect();
+        context.audit(record, "session.outside", "ok", &facts);
+    }
 }
 
 /// Stops the containers of a sandbox. What is gone already is as good as stopped.

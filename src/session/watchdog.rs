@@ -1,4 +1,4 @@
-//! The limits that no engine enforces: the disk that workspace and home take together, and how long a session lasts.
+//! The limits that no engine enforces: the disk that workspace and home take together, that of the home alone, and how long a session lasts.
 //!
 //! Most file systems give volumes no quota, so a helper in the agent's container measures. The agent can end that
 //! helper, which ends the session, and it can hide folders from it, which is recorded. It waits between two looks at
@@ -54,7 +54,8 @@ async fn watch_time(record: &Record) -> String {
 
 async fn watch_disk(engine: &Engine, record: &Record, told: impl Fn(Notice)) -> String {
     let limit = record.limits.disk;
-    if limit == 0 {
+    let home_limit = record.limits.home;
+    if limit == 0 && home_limit.is_none() {
         // A record of a version that planned no limit.
         return std::future::pending().await;
     }
@@ -64,13 +65,20 @@ async fn watch_disk(engine: &Engine, record: &Record, told: impl Fn(Notice)) -> 
     let mut state = DiskState::default();
     loop {
         let begun = Instant::now();
-        match measure(engine, &agent, &mut session).await {
-            Ok(usage) => {
+        match measure(engine, &agent, &mut session, home_limit.is_some()).await {
+            Ok((usage, home)) => {
                 failures = 0;
+                if let Some(limit) = home_limit.filter(|limit| home.bytes >= *limit) {
+                    return format!(
+                        "the home took {}, and may take {} (`workspace.home.limit`)",
+                        show_size(home.bytes >> 20 << 20),
+                        show_size(limit)
+                    );
+                }
                 for notice in state.notices(usage, limit) {
                     told(notice);
                 }
-                if usage.bytes >= limit {
+                if limit > 0 && usage.bytes >= limit {
                     return format!(
                         "workspace and home took {}, and may take {} (`resources.disk`)",
                         show_size(usage.bytes >> 20 << 20),
@@ -96,12 +104,23 @@ async fn measure(
     engine: &Engine,
     agent: &str,
     session: &mut Option<ExecSession>,
-) -> Result<Usage, Box<dyn std::error::Error + Send + Sync>> {
+    home_apart: bool,
+) -> Result<(Usage, Usage), Box<dyn std::error::Error + Send + Sync>> {
     let client = match session {
         Some(client) => client,
         None => session.insert(launch::open_session(engine, agent).await?),
     };
-    Ok(client.usage(vec![WORKSPACE.to_owned(), HOME.to_owned()]).await?)
+    if !home_apart {
+        return Ok((client.usage(vec![WORKSPACE.to_owned(), HOME.to_owned()]).await?, Usage::default()));
+    }
+    let home = client.usage(vec![HOME.to_owned()]).await?;
+    let workspace = client.usage(vec![WORKSPACE.to_owned()]).await?;
+    let together = Usage {
+        bytes: workspace.bytes.saturating_add(home.bytes),
+        files: workspace.files.saturating_add(home.files),
+        unreadable: workspace.unreadable.saturating_add(home.unreadable),
+    };
+    Ok((together, home))
 }
 
 /// What was told already: each thing is told once.
@@ -114,7 +133,7 @@ struct DiskState {
 impl DiskState {
     fn notices(&mut self, usage: Usage, limit: u64) -> Vec<Notice> {
         let mut notices = Vec::new();
-        let nearly_full = usage.bytes >= limit / 5 * 4;
+        let nearly_full = limit > 0 && usage.bytes >= limit / 5 * 4;
         if nearly_full && !self.nearly_full && usage.bytes < limit {
             notices.push(Notice::DiskNearlyFull(usage));
         }

@@ -71,6 +71,7 @@ pub struct Git {
     settings: Vec<(String, String)>,
     variables: Vec<(&'static str, OsString)>,
     input: Vec<u8>,
+    file: Option<std::fs::File>,
     limit: usize,
 }
 
@@ -86,6 +87,7 @@ impl Git {
             settings: Vec::new(),
             variables: Vec::new(),
             input: Vec::new(),
+            file: None,
             limit: OUTPUT_LIMIT,
         }
     }
@@ -131,6 +133,12 @@ impl Git {
     /// With these bytes on standard input.
     pub fn input(mut self, bytes: Vec<u8>) -> Self {
         self.input = bytes;
+        self
+    }
+
+    /// With standard input from where this file stands now.
+    pub fn input_file(mut self, file: std::fs::File) -> Self {
+        self.file = Some(file);
         self
     }
 
@@ -208,11 +216,11 @@ impl Git {
     }
 
     /// Runs to the end and gives standard output.
-    pub fn output(self) -> Result<Vec<u8>, GitError> {
+    pub fn output(mut self) -> Result<Vec<u8>, GitError> {
+        let input = self.file.take().map_or_else(Stdio::piped, Stdio::from);
         let failed = |source| GitError::Run { subcommand: self.subcommand.clone(), source };
         let mut command = self.command()?;
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+        let mut child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
         bound_memory(&child);
         let result = self.exchange(&mut child);
         if result.is_err() {

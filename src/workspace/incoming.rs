@@ -7,12 +7,10 @@ use tempfile::TempDir;
 
 use super::WorkspaceError;
 use super::git::{Git, GitError};
+use super::pack::{self, PackFiles};
 use super::review::{self, AcceptedRisks, DiffStyle, Review, ReviewRules};
 use super::source::{Places, check_branch, check_object_id};
-use crate::project::ProjectName;
-
-/// The most bytes of the refs that a bundle may name.
-const ADVERTISED: usize = 1 << 20;
+use crate::project::{ProjectName, SandboxName};
 
 /// What came of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,76 +23,79 @@ pub struct Received {
     pub review: Review,
 }
 
+/// Where the work of an agent begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Starts {
+    /// The commit of the developer's repository.
+    pub base: String,
+    /// The commit that the agent's branch started at: the same, or one of what was not committed on top of it.
+    pub start: String,
+}
+
 /// A bundle in a private bare repository that borrows the developer's objects; gone when dropped.
 #[derive(Debug)]
 pub struct Quarantine {
     folder: TempDir,
     places: Places,
+    pack: PackFiles,
+    /// The commit of the developer's.
+    own: String,
+    /// The commit that the review begins at.
     base: String,
     head: String,
 }
 
-/// The ref below which an incoming branch lands.
-pub fn reference(project: &ProjectName, branch: &str) -> String {
-    format!("refs/sandbox/{project}/{branch}")
-}
-
-/// `git fetch` of one ref from a bundle file, with everything off that would do more.
-fn fetch(git_dir: &Path, bundle: &Path, from: &str, to: &str) -> Result<(), GitError> {
-    Git::at(git_dir, "fetch")
-        .args(["--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-prune"])
-        .args(["--no-recurse-submodules", "--refmap=", "--no-write-commit-graph", "--no-show-forced-updates"])
-        .setting("protocol.file.allow", "always")
-        .setting("transfer.fsckObjects", "true")
-        .setting("fetch.fsckObjects", "true")
-        .setting("fetch.fsck.skipList", "/dev/null")
-        .setting("fetch.unpackLimit", "1")
-        .setting("fetch.output", "compact")
-        .arg("--end-of-options")
-        .arg(bundle)
-        .arg(format!("+{from}:{to}"))
-        .output()
-        .map(drop)
-}
-
-/// Checks every object that came as `transfer.fsckObjects` does. Whatever that setting says, git 2.39 checks nothing of
-/// what it fetches from a bundle; 2.47 does.
-fn check_objects(git_dir: &Path) -> Result<(), WorkspaceError> {
-    for entry in std::fs::read_dir(git_dir.join("objects/pack"))? {
-        let pack = entry?.path();
-        if pack.extension().is_some_and(|extension| extension == "pack") {
-            let index = git_dir.join("checked.idx");
-            Git::at(git_dir, "index-pack").args(["--strict", "-o"]).args([&index, &pack]).output()?;
-            std::fs::remove_file(&index)?;
-        }
+/// Where the branches of a sandbox land: `refs/sandbox/PROJECT/`, and `refs/sandbox/PROJECT@NAME/` for another than the main
+/// one, so that those of parallel sandboxes never take each other's place.
+pub fn folder(project: &ProjectName, sandbox: &SandboxName) -> String {
+    if *sandbox == SandboxName::main() {
+        format!("refs/sandbox/{project}/")
+    } else {
+        format!("refs/sandbox/{project}@{sandbox}/")
     }
-    Ok(())
+}
+
+/// The ref in which an incoming branch lands.
+pub fn reference(project: &ProjectName, sandbox: &SandboxName, branch: &str) -> String {
+    format!("{}{branch}", folder(project, sandbox))
 }
 
 impl Quarantine {
     /// Reads the bundle; the developer's repository is only read.
-    pub fn open(repository: &Path, bundle: &Path, branch: &str, base: &str) -> Result<Self, WorkspaceError> {
+    pub fn open(repository: &Path, bundle: &Path, branch: &str, starts: &Starts) -> Result<Self, WorkspaceError> {
+        let Starts { base, start } = starts;
         check_branch(branch)?;
         check_object_id(base)?;
-        let bundle = std::path::absolute(bundle)?;
+        check_object_id(start)?;
         let places = Places::find(repository)?;
         let folder = tempfile::tempdir()?;
         places.borrow(folder.path())?;
-        // The base as a ref bounds the walk that checks connectivity, and satisfies the bundle's prerequisites.
-        Git::at(folder.path(), "update-ref").args(["refs/quarantine/base", base]).output()?;
-        // `fetch` takes a file that is no bundle for a repository, and starts a shell with `git-upload-pack` for it.
-        Git::at(folder.path(), "bundle").arg("list-heads").arg(&bundle).limit(ADVERTISED).output()?;
-        fetch(folder.path(), &bundle, &format!("refs/heads/{branch}"), "refs/quarantine/head")?;
-        check_objects(folder.path())?;
+        let (header, pack) = pack::header(bundle)?;
+        if header.object_format != places.object_format {
+            let own = places.object_format.clone();
+            return Err(WorkspaceError::ObjectFormat { came: header.object_format, own });
+        }
+        let named = header.object(&format!("refs/heads/{branch}"));
+        let tip = named.ok_or_else(|| WorkspaceError::BranchAbsent(branch.to_owned()))?.to_owned();
+        // A bundle that is made on top of something else is none of what was asked for.
+        let known = Git::at(folder.path(), "cat-file").args(["--buffer", "--batch-check=%(objecttype)"]);
+        let known = known.input(header.bases.iter().flat_map(|base| [base, "\n"]).collect::<String>().into_bytes());
+        if let Some(at) = known.line()?.lines().position(|kind| kind != "commit") {
+            return Err(WorkspaceError::BaseAbsent(header.bases.get(at).cloned().unwrap_or_default()));
+        }
+        let pack = pack::take(folder.path(), pack)?;
         let ids = Git::at(folder.path(), "rev-parse")
-            .args(["refs/quarantine/head", "refs/quarantine/head^{commit}"])
+            .args(["--verify", "--end-of-options", &format!("{tip}^{{commit}}")])
             .line()?;
         // A tag would be peeled for the review, and land as what it is, with a name and a message that nobody saw.
-        let head = match ids.split_once('\n') {
-            Some((tip, head)) if tip == head => head.to_owned(),
-            _ => return Err(WorkspaceError::NotACommit(branch.to_owned())),
-        };
-        Ok(Self { folder, places, base: base.to_owned(), head })
+        if ids != tip {
+            return Err(WorkspaceError::NotACommit(branch.to_owned()));
+        }
+        // The agent may have left that commit out; then all since the developer's own is looked at.
+        let has_start =
+            Git::at(folder.path(), "cat-file").args(["-e", &format!("{start}^{{commit}}")]).output().is_ok();
+        let (own, base) = (base.clone(), if has_start { start.clone() } else { base.clone() });
+        Ok(Self { folder, places, pack, own, base, head: tip })
     }
 
     /// The tip of the bundle's branch.
@@ -102,9 +103,23 @@ impl Quarantine {
         &self.head
     }
 
-    /// Reviews what came.
+    /// Says whether all that the commits need is there: what the developer's own commit has is his, and everything else has to
+    /// have come.
+    pub fn check_whole(&self) -> Result<(), WorkspaceError> {
+        let words = ["--objects", "--quiet", &self.head, "--not", &self.own];
+        Git::at(self.folder.path(), "rev-list").args(words).output()?;
+        Ok(())
+    }
+
+    /// Reviews what came, once it is whole.
     pub fn review(&self, rules: &ReviewRules) -> Result<Review, WorkspaceError> {
-        review::review(self.folder.path(), &self.base, &self.head, rules)
+        // The two look at the same objects and wait for nothing of each other.
+        std::thread::scope(|scope| {
+            let whole = scope.spawn(|| self.check_whole());
+            let review = review::review(self.folder.path(), &self.base, &self.head, rules);
+            whole.join().map_err(|_| WorkspaceError::Output("rev-list"))??;
+            review
+        })
     }
 
     /// The difference to the base, sanitised.
@@ -112,40 +127,41 @@ impl Quarantine {
         review::diff_text(self.folder.path(), &self.base, &self.head, style)
     }
 
-    /// Brings the reviewed commit under `refs/sandbox/`.
-    fn land(&self, bundle: &Path, branch: &str, reference: &str) -> Result<(), WorkspaceError> {
-        let bundle = std::path::absolute(bundle)?;
-        fetch(&self.places.git_dir, &bundle, &format!("refs/heads/{branch}"), reference)?;
-        let landed = self.places.git("rev-parse").args(["--verify", reference]).line()?;
-        if landed != self.head {
-            return Err(WorkspaceError::Changed { reviewed: self.head.clone(), landed });
-        }
+    /// Brings the reviewed commit under `refs/sandbox/`. What the ref held before stays in its reflog.
+    fn land(&self, reference: &str) -> Result<(), WorkspaceError> {
+        let kept = self.pack.copy_into(&self.places)?;
+        self.places
+            .git("update-ref")
+            .args(["--create-reflog", "-m", "sandbox pull", reference, &self.head])
+            .variable("GIT_COMMITTER_NAME", "sandbox")
+            .variable("GIT_COMMITTER_EMAIL", "sandbox@sandbox.invalid")
+            .output()?;
+        drop(kept);
         Ok(())
     }
 }
 
-/// Reviews a bundle in quarantine and, when nothing unaccepted is held back, brings it in as
-/// `refs/sandbox/PROJECT/BRANCH`. No other ref, no index and no working tree changes.
+/// Reviews a bundle in quarantine and, when nothing unaccepted is held back, brings its branch in as this [`reference`]. No
+/// other ref, no index and no working tree changes.
 pub async fn receive(
     repository: &Path,
     bundle: &Path,
-    project: &ProjectName,
+    reference: &str,
     branch: &str,
-    base: &str,
+    starts: &Starts,
     rules: &ReviewRules,
     accepted: &AcceptedRisks,
 ) -> Result<Received, WorkspaceError> {
     let (repository, bundle): (PathBuf, PathBuf) = (repository.to_path_buf(), bundle.to_path_buf());
-    let (project, branch, base) = (project.clone(), branch.to_owned(), base.to_owned());
+    let (reference, branch, starts) = (reference.to_owned(), branch.to_owned(), starts.clone());
     let (rules, accepted) = (rules.clone(), accepted.clone());
     tokio::task::spawn_blocking(move || {
-        let quarantine = Quarantine::open(&repository, &bundle, &branch, &base)?;
+        let quarantine = Quarantine::open(&repository, &bundle, &branch, &starts)?;
         let review = quarantine.review(&rules)?;
         let mut landed = None;
         if review.unaccepted(&accepted).is_empty() {
-            let name = reference(&project, &branch);
-            quarantine.land(&bundle, &branch, &name)?;
-            landed = Some(name);
+            quarantine.land(&reference)?;
+            landed = Some(reference);
         }
         Ok(Received { head: quarantine.head, reference: landed, review })
     })
@@ -169,24 +185,10 @@ pub fn create_branch(repository: &Path, branch: &str, commit: &str) -> Result<()
     }
 }
 
-/// The commit that was brought in last from a branch of the sandbox, if one was.
-///
-/// # Errors
-/// When the branch has no name that git takes, or there is no repository.
-pub fn landed(repository: &Path, project: &ProjectName, branch: &str) -> Result<Option<String>, WorkspaceError> {
-    check_branch(branch)?;
-    let own = reference(project, branch);
-    Ok(Places::find(repository)?.git("rev-parse").args(["--verify", "--quiet", &own]).line().ok())
-}
-
 /// Whether the commit `head` of the sandbox is held by a ref of the developer's repository, so that removing the
 /// sandbox loses nothing that is committed.
-pub fn is_pulled(repository: &Path, project: &ProjectName, branch: &str, head: &str) -> Result<bool, WorkspaceError> {
-    check_branch(branch)?;
+pub fn is_pulled(repository: &Path, head: &str) -> Result<bool, WorkspaceError> {
     check_object_id(head)?;
-    if landed(repository, project, branch)?.as_deref() == Some(head) {
-        return Ok(true);
-    }
     let places = Places::find(repository)?;
     match places.git("cat-file").args(["-e", &format!("{head}^{{commit}}")]).output() {
         Ok(_) => {}

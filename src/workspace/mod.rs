@@ -14,10 +14,15 @@ pub mod review;
 
 pub mod hazard;
 
+pub mod large_files;
+
+mod pack;
+
 mod passing;
 
 pub mod secret_scan;
 pub mod signature;
+pub mod submodule;
 
 pub mod tracked_secrets;
 
@@ -55,6 +60,37 @@ pub enum WorkspaceError {
     /// Objects that a partial clone left at its remote.
     #[error("bundle a partial clone, whose missing objects are not fetched on their own")]
     PartialClone(#[source] GitError),
+    /// A path of `workspace.submodules` where the branch has none.
+    #[error("take the submodule `{}` along: the branch has none there", .0.escape_debug())]
+    NoSubmodule(String),
+    /// A submodule whose commit is not on this machine.
+    #[error("take the submodule `{}` along: its commit {commit} is not here", path.escape_debug())]
+    SubmoduleAbsent {
+        /// Its path.
+        path: String,
+        /// The commit that the branch names.
+        commit: String,
+    },
+    /// A file of git-lfs that is not on this machine.
+    #[error("take the large file `{}` along: its content is not here", .0.escape_debug())]
+    LargeFileAbsent(String),
+    /// The bundle's header is none.
+    #[error("read the bundle that came")]
+    Bundle(#[from] crate::init::bundle::BundleHeaderError),
+    /// The bundle is made on top of a commit that is not here.
+    #[error("take in a bundle on top of {0}, which this repository does not have")]
+    BaseAbsent(String),
+    /// The bundle has no such branch, or names it twice.
+    #[error("find branch `{0}` in the bundle that came")]
+    BranchAbsent(String),
+    /// The bundle's objects have other ids than the repository's.
+    #[error("take in objects of {came}: this repository has those of {own}")]
+    ObjectFormat {
+        /// What came.
+        came: &'static str,
+        /// What there is.
+        own: String,
+    },
     /// A path that git's list of alternates cannot hold.
     #[error("use the object folder {}: its path holds a line feed", .0.display().to_string().escape_debug())]
     ObjectFolder(PathBuf),
@@ -67,14 +103,6 @@ pub enum WorkspaceError {
     /// git's output was not what its documentation says.
     #[error("understand the output of git {0}")]
     Output(&'static str),
-    /// What landed differs from what was reviewed.
-    #[error("bring in the reviewed commit {reviewed}: the bundle gave {landed}")]
-    Changed {
-        /// The head that was reviewed.
-        reviewed: String,
-        /// The head that arrived.
-        landed: String,
-    },
     /// A temporary file or folder.
     #[error("use a temporary folder")]
     Io(#[from] std::io::Error),

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use super::WorkspaceError;
-use super::git::Git;
-use super::review::{RawChange, parse_raw};
+use super::git::{Git, GitError};
+use super::review::{LISTING, RawChange, parse_raw};
 
 /// The most commits that are looked into one by one.
 const COMMITS: usize = 20_000;
@@ -19,7 +19,7 @@ pub(super) struct PassingChange {
     pub change: RawChange,
 }
 
-/// The changes of each commit between base and head; none when there are too many commits. For a merge these are its
+/// The changes of each commit between base and head; none when there are too many commits or changes. For a merge these are its
 /// differences to each parent, so that what only the merge itself brings is seen too.
 pub(super) fn changes(repository: &Path, base: &str, head: &str) -> Result<Option<Vec<PassingChange>>, WorkspaceError> {
     let commits = Git::at(repository, "rev-list")
@@ -39,8 +39,13 @@ pub(super) fn changes(repository: &Path, base: &str, head: &str) -> Result<Optio
         .args(["--stdin", "-r", "-m", "-z", "--raw", "--root", "--no-renames", "--no-abbrev"])
         .arg("--ignore-submodules=none")
         .input(commits)
-        .output()?;
-    parse(&output).map(Some)
+        .limit(LISTING)
+        .output();
+    match output {
+        Ok(output) => parse(&output).map(Some),
+        Err(GitError::TooMuch(..)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Parses the output of `diff-tree --stdin -z --raw`: the changes of a commit follow its id, each ended by NUL.

@@ -25,7 +25,7 @@ const OLD_FILE: usize = 16 << 20;
 const SCAN_TOTAL: u64 = 64 << 20;
 /// The most bytes of a listing of changed paths, which is some 500,000 of them. A few nested trees of one blob name more
 /// files than any disk holds.
-const LISTING: usize = 64 << 20;
+pub(super) const LISTING: usize = 64 << 20;
 const EMBEDDED: &str = "is a git repository inside the tree";
 /// The most commits that are listed.
 const COMMIT_LIMIT: usize = 1000;
@@ -33,6 +33,9 @@ const COMMIT_LIMIT: usize = 1000;
 const COMMIT_SIZE: u64 = 256 << 10;
 /// All commit objects that are read for their messages, in bytes: newest first.
 const MESSAGES: u64 = 16 << 20;
+/// What is shown of an author's name and of a subject, in characters.
+const AUTHOR: usize = 200;
+const SUBJECT: usize = 500;
 /// What of a message is kept after its first paragraph, in bytes.
 const MESSAGE: usize = 16 << 10;
 
@@ -181,21 +184,30 @@ pub fn parse_raw(output: &[u8]) -> Result<Vec<RawChange>, WorkspaceError> {
     }
 }
 
-fn tree_diff(repository: &Path, base: &str, head: &str) -> Git {
+fn tree_diff(repository: &Path, base: &str, head: &str, shape: &[&str]) -> Git {
     Git::at(repository, "diff-tree")
         .args(["-r", "-z", "--no-renames", "--no-abbrev", "--no-textconv", "--no-ext-diff", "--ignore-submodules=none"])
+        .args(shape)
         .arg("--end-of-options")
         .args([base, head])
 }
 
+/// Parses `diff-tree -z --raw --numstat`: all records of the first, which begin with a colon, then those of the second.
+fn parse_listing(output: &[u8]) -> Result<(Vec<RawChange>, Counts), WorkspaceError> {
+    let wrong = || WorkspaceError::Output("diff-tree");
+    let mut end = 0;
+    while output.get(end) == Some(&b':') {
+        for _ in 0..2 {
+            end += output[end..].iter().position(|byte| *byte == 0).ok_or_else(wrong)? + 1;
+        }
+    }
+    Ok((parse_raw(&output[..end])?, line_counts(&output[end..])?))
+}
+
 /// Reviews `base..head` in the quarantine.
 pub(super) fn review(repository: &Path, base: &str, head: &str, rules: &ReviewRules) -> Result<Review, WorkspaceError> {
-    let raw = Git::at(repository, "diff-tree")
-        .args(["-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--ignore-submodules=none", base, head])
-        .limit(LISTING)
-        .output()?;
-    let changes = parse_raw(&raw)?;
-    let counts = line_counts(repository, base, head)?;
+    let listing = tree_diff(repository, base, head, &["--raw", "--numstat"]).limit(LISTING).output()?;
+    let (changes, counts) = parse_listing(&listing)?;
     let regular = |change: &&RawChange| change.new_mode.starts_with("100") || change.new_mode == "120000";
     let sizes = sizes(repository, changes.iter().filter(regular).map(|change| change.new_id.as_str()))?;
     let contents = contents(repository, &changes, &sizes)?;
@@ -358,7 +370,7 @@ fn held_in_passing(
     known: &Known<'_>,
 ) -> Result<Vec<Remark>, WorkspaceError> {
     let Some(mut passing) = passing::changes(repository, base, head)? else {
-        let reason = "has more commits than are looked into one by one";
+        let reason = "has more commits or changes than are looked into one by one";
         return Ok(vec![Remark { path: ".".to_owned(), reason, line: None, commit: None }]);
     };
     passing.retain(|passing| passing.change.status != 'D');
@@ -431,8 +443,17 @@ fn commits(
         .filter_map(|entry| {
             let mut fields = entry.splitn(3, '\u{1}');
             let id = fields.next().filter(|id| !id.is_empty())?.to_owned();
-            let mut field = || sanitise(fields.next().unwrap_or_default()).replace('\n', " ");
-            Some(CommitSummary { id, author: field(), subject: field(), body: String::new(), signature: None })
+            let mut field = |most: usize| {
+                let text: String = fields.next().unwrap_or_default().chars().take(most).collect();
+                sanitise(&text).replace('\n', " ")
+            };
+            Some(CommitSummary {
+                id,
+                author: field(AUTHOR),
+                subject: field(SUBJECT),
+                body: String::new(),
+                signature: None,
+            })
         })
         .collect();
     let mut sizes = sizes(repository, commits.iter().map(|commit| commit.id.as_str()))?;
@@ -475,10 +496,9 @@ fn body(object: &[u8]) -> String {
 
 type Counts = HashMap<Vec<u8>, (Option<u64>, Option<u64>)>;
 
-fn line_counts(repository: &Path, base: &str, head: &str) -> Result<Counts, WorkspaceError> {
-    let output = Git::at(repository, "diff-tree")
-        .args(["-r", "-z", "--numstat", "--no-renames", "--no-textconv", "--no-ext-diff", base, head])
-        .output()?;
+/// Parses `diff-tree -z --numstat`: added and removed lines with a tab after each, or a minus where there are no lines, and the
+/// path.
+fn line_counts(output: &[u8]) -> Result<Counts, WorkspaceError> {
     let wrong = || WorkspaceError::Output("diff-tree --numstat");
     let mut counts = Counts::new();
     for entry in output.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
@@ -499,7 +519,7 @@ fn sizes<'a>(repository: &Path, ids: impl Iterator<Item = &'a str>) -> Result<Ha
         return Ok(HashMap::new());
     }
     let output = Git::at(repository, "cat-file")
-        .arg("--batch-check=%(objectname) %(objectsize)")
+        .args(["--buffer", "--batch-check=%(objectname) %(objectsize)"])
         .input(lines(wanted.iter().copied()))
         .output()?;
     let wrong = || WorkspaceError::Output("cat-file --batch-check");
@@ -544,7 +564,7 @@ fn objects<'a>(
     if wanted.is_empty() {
         return Ok(HashMap::new());
     }
-    let output = Git::at(repository, "cat-file").arg("--batch").input(wanted).output()?;
+    let output = Git::at(repository, "cat-file").args(["--buffer", "--batch"]).input(wanted).output()?;
     let wrong = || WorkspaceError::Output("cat-file --batch");
     let mut contents = HashMap::new();
     let mut rest = output.as_slice();
@@ -614,8 +634,7 @@ pub enum DiffStyle {
 /// The difference as text, sanitised.
 pub fn diff_text(repository: &Path, base: &str, head: &str, style: DiffStyle) -> Result<String, WorkspaceError> {
     if style == DiffStyle::Names {
-        let output = tree_diff(repository, base, head);
-        let output = output.output()?;
+        let output = tree_diff(repository, base, head, &["--raw"]).output()?;
         return Ok(parse_raw(&output)?.iter().map(|change| display(&change.path) + "\n").collect());
     }
     let shape = if style == DiffStyle::Stat { "--stat=100" } else { "--patch" };
@@ -634,6 +653,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn reads_records_and_counts_of_one_output_apart() {
+        let (id, zero) = ("a".repeat(40), "0".repeat(40));
+        let text = format!(
+            ":000000 100644 {zero} {id} A\01\t2\tx\0:100644 000000 {id} {zero} D\0:y\03\t0\t1\t2\tx\0-\t-\t:y\0"
+        );
+        let (changes, counts) = parse_listing(text.as_bytes()).unwrap();
+        let paths: Vec<&[u8]> = changes.iter().map(|change| change.path.as_slice()).collect();
+        assert_eq!(paths, [&b"1\t2\tx"[..], b":y"]);
+        assert_eq!(counts[&b"1\t2\tx"[..]], (Some(3), Some(0)));
+        assert_eq!(counts[&b":y"[..]], (None, None));
+        assert_eq!(parse_listing(b"").unwrap().0, []);
+    }
+
+    #[test]
     fn reads_a_record_with_an_odd_name() {
         let id = "a".repeat(40);
         let text = format!(":000000 100644 {} {id} A\0a\n\u{1b}b\0", "0".repeat(40));
@@ -645,8 +678,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "[:0-9a-f \\-\t\0A]{0,200}") {
             drop(parse_raw(&bytes));
+            drop(parse_listing(&bytes));
+            drop(parse_listing(text.as_bytes()));
         }
 
         #[test]

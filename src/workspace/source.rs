@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::WorkspaceError;
 use super::git::{Git, GitError, refusal};
+use super::large_files::{self, LargeFile};
+use super::submodule::{self, Submodule};
 use crate::init::frame::CloneRequest;
 use crate::project::manifest::WorkspaceSpec;
 use crate::project::{ProjectName, SandboxName};
@@ -41,6 +43,10 @@ pub struct SourceState {
     pub partial: bool,
     /// Object ids at the cut of what the bundle carries; empty for a whole history. For [`CloneRequest::shallow`].
     pub cut: Vec<String>,
+    /// The submodules that go along.
+    pub submodules: Vec<Submodule>,
+    /// The large files that go along.
+    pub large_files: Vec<LargeFile>,
 }
 
 /// Where a repository keeps its parts.
@@ -171,7 +177,9 @@ pub fn inspect(source: &Path, spec: &WorkspaceSpec) -> Result<SourceState, Works
         cut = cut_at(&places, &base, depth.max(1))?;
     }
     let dirty = current.is_some() && !changed_paths(&places, &settings, None)?.is_empty();
-    Ok(SourceState { branch, base, remotes, dirty, shallow, partial, cut })
+    let submodules = submodule::find(&places, &base, &spec.submodules)?;
+    let large_files = large_files::find(&places, &base, &spec.lfs)?;
+    Ok(SourceState { branch, base, remotes, dirty, shallow, partial, cut, submodules, large_files })
 }
 
 /// A repository's top folder and its remotes, also of one without a commit.
@@ -221,7 +229,7 @@ fn settings(places: &Places) -> Result<Vec<(String, String)>, WorkspaceError> {
 }
 
 /// Takes name and password out of a URL; the user of ssh stays, since it is part of the address.
-fn without_credentials(url: &str) -> String {
+pub(super) fn without_credentials(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
     let Some((user, host)) = authority.rsplit_once('@') else { return url.to_owned() };
@@ -233,7 +241,7 @@ fn without_credentials(url: &str) -> String {
 }
 
 /// The commits at `depth` steps (the tip is the first) that have parents.
-fn cut_at(places: &Places, tip: &str, depth: u32) -> Result<Vec<String>, WorkspaceError> {
+pub(super) fn cut_at(places: &Places, tip: &str, depth: u32) -> Result<Vec<String>, WorkspaceError> {
     let mut seen = HashSet::from([tip.to_owned()]);
     let mut level = vec![tip.to_owned()];
     for step in 1..=depth {
@@ -269,6 +277,14 @@ fn cut_at(places: &Places, tip: &str, depth: u32) -> Result<Vec<String>, Workspa
     Ok(Vec::new())
 }
 
+/// Copies the index with its time: git looks at the content of a file that is not older than the index, however its size is
+/// (gitformat-index(5); Documentation/technical/racy-git.txt), and would pass over it beside a younger one.
+fn copy_index(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::copy(from, to)?;
+    let written = from.metadata()?.modified()?;
+    std::fs::File::options().write(true).open(to)?.set_modified(written)
+}
+
 /// Tracked paths whose content in the working tree or the index differs from `HEAD`. No filter of the repository's
 /// configuration runs.
 fn changed_paths(
@@ -282,7 +298,7 @@ fn changed_paths(
         Some(index) => index,
         None => {
             if places.index.exists() {
-                std::fs::copy(&places.index, &own)?;
+                copy_index(&places.index, &own)?;
             }
             &own
         }
@@ -327,7 +343,7 @@ fn without_filters(mut git: Git, settings: &[(String, String)]) -> Git {
 fn commit_uncommitted(places: &Places, temporary: &Path, state: &SourceState) -> Result<String, WorkspaceError> {
     let settings = settings(places)?;
     let index = temporary.join("sandbox-index");
-    std::fs::copy(&places.index, &index)?;
+    copy_index(&places.index, &index)?;
     let paths = changed_paths(places, &settings, Some(&index))?;
     let beside = |git: Git| {
         without_filters(git, &settings)
@@ -401,9 +417,15 @@ pub async fn open_bundle(
 ) -> Result<OutgoingBundle, WorkspaceError> {
     let (source, include, state) = (source.to_path_buf(), spec.include_uncommitted, state.clone());
     let partial = state.partial;
-    let (temporary, command) = tokio::task::spawn_blocking(move || prepare(&source, include, &state))
-        .await
-        .map_err(WorkspaceError::Cancelled)??;
+    start(partial, move || prepare(&source, include, &state)).await
+}
+
+/// Starts the bundle that a prepared command writes; the folder with the repository that it reads goes when the bundle does.
+pub(super) async fn start(
+    partial: bool,
+    prepare: impl FnOnce() -> Result<(TempDir, std::process::Command), WorkspaceError> + Send + 'static,
+) -> Result<OutgoingBundle, WorkspaceError> {
+    let (temporary, command) = tokio::task::spawn_blocking(prepare).await.map_err(WorkspaceError::Cancelled)??;
     let failed = |source| GitError::Run { subcommand: "bundle".to_owned(), source };
     let mut child = tokio::process::Command::from(command)
         .stdin(Stdio::null())
@@ -435,13 +457,23 @@ fn prepare(
     places.borrow(temporary.path())?;
     let tip =
         if include_uncommitted { commit_uncommitted(&places, temporary.path(), state)? } else { state.base.clone() };
-    if !state.cut.is_empty() {
-        std::fs::write(temporary.path().join("shallow"), state.cut.join("\n") + "\n")?;
+    bundle_of(temporary, &state.branch, &tip, &state.cut)
+}
+
+/// The command that bundles one commit as a branch, in a repository that borrows objects.
+pub(super) fn bundle_of(
+    borrowed: TempDir,
+    branch: &str,
+    tip: &str,
+    cut: &[String],
+) -> Result<(TempDir, std::process::Command), WorkspaceError> {
+    if !cut.is_empty() {
+        std::fs::write(borrowed.path().join("shallow"), cut.join("\n") + "\n")?;
     }
-    let reference = format!("refs/heads/{}", state.branch);
-    Git::at(temporary.path(), "update-ref").args([&reference, &tip]).output()?;
-    let command = Git::at(temporary.path(), "bundle").args(["create", "--quiet", "-", &reference]).command()?;
-    Ok((temporary, command))
+    let reference = format!("refs/heads/{branch}");
+    Git::at(borrowed.path(), "update-ref").args([reference.as_str(), tip]).output()?;
+    let command = Git::at(borrowed.path(), "bundle").args(["create", "--quiet", "-", &reference]).command()?;
+    Ok((borrowed, command))
 }
 
 /// Settings by which git asks these hosts over https where an address is one of ssh, as those of remotes and submodules
@@ -475,6 +507,7 @@ pub fn person(source: &Path, home: &Path) -> Option<String> {
 /// addresses of `https_hosts` (those with a credential helper) become https.
 pub fn clone_request(
     directory: &str,
+    spec: &WorkspaceSpec,
     state: &SourceState,
     project: &ProjectName,
     sandbox: &SandboxName,
@@ -486,11 +519,17 @@ pub fn clone_request(
         ("sandbox.name".to_owned(), sandbox.to_string()),
     ];
     config.extend(https_for_ssh(https_hosts));
+    for submodule in &state.submodules {
+        config.push((format!("submodule.{}.active", submodule.name), "true".to_owned()));
+        config.push((format!("submodule.{}.url", submodule.name), submodule.url.clone()));
+    }
     CloneRequest {
         directory: directory.to_owned(),
         branch: state.branch.clone(),
         shallow: state.cut.clone(),
         config,
         remotes: state.remotes.clone(),
+        sparse: spec.sparse.clone(),
+        detached: false,
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use sha1::Digest as _;
+
 use super::scene::Scene;
 
 /// What has to become of a bundle.
@@ -422,6 +424,33 @@ fn bundles() -> Vec<Case> {
         file("another kind of object ids", |scene, _| {
             header(scene, "# v3 git bundle\n@object-format=sha256\n-BASE x\nHEAD refs/heads/main\n\n")
         }),
+        file("a filter, so that objects may be missing", |scene, _| {
+            header(scene, "# v3 git bundle\n@filter=blob:none\n-BASE x\nHEAD refs/heads/main\n\n")
+        }),
+        file("the ref twice, with two commits", |scene, _| {
+            header(scene, "# v2 git bundle\n-BASE x\nHEAD refs/heads/main\nBASE refs/heads/main\n\n")
+        }),
+        file("a list of bundles elsewhere", |_, _| {
+            b"[bundle]\n\tversion = 1\n\tmode = all\n[bundle \"x\"]\n\turi = https://x/y\n".to_vec()
+        }),
+        file("a repository's address", |_, _| b"ext::sh -c touch% /tmp/x\n".to_vec()),
+        file("an object id in capitals", |scene, _| {
+            header(scene, &format!("# v2 git bundle\n-BASE x\n{} refs/heads/main\n\n", scene.head().to_uppercase()))
+        }),
+        file("carriage returns", |scene, _| {
+            header(scene, "# v2 git bundle\r\n-BASE x\r\nHEAD refs/heads/main\r\n\r\n")
+        }),
+        file("a header without an end", |scene, _| {
+            [format!("# v2 git bundle\n{} ", scene.head()).as_bytes(), &vec![b'x'; 3 << 20]].concat()
+        }),
+        file("a chain of a pack with a delta of itself", |scene, _| {
+            // gitformat-pack(5): type 6 is a delta against an object so many bytes before; 0 means itself.
+            let mut pack = b"PACK\0\0\0\x02\0\0\0\x01\x65\0".to_vec();
+            pack.extend([0x78, 0x9c, 0x03, 0, 0, 0, 0, 1]);
+            pack.extend(sha1::Sha1::digest(&pack));
+            [format!("# v2 git bundle\n-{} x\n{} refs/heads/main\n\n", scene.base(), scene.head()).as_bytes(), &pack]
+                .concat()
+        }),
         file("no ref", |scene, _| header(scene, "# v2 git bundle\n-BASE x\n\n")),
         file("another ref alone", |scene, _| header(scene, "# v2 git bundle\n-BASE x\nHEAD refs/heads/other\n\n")),
         file("a ref that points nowhere", |scene, _| {
@@ -495,6 +524,18 @@ fn bundles() -> Vec<Case> {
 fn contents() -> Vec<Case> {
     let mut cases: Vec<Case> = [
         ("100644", ".envrc", "x"),
+        ("100644", ".dir-locals.el", "x"),
+        ("100644", ".github/copilot-instructions.md", "x"),
+        ("100644", ".windsurf/rules/x.md", "x"),
+        ("100644", "opencode.json", "{}"),
+        ("100644", "mise.toml", "x"),
+        ("100644", "yarn.lock", "x"),
+        ("100644", "Cargo.lock", "x"),
+        ("100644", ".mvn/extensions.xml", "x"),
+        ("100644", ".buildkite/pipeline.yml", "x"),
+        ("100644", "lefthook.yml", "x"),
+        ("100644", "compose.yaml", "x"),
+        ("100644", "Requirements.TXT", "x"),
         ("100644", ".vscode/tasks.json", "{}"),
         ("100644", "d/.vscode/settings.json", "{}"),
         ("100644", ".idea/workspace.xml", "x"),
@@ -570,6 +611,28 @@ fn secrets() -> Vec<Case> {
 /// Little to send, much to unpack.
 fn bombs() -> Vec<Case> {
     vec![
+        case("bomb: a subject of ten million letters", Lands, |scene| {
+            scene.plant("b.txt", "100644", "two\n");
+            let tree = scene.id("main^{tree}");
+            scene.point(&scene.commit_of(&tree, &[scene.base()], &"x".repeat(10_000_000)));
+            scene.bundle()
+        }),
+        case("bomb: commits that change many files, again and again", Stopped, |scene| {
+            let trees: Vec<String> = (0..2)
+                .map(|turn| {
+                    let blob = scene.blob(format!("{turn}").as_bytes());
+                    let names: Vec<String> = (0..5000).map(|number| format!("f{number:05}")).collect();
+                    let base = scene.base_entries();
+                    let base = base.iter().map(|(mode, name, id)| (mode.as_str(), name.as_slice(), id.as_str()));
+                    let more = names.iter().map(|name| ("100644", name.as_bytes(), blob.as_str()));
+                    scene.tree(&base.chain(more).collect::<Vec<_>>())
+                })
+                .collect();
+            for turn in 0..300 {
+                scene.commit(&trees[turn % 2]);
+            }
+            scene.bundle()
+        }),
         case("bomb: ten thousand million files of one blob", Stopped, |scene| {
             scene.commit(&nested(scene));
             scene.bundle()

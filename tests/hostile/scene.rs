@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use sandbox::project::ProjectName;
+use sandbox::project::{ProjectName, SandboxName};
+use sandbox::workspace::incoming::{Starts, reference};
 use sandbox::workspace::{AcceptedRisks, Received, ReviewRules, WorkspaceError, receive};
 use sha1::{Digest as _, Sha1};
 use tempfile::TempDir;
@@ -307,18 +308,21 @@ impl Scene {
 
     pub(crate) async fn receive(&self, bundle: &Path, accepted: &[&str]) -> Result<Received, WorkspaceError> {
         let accepted = AcceptedRisks(accepted.iter().map(|path| (*path).to_owned()).collect());
-        receive(&self.repository(), bundle, &project(), "main", &self.base(), &ReviewRules::default(), &accepted).await
+        let starts = Starts { base: self.base(), start: self.base() };
+        let place = reference(&project(), &SandboxName::main(), "main");
+        receive(&self.repository(), bundle, &place, "main", &starts, &ReviewRules::default(), &accepted).await
     }
 
     /// Every file of the scene outside the agent's own, with mode and content; what a commit that came in may add is
-    /// left out: objects, and refs below `refs/sandbox/`.
+    /// left out: objects, and refs below `refs/sandbox/` with their reflogs.
     pub(crate) fn snapshot(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
         fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, (u32, Vec<u8>)>) {
             for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
                 let path = entry.path();
                 let metadata = entry.metadata().unwrap();
                 let own = ["agent", "incoming.bundle"].iter().any(|name| entry.file_name() == OsStr::new(name));
-                if own || path.ends_with(".git/objects") || path.ends_with(".git/refs/sandbox") {
+                let landed = [".git/objects", ".git/refs/sandbox", ".git/logs/refs/sandbox"];
+                if own || landed.iter().any(|place| path.ends_with(place)) {
                     continue;
                 }
                 if metadata.is_dir() {

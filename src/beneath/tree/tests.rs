@@ -12,7 +12,7 @@ fn pieces_of(root: &Path, path: &str, limits: &TreeLimits) -> Result<(Vec<Piece>
     let (sender, mut receiver) = mpsc::channel(4);
     let root = beneath::folder(root).unwrap();
     std::thread::scope(|scope| {
-        let sending = scope.spawn(move || send(&root, Path::new(path), limits, &sender));
+        let sending = scope.spawn(move || send(&root, Path::new(path), limits, Unfit::Refused, &sender));
         let mut pieces = Vec::new();
         while let Some(piece) = receiver.blocking_recv() {
             pieces.push(piece);

@@ -132,7 +132,11 @@ fn of_an_exchange_of_commits() {
         WorkspaceError::ObjectFolder("/home/ada/odd\nname".into()),
         WorkspaceError::NotACommit("main".to_owned()),
         WorkspaceError::Output("rev-parse"),
-        WorkspaceError::Changed { reviewed: "1".repeat(40), landed: "2".repeat(40) },
+        WorkspaceError::BranchAbsent("main".to_owned()),
+        WorkspaceError::BaseAbsent("1".repeat(40)),
+        WorkspaceError::NoSubmodule("vendor/library".to_owned()),
+        WorkspaceError::SubmoduleAbsent { path: "vendor/library".to_owned(), commit: "1".repeat(40) },
+        WorkspaceError::LargeFileAbsent("assets/film.mp4".to_owned()),
         WorkspaceError::Io(denied()),
     ];
     insta::assert_snapshot!(shown(errors.map(Failure::from)));

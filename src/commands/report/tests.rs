@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::audit::report::{Denied, HostUse, Notice, Withdrawn};
+use crate::audit::report::{CommandRun, Denied, HostUse, Notice, Outside, Withdrawn};
 
 fn moment(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -42,6 +42,8 @@ pub(in crate::commands) fn eventful() -> SessionReport {
             withdrawn: Some(Withdrawn { time: moment(99), result: "revoked".to_owned() }),
             problems: vec!["2027: could not be replaced: no answer".to_owned()],
         }],
+        commands: vec![CommandRun::new(moment(3), "ada", &format!("bash -lc '{hostile}'"), Some((moment(90), 1)))],
+        outside: vec![Outside { path: "/workspace/.git/hooks/<b>post-merge".to_owned(), change: "added".to_owned() }],
         hosts: vec![HostUse {
             host: "api.example".to_owned(),
             port: "443".to_owned(),

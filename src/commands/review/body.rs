@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::{Material, next};
 use crate::audit::report::SessionReport;
 use crate::commands::page::shown;
-use crate::commands::report::{counted, usage};
+use crate::commands::report::{counted, exchange, usage};
 use crate::project::quantity::show_size;
 use crate::workspace::review::{CommitSummary, Remark, Review, display};
 
@@ -128,6 +128,40 @@ fn remarks(title: &str, class: &str, remarks: &[Remark]) -> Markup {
     }
 }
 
+/// The page of one session.
+pub(super) fn session(title: &str, session: &SessionReport) -> Markup {
+    let time = |time: &jiff::Timestamp| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
+    let end = match (&session.ended, &session.reason) {
+        (Some(ended), Some(reason)) => format!("Ended {}: {reason}.", time(ended)),
+        (Some(ended), None) => format!("Ended {}.", time(ended)),
+        (None, _) => "Not ended yet.".to_owned(),
+    };
+    html! {
+        h1 { (shown(title)) }
+        p class="dim" { "Session " code { (shown(&session.session)) } ", branch " code { (shown(&session.branch)) } ", from " code { (short(&session.base)) } }
+        p {
+            @if let Some(launched) = &session.launched { "Launched " (time(launched)) ". " }
+            (shown(&end))
+            @if let Some(used) = session.processor_ms { " It used " (used / 1000) " s of processor time" }
+            @if let Some(peak) = session.memory_peak { " and at most " (show_size(peak)) " of memory." }
+        }
+        (of_session(session))
+        h3 { "Commits that came back" }
+        (rows(&["when", "who", "what"], session.exchanges.len(), session.exchanges.iter().map(|one| [
+            time(&one.time),
+            one.actor.clone(),
+            format!("{}: {}", if one.landed { "pulled" } else { "held back" }, exchange(one)),
+        ])))
+        h3 { "Also" }
+        (rows(&["when", "who", "what", "facts"], session.notices.len(), session.notices.iter().map(|notice| [
+            time(&notice.time),
+            notice.actor.clone(),
+            notice.action.clone(),
+            notice.facts.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "),
+        ])))
+    }
+}
+
 fn of_session(session: &SessionReport) -> Markup {
     html! {
         h2 { "Session" }
@@ -140,6 +174,18 @@ fn of_session(session: &SessionReport) -> Markup {
             used.expires.clone(),
             usage(used),
             used.state(),
+        ])))
+        h3 { "Commands started in it" }
+        (rows(&["when", "who", "command", "exit code"], session.commands.len(), session.commands.iter().map(|run| [
+            run.time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            run.actor.clone(),
+            run.command.clone(),
+            run.code.map(|code| code.to_string()).unwrap_or_default(),
+        ])))
+        h3 { "Changed outside of the commits, as the container says" }
+        (rows(&["path", "change"], session.outside.len(), session.outside.iter().map(|file| [
+            file.path.clone(),
+            file.change.clone(),
         ])))
         h3 { "Hosts reached" }
         (rows(&["host", "connections", "requests", "sent", "received"], session.hosts.len(), session.hosts.iter().map(|used| [

@@ -35,7 +35,12 @@ pub(in crate::project) const ROOT: &[&str] = &[
 /// The most ports that `up` forwards.
 pub(in crate::project) const PORTS_LIMIT: usize = 16;
 /// Keys of `workspace`.
-pub(in crate::project) const WORKSPACE: &[&str] = &["source", "branch", "depth", "include_uncommitted", "sign", "home"];
+pub(in crate::project) const WORKSPACE: &[&str] =
+    &["source", "branch", "depth", "include_uncommitted", "sparse", "submodules", "lfs", "sign", "home"];
+/// Keys of `workspace.home`.
+pub(in crate::project) const WORKSPACE_HOME: &[&str] = &["keep", "limit"];
+/// The most paths of one list of `workspace`.
+pub(in crate::project) const WORKSPACE_PATHS: usize = 100;
 /// Keys of `resources`.
 pub(in crate::project) const RESOURCES: &[&str] = &["cpus", "memory", "pids", "disk", "session"];
 
@@ -157,14 +162,7 @@ fn image(reader: &mut Reader, fields: &Fields<'_>, default: &str) -> Option<Imag
 }
 
 fn workspace(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> WorkspaceSpec {
-    let mut spec = WorkspaceSpec {
-        source: ".".into(),
-        branch: None,
-        depth: None,
-        include_uncommitted: false,
-        sign: false,
-        keep_home: false,
-    };
+    let mut spec = WorkspaceSpec::default();
     let Some(fields) = fields.get("workspace").and_then(|node| reader.fields(node, "`workspace`", WORKSPACE)) else {
         return spec;
     };
@@ -184,15 +182,56 @@ fn workspace(reader: &mut Reader, fields: &Fields<'_>, root: &Path) -> Workspace
     if let Some(node) = fields.get("sign") {
         spec.sign = reader.boolean(node, "`workspace.sign`").unwrap_or(false);
     }
+    spec.sparse = repository_paths(reader, &fields, "sparse");
+    spec.submodules = repository_paths(reader, &fields, "submodules");
+    spec.lfs = repository_paths(reader, &fields, "lfs");
     if let Some(node) = fields.get("home") {
+        (spec.keep_home, spec.home_limit) = workspace_home(reader, node);
+    }
+    spec
+}
+
+/// `keep`, `remove`, or both with a limit.
+fn workspace_home(reader: &mut Reader, node: &Node) -> (bool, Option<u64>) {
+    if !matches!(node.value, Value::Map(_)) {
         let keep = |text: &str| match text {
             "keep" => Some(true),
             "remove" => Some(false),
             _ => None,
         };
-        spec.keep_home = reader.parsed(node, "`workspace.home`", "keep or remove", keep).unwrap_or(false);
+        let example = "keep, remove, or { keep: true, limit: 5GiB }";
+        return (reader.parsed(node, "`workspace.home`", example, keep).unwrap_or(false), None);
     }
-    spec
+    let Some(fields) = reader.fields(node, "`workspace.home`", WORKSPACE_HOME) else { return (false, None) };
+    let keep = fields.get("keep").and_then(|node| reader.boolean(node, "`workspace.home.keep`")).unwrap_or(false);
+    let least = |text: &str| quantity::size(text).filter(|bytes| *bytes >= 1 << 20);
+    let limit = fields
+        .get("limit")
+        .and_then(|node| reader.parsed(node, "`workspace.home.limit`", "a size from 1MiB on, such as 5GiB", least));
+    (keep, limit)
+}
+
+/// A list of paths from the top of the repository, each as git writes it.
+fn repository_paths(reader: &mut Reader, fields: &Fields<'_>, key: &str) -> Vec<String> {
+    let Some(node) = fields.get(key) else { return Vec::new() };
+    let what = format!("`workspace.{key}`");
+    let example = "paths from the top of the repository, such as [src/api, docs]";
+    let Value::List(items) = &node.value else {
+        reader.report(node.place, format!("{what} is {}, not a list", node.value.kind()), format!("write {example}"));
+        return Vec::new();
+    };
+    if items.len() > WORKSPACE_PATHS {
+        let message = format!("{what} has {} entries, at most {WORKSPACE_PATHS} are allowed", items.len());
+        reader.report(node.place, message, "name folders above them");
+        return Vec::new();
+    }
+    let plain = |text: &str| {
+        let parts = || text.split('/');
+        let odd = text.starts_with(['-', '~', '!', '#', '"']) || text.contains(['\\', '*', '?', '[']);
+        let whole = parts().all(|part| !matches!(part, "" | "." | "..") && !part.eq_ignore_ascii_case(".git"));
+        (!odd && whole && text.len() <= 1024).then(|| text.to_owned())
+    };
+    items.iter().filter_map(|item| reader.parsed(item, &format!("a path of {what}"), example, plain)).collect()
 }
 
 /// The ports to forward; each stands once on this machine.

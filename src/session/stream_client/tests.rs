@@ -172,6 +172,8 @@ fn clone_request(directory: &Path, shallow: Vec<String>) -> CloneRequest {
         shallow,
         config: vec![("user.name".into(), "agent[bot]".into()), ("user.email".into(), "agent@example.org".into())],
         remotes: [("origin".to_owned(), "https://example.org/x.git".to_owned())].into(),
+        sparse: Vec::new(),
+        detached: false,
     }
 }
 
