@@ -2,7 +2,11 @@
 //! empty and warm caches, kills, and other builds at the same time.
 //!
 //! Needs the packages of the image `agent`: from the cache in `SANDBOX_TEST_CACHE`, or else from Debian's mirrors.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test says by a panic what is wrong, and with which seed"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

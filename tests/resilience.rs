@@ -196,3 +196,27 @@ fn two_that_start_at_once_share_one_sandbox() {
     }
     assert_eq!(text(&outputs[0].stdout), text(&outputs[1].stdout));
 }
+
+#[test]
+fn what_was_decided_while_no_supervisor_lived_is_recorded_once_when_the_session_ends() {
+    let home = Home::new();
+    let project = Project::new(&home, "unwatched", "image: agent\n");
+    detached(&home, &project, COUNTS);
+    let ask = |host: &str| {
+        let script = format!("curl --silent --max-time 10 --proxy http://127.0.0.1:3128 https://{host}/");
+        assert_ne!(inside(&home, &project, &script).0, Some(0));
+    };
+    let denials = |host: &str| actions(&home).lines().filter(|line| line.contains(host)).count();
+    ask("before.example");
+    eventually("the record of a denial", Duration::from_secs(10), || denials("before.example") == 1);
+    let supervisor = support::supervisors(project.path());
+    assert_eq!(supervisor.len(), 1);
+    let id = rustix::process::Pid::from_raw(supervisor[0]).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+    ask("meanwhile.example");
+    let down = home.sandbox().args(["down", "--discard", project.name()]).output().unwrap();
+    assert!(down.status.success(), "{}", text(&down.stderr));
+    for host in ["before.example", "meanwhile.example"] {
+        assert_eq!(denials(host), 1, "{host}: {}", actions(&home));
+    }
+}

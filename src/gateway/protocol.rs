@@ -81,6 +81,20 @@ pub struct SecretFile {
     pub content: Secret,
 }
 
+/// One line of the gateway's standard output: an event, numbered, so that whoever reads the engine's log of it knows what it
+/// has read already and whether something is missing. The engine's log is bounded, and its oldest lines go first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumberedEvent {
+    /// The run of the gateway that wrote it: 16 random hexadecimal digits. The program may be started several times in one
+    /// container, whose log goes on.
+    pub run: String,
+    /// The number of the event in that run, from 1.
+    pub sequence: u64,
+    /// The event.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
 /// What the gateway reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]

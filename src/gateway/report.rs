@@ -1,4 +1,4 @@
-//! Writes events to the launcher: JSON lines on standard output, one for each decision, and sums of a flood.
+//! Writes events to the launcher: numbered JSON lines on standard output, one for each decision, and sums of a flood.
 //!
 //! The queue is bounded. When nobody takes the events, connections wait: nothing is allowed without being reported.
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::gateway::floods::Floods;
-use crate::gateway::protocol::Event;
+use crate::gateway::protocol::{Event, NumberedEvent};
 
 /// How many events wait for standard output before connections do.
 const QUEUE: usize = 1024;
@@ -27,10 +27,15 @@ pub struct Reporter {
 impl Reporter {
     /// Starts the thread that writes. Standard output may block, and must not stop the event loop.
     pub fn start(mut output: impl Write + Send + 'static) -> io::Result<Self> {
+        let mut run = [0; 8];
+        getrandom::fill(&mut run)?;
+        let run = hex::encode(run);
         let (sender, mut receiver) = mpsc::channel::<Event>(QUEUE);
         std::thread::Builder::new().name("events".to_owned()).stack_size(128 << 10).spawn(move || {
+            let mut sequence = 0;
             while let Some(event) = receiver.blocking_recv() {
-                if write_event(&mut output, &event).is_err() {
+                sequence += 1;
+                if write_event(&mut output, &NumberedEvent { run: run.clone(), sequence, event }).is_err() {
                     // The engine closed the pipe: nobody can see what is decided from here on. Dropping the queue's
                     // receiver makes every later report fail, and with it every connection.
                     return;
@@ -62,7 +67,7 @@ impl Reporter {
     }
 }
 
-fn write_event(output: &mut impl Write, event: &Event) -> io::Result<()> {
+fn write_event(output: &mut impl Write, event: &NumberedEvent) -> io::Result<()> {
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
     output.write_all(&line)?;

@@ -158,6 +158,32 @@ pub struct SessionLimits {
     pub session: Option<Duration>,
 }
 
+/// Which of the gateway's events are recorded: by run of its program, the number of the last one. Each run numbers its own
+/// from 1.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RecordedEvents(Vec<(String, u64)>);
+
+impl RecordedEvents {
+    /// How many runs are told apart. The oldest is forgotten first, when the engine's log has long lost it.
+    const RUNS: usize = 64;
+
+    /// Takes note of an event. Gives how many of that run never came between the last one and this one, or nothing when it
+    /// is recorded already.
+    pub fn note(&mut self, run: &str, sequence: u64) -> Option<u64> {
+        let Some((_, last)) = self.0.iter_mut().find(|(known, _)| known == run) else {
+            if self.0.len() == Self::RUNS {
+                self.0.remove(0);
+            }
+            self.0.push((run.to_owned(), sequence));
+            return Some(sequence.saturating_sub(1));
+        };
+        let missing = sequence.checked_sub(*last)?.checked_sub(1)?;
+        *last = sequence;
+        Some(missing)
+    }
+}
+
 /// Everything that is remembered of one sandbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -229,9 +255,9 @@ pub struct Record {
     /// How the last session ended, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
-    /// Lines of the gateway's log of this session that are in the audit log already.
+    /// Which of the gateway's events of this session are in the audit log already.
     #[serde(default)]
-    pub audited_lines: u64,
+    pub recorded: RecordedEvents,
 }
 
 impl Record {
@@ -370,6 +396,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn records_an_event_once_and_counts_those_that_never_came() {
+        let mut recorded = RecordedEvents::default();
+        assert_eq!([1, 2, 2, 1, 3].map(|number| recorded.note("a", number)), [Some(0), Some(0), None, None, Some(0)]);
+        // The engine dropped the oldest part of the log.
+        assert_eq!(
+            [("a", 9), ("b", 4), ("a", 3), ("b", 5)].map(|(run, number)| recorded.note(run, number)),
+            [Some(5), Some(3), None, Some(0)]
+        );
+        for run in 0..RecordedEvents::RUNS {
+            assert_eq!(recorded.note(&format!("run {run}"), 1), Some(0));
+        }
+        assert_eq!(recorded.0.len(), RecordedEvents::RUNS);
+    }
+
+    #[test]
     fn no_change_is_lost_to_another_at_the_same_time() {
         let folder = tempfile::tempdir().unwrap();
         let id: SandboxId = serde_json::from_value(json!({ "project": "demo", "name": "main" })).unwrap();
@@ -386,7 +427,7 @@ mod tests {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     for line in 1..20 {
-                        journal.update(|now| now.audited_lines = line).unwrap();
+                        journal.update(|now| now.base = line.to_string()).unwrap();
                     }
                 });
                 journal.write(&Record { phase: Phase::Stopped, ..record.clone() }).unwrap();

@@ -27,7 +27,7 @@ use crate::project::manifest::Manifest;
 use crate::session::gateway_control::GatewayControlError;
 use crate::session::identity::{MachineKey, Role, SessionId, lock_file};
 use crate::session::journal::{
-    Journal, JournalError, JournalObject, JournalPort, ObjectKind, Phase, Record, SessionLimits,
+    Journal, JournalError, JournalObject, JournalPort, ObjectKind, Phase, Record, RecordedEvents, SessionLimits,
 };
 use crate::session::launcher_image::{LauncherImage, LauncherImageError};
 use crate::session::launcher_versions;
@@ -285,7 +285,7 @@ pub fn intend(input: &LaunchInput<'_>) -> Result<Record, LaunchError> {
         started_at: Timestamp::now(),
         restarted: None,
         ended: None,
-        audited_lines: 0,
+        recorded: RecordedEvents::default(),
     })
 }
 

@@ -8,6 +8,7 @@
 pub mod archive;
 pub mod copy;
 pub mod gateway_control;
+mod gateway_events;
 pub mod identity;
 pub mod journal;
 pub mod large_files;

@@ -17,10 +17,9 @@ use tokio::sync::watch;
 
 use crate::audit::AuditLog;
 use crate::credential::IssueContext;
-use crate::engine::stream::Chunk;
 use crate::engine::{Engine, EngineError};
-use crate::gateway::protocol::{Decision, Event, ProxyLogIn};
-use crate::session::gateway_control::LineBuffer;
+use crate::gateway::protocol::ProxyLogIn;
+use crate::session::gateway_events::Recorder;
 use crate::session::identity::{LABEL_SESSION, Role, lock_file};
 use crate::session::journal::{Journal, JournalError, Phase, Record};
 use crate::session::launch::event;
@@ -35,8 +34,6 @@ use crate::session::watchdog::{self, Notice};
 const RESTARTS: u32 = 5;
 /// The exit code of a process that SIGKILL ended.
 const KILLED: i64 = 137;
-/// How many events of the gateway are recorded before the journal remembers how far the log was read.
-const REMEMBER_EVERY: u64 = 64;
 
 /// Why a session could not be supervised.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +116,6 @@ pub async fn supervise(input: SuperviseInput<'_>, restarts: &watch::Sender<u32>)
         return Err(SuperviseError::NotRunning);
     }
     recall(input.engine, &record, &input.issue).await;
-    let audited = Cell::new(record.audited_lines);
     let out_of_memory = Cell::new(false);
     let sessions = lock_file(input.journal.folder(), "sessions.lock").map_err(SuperviseError::Lock)?;
     let last_command = tokio::task::spawn_blocking(move || sessions.lock().map(|()| sessions));
@@ -138,14 +134,14 @@ pub async fn supervise(input: SuperviseInput<'_>, restarts: &watch::Sender<u32>)
             rotates = false;
             (reason, None)
         }
-        never = record_decisions(&input, &record, &audited) => match never {},
+        never = record_events(&input, &record) => match never {},
         () = terminated() => ("the supervisor was asked to end".to_owned(), None),
     };
     steering.end();
     if rotates {
         rotating.await;
     }
-    finish(&input, &ended, audited.get(), out_of_memory.get()).await
+    finish(&input, &ended, out_of_memory.get()).await
 }
 
 async fn terminated() {
@@ -158,32 +154,23 @@ async fn terminated() {
     }
 }
 
-async fn finish(
-    input: &SuperviseInput<'_>,
-    ended: &str,
-    audited: u64,
-    out_of_memory: bool,
-) -> Result<(), SuperviseError> {
-    let Some(mut record) = input.journal.read()? else { return Ok(()) };
-    record.audited_lines = record.audited_lines.max(audited);
+async fn finish(input: &SuperviseInput<'_>, ended: &str, out_of_memory: bool) -> Result<(), SuperviseError> {
+    let Some(record) = input.journal.read()? else { return Ok(()) };
     // The container's state can lack the cause when the engine learned of the end first; its event does not.
     let died_of_memory = match input.engine.inspect_container(&record.id.object(Role::Agent)).await? {
         Some(agent) => agent.oom_killed || (out_of_memory && agent.exit_code == Some(KILLED)),
         None => false,
     };
     let ended = if died_of_memory { "the agent was killed for memory" } else { ended };
-    drain_decisions(input, &mut record).await;
     // Only one of this process and a `sandbox down` ends it.
     let mut ours = false;
     let updated = input.journal.update(|now| {
-        now.audited_lines = record.audited_lines;
         ours = now.phase == Phase::Running;
         if ours {
             now.phase = Phase::Stopping;
         }
     })?;
-    let Some(updated) = updated else { return Ok(()) };
-    record = updated;
+    let Some(mut record) = updated else { return Ok(()) };
     if !ours {
         // A container that this process was starting again at that moment must not outlive the session.
         if let Err(error) = teardown::halt(input.engine, &record).await {
@@ -311,131 +298,13 @@ pub(super) fn note(input: &SuperviseInput<'_>, record: &Record, action: &str, ou
     }
 }
 
-/// Follows the gateway's log and records every decision. The engine keeps the log, so nothing is lost while no
-/// supervisor lives, and the journal remembers how many lines are recorded.
-async fn record_decisions(input: &SuperviseInput<'_>, record: &Record, done: &Cell<u64>) -> std::convert::Infallible {
-    let gateway = record.id.object(Role::Gateway);
+/// Records what the gateway decides, until the future is dropped.
+async fn record_events(input: &SuperviseInput<'_>, record: &Record) -> std::convert::Infallible {
     loop {
-        let mut seen = 0;
-        let mut lines = LineBuffer::default();
-        let log = input.engine.logs(&gateway, true, None);
-        tokio::pin!(log);
-        while let Some(Ok(chunk)) = log.next().await {
-            let Chunk::Out(bytes) = chunk else { continue };
-            for line in lines.push(&bytes) {
-                seen += 1;
-                if seen <= done.get() {
-                    continue;
-                }
-                done.set(seen);
-                record_line(input, record, &line);
-                if seen % REMEMBER_EVERY == 0 {
-                    remember_lines(input, seen);
-                }
-            }
+        match Recorder::start(input.engine, &input.journal, input.audit, input.actor, record).await {
+            Ok(mut recorder) => match recorder.follow().await {},
+            Err(error) => tracing::error!(%error, "the gateway's decisions cannot be recorded"),
         }
-        remember_lines(input, done.get());
-        // The gateway stopped; its log goes on in the same place when it is started again.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
-}
-
-fn remember_lines(input: &SuperviseInput<'_>, done: u64) {
-    if let Err(error) = input.journal.update(|record| record.audited_lines = done) {
-        tracing::warn!(%error, "the journal was not updated");
-    }
-}
-
-/// Records what the gateway's log holds beyond what is recorded already; the last look before its container goes.
-async fn drain_decisions(input: &SuperviseInput<'_>, record: &mut Record) {
-    let gateway = record.id.object(Role::Gateway);
-    let mut seen = 0;
-    let mut lines = LineBuffer::default();
-    let log = input.engine.logs(&gateway, false, None);
-    tokio::pin!(log);
-    while let Some(Ok(chunk)) = log.next().await {
-        let Chunk::Out(bytes) = chunk else { continue };
-        for line in lines.push(&bytes) {
-            seen += 1;
-            if seen > record.audited_lines {
-                record_line(input, record, &line);
-                record.audited_lines = seen;
-            }
-        }
-    }
-}
-
-fn record_line(input: &SuperviseInput<'_>, record: &Record, line: &[u8]) {
-    let Ok(event) = serde_json::from_slice::<Event>(line) else { return };
-    match event {
-        Event::Decision(decision) => record_decision(input, record, &decision),
-        Event::Request(request) => {
-            let (connection, port) = (request.connection.to_string(), request.port.to_string());
-            let count = request.count.map(|count| count.to_string());
-            let mut facts = vec![
-                ("connection", connection.as_str()),
-                ("host", &request.host),
-                ("port", &port),
-                ("method", &request.method),
-                ("path", &request.path),
-                ("reason", &request.reason),
-            ];
-            facts.extend(
-                [
-                    ("rule", &request.rule),
-                    ("credential", &request.credential),
-                    ("detail", &request.detail),
-                    ("count", &count),
-                ]
-                .iter()
-                .filter_map(|(name, value)| value.as_deref().map(|value| (*name, value))),
-            );
-            let (action, outcome) =
-                if request.allowed { ("request.allowed", "ok") } else { ("request.denied", "denied") };
-            note(input, record, action, outcome, &facts);
-        }
-        Event::SecretRead { name, count } => {
-            let count = count.to_string();
-            let mut facts = vec![("file", name.as_str()), ("count", count.as_str())];
-            // A file need not have the credential's name.
-            let read =
-                record.leases.iter().find(|(credential, lease)| lease.spec.deliver.file(credential) == Some(&name));
-            facts.extend(read.map(|(credential, _)| ("credential", credential.as_str())));
-            note(input, record, "credential.read", "ok", &facts);
-        }
-        Event::Closed(closed) => {
-            let facts = [
-                ("connection", closed.connection.to_string()),
-                ("sent", closed.sent.to_string()),
-                ("received", closed.received.to_string()),
-            ];
-            let facts: Vec<(&str, &str)> = facts.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            note(input, record, "network.closed", "ok", &facts);
-        }
-        Event::Ready | Event::Acknowledged { .. } => {}
-    }
-}
-
-fn record_decision(input: &SuperviseInput<'_>, record: &Record, decision: &Decision) {
-    let port = decision.port.to_string();
-    let connection = decision.connection.to_string();
-    let mut facts = vec![
-        ("connection", connection.as_str()),
-        ("host", &decision.host),
-        ("via", &decision.via),
-        ("reason", &decision.reason),
-    ];
-    if decision.port != 0 {
-        facts.push(("port", &port));
-    }
-    let count = decision.count.map(|count| count.to_string());
-    for (name, value) in
-        [("address", &decision.address), ("rule", &decision.rule), ("detail", &decision.detail), ("count", &count)]
-    {
-        if let Some(value) = value {
-            facts.push((name, value));
-        }
-    }
-    let (action, outcome) = if decision.allowed { ("network.allowed", "ok") } else { ("network.denied", "denied") };
-    note(input, record, action, outcome, &facts);
 }

@@ -12,6 +12,7 @@ use crate::gateway::protocol::Action;
 use crate::network::policy::Policy;
 use crate::project::CredentialName;
 use crate::session::gateway_control::GatewayControl;
+use crate::session::gateway_events::Recorder;
 use crate::session::identity::{MachineKey, Role};
 use crate::session::journal::{Journal, JournalLease, JournalObject, ObjectKind, Phase, Record};
 use crate::session::recall::recall;
@@ -61,6 +62,11 @@ pub async fn stop(
     }
     if let Err(error) = halt(engine, record).await {
         complaints.push(format!("the agent's container did not stop: {error}"));
+    }
+    // What the gateway reported last, or while no supervisor lived.
+    match Recorder::start(engine, journal, context.audit, context.actor, record).await {
+        Ok(mut recorder) => recorder.drain().await,
+        Err(error) => complaints.push(format!("the last decisions on the network were not recorded: {error}")),
     }
     change(journal, record, &mut complaints, |now| {
         now.phase = Phase::Stopped;
