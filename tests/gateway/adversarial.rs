@@ -148,7 +148,7 @@ fn requests_that_are_read_in_two_ways_reach_no_host() {
         format!("\n{post}\r\n"),
         format!("{post}X: a\r\r\n\r\n"),
         format!("POST ht\ttp://listed.example:{port}/ HTTP/1.1\r\n\r\n"),
-        format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
     ] {
         let answer = harness.ask(&request);
         assert!(answer.starts_with("HTTP/1.1 400 "), "{request:?}: {answer:?}");
@@ -363,7 +363,7 @@ fn framing_inside_tls_hides_no_request() {
         format!("GET\t/open HTTP/1.1\r\nHost: {host}\r\n\r\n"),
         format!("TRACE /open HTTP/1.1\r\nHost: {host}\r\n\r\n"),
         format!("get /open HTTP/1.1\r\nHost: {host}\r\n\r\n"),
-        format!("GET /open\r\n\r\n"),
+        "GET /open\r\n\r\n".to_owned(),
     ] {
         let before = seen.lock().unwrap().len();
         let answer = exchange(&harness, port, head.as_bytes());
