@@ -206,9 +206,16 @@ fn what_was_decided_while_no_supervisor_lived_is_recorded_once_when_the_session_
         let script = format!("curl --silent --max-time 10 --proxy http://127.0.0.1:3128 https://{host}/");
         assert_ne!(inside(&home, &project, &script).0, Some(0));
     };
-    let denials = |host: &str| actions(&home).lines().filter(|line| line.contains(host)).count();
+    let denials = |host: &str| {
+        let log =
+            home.sandbox().args(["audit", "log", "--action", "network.denied", "--format", "json"]).output().unwrap();
+        let events = serde_json::from_slice::<serde_json::Value>(&log.stdout).unwrap();
+        events.as_array().unwrap().iter().filter(|event| event.to_string().contains(host)).count()
+    };
     ask("before.example");
     eventually("the record of a denial", Duration::from_secs(10), || denials("before.example") == 1);
+    // The supervisor writes down how far it came when nothing more comes.
+    std::thread::sleep(Duration::from_secs(1));
     let supervisor = support::supervisors(project.path());
     assert_eq!(supervisor.len(), 1);
     let id = rustix::process::Pid::from_raw(supervisor[0]).unwrap();

@@ -21,8 +21,10 @@ use crate::session::identity::{Role, lock_file};
 use crate::session::journal::{Journal, Record, RecordedEvents};
 use crate::session::launch::event;
 
-/// How many events are recorded before the journal remembers it.
+/// How many events are recorded at most before the journal remembers it, and how long nothing more comes until it does.
+/// What a process recorded and did not remember before it was killed, the next one records again.
 const REMEMBER_EVERY: u64 = 64;
+const REMEMBER_AFTER: Duration = Duration::from_millis(100);
 /// How long the end of a session waits for another process that records: a supervisor that sees the session end finishes
 /// within this, and one that was stopped must not hold the end up.
 const TURN_LIMIT: Duration = Duration::from_secs(5);
@@ -86,7 +88,17 @@ impl<'a> Recorder<'a> {
         let mut unremembered = 0;
         let log = self.engine.logs(&self.record.id.object(Role::Gateway), follow, None);
         tokio::pin!(log);
-        while let Some(Ok(chunk)) = log.next().await {
+        loop {
+            let next = match tokio::time::timeout(REMEMBER_AFTER, log.next()).await {
+                Ok(next) => next,
+                Err(_) if unremembered > 0 => {
+                    unremembered = 0;
+                    self.remember();
+                    log.next().await
+                }
+                Err(_) => log.next().await,
+            };
+            let Some(Ok(chunk)) = next else { break };
             let Chunk::Out(bytes) = chunk else { continue };
             for line in lines.push(&bytes) {
                 let Ok(line) = serde_json::from_slice::<NumberedEvent>(&line) else { continue };

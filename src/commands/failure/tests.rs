@@ -11,7 +11,7 @@ use crate::credential::CredentialError;
 use crate::engine::endpoint::Endpoint;
 
 use crate::engine::{EngineError, Kind};
-use crate::image::ImageError;
+use crate::image::error::{ImageError, NpmLockProblem, PackageProblem};
 use crate::image::registry::RegistryError;
 use crate::init::frame::{FailureKind, Finding, Outcome};
 use crate::project::LocateError;
@@ -69,6 +69,7 @@ fn of_an_engine() {
         },
         EngineError::Different { name: name(), differences: vec!["CapDrop is []".to_owned()] },
         EngineError::VolumeUncovered { image: "sha256:00".to_owned(), volume: "/data".to_owned() },
+        EngineError::BuilderAbsent { version: "26.1.5".to_owned() },
         EngineError::Inexpressible { name: name(), field: "memory" },
         EngineError::Timeout { call: "start a container", limit: Duration::from_secs(60) },
         EngineError::AnswerIncomplete { call: "inspect a container", field: "Id" },
@@ -180,6 +181,12 @@ fn of_an_image() {
         ImageError::Unsatisfiable { dependency: "libc6 (>= 9)".to_owned(), dependent: "jq".to_owned() },
         ImageError::Conflict("a".to_owned(), "b".to_owned()),
         ImageError::Script { package: "odd".to_owned(), script: "postinst".to_owned() },
+        ImageError::Package { package: "odd".to_owned(), problem: PackageProblem::Path("../etc/passwd\n".to_owned()) },
+        ImageError::Pin { request: "jq=9".to_owned(), versions: vec!["1.6-2.1".to_owned()] },
+        ImageError::Key { suite: "stable".to_owned(), path: file() },
+        ImageError::NpmLock { name: agent(), problem: NpmLockProblem::NoNpm(io::ErrorKind::NotFound.into()) },
+        ImageError::NpmLock { name: agent(), problem: NpmLockProblem::Script("odd@1.0.0".to_owned()) },
+        ImageError::NpmLock { name: agent(), problem: NpmLockProblem::Version(1) },
     ];
     insta::assert_snapshot!(shown(errors.map(Failure::from)));
 }
