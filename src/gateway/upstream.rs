@@ -214,7 +214,8 @@ fn status(head: &[u8]) -> Result<(), TunnelError> {
     }
     match response.code {
         Some(200..=299) => Ok(()),
-        Some(407) => Err(TunnelError::LogIn),
+        // tinyproxy gives 401 to a log-in that is wrong, and 407 only to none.
+        Some(401 | 407) => Err(TunnelError::LogIn),
         Some(code) => Err(TunnelError::Refused(code)),
         None => Err(TunnelError::Answer),
     }
