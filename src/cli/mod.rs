@@ -1,11 +1,17 @@
 //! The command line: arguments, start, exit codes. Only this module and `commands` know clap.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::commands::{self, Context, Failure};
 use crate::init;
@@ -278,22 +284,35 @@ fn inside(verb: Verb) -> Inside {
     })
 }
 
-/// Logs to standard error what `SANDBOX_LOG` asks for (such as `debug`); nothing when it is not set. The engine's
-/// client writes request bytes at the finest level, and requests carry secrets, so it is capped whatever is asked.
+/// Logs to standard error what `SANDBOX_LOG` asks for (such as `debug`); nothing when it is not set.
 fn log_to_stderr() {
     let Ok(wanted) = std::env::var("SANDBOX_LOG") else { return };
-    let mut filter = EnvFilter::new(wanted);
-    for capped in ["bollard=info", "hyper=info", "hyper_util=info", "reqwest=info", "rustls=info", "h2=info"] {
-        if let Ok(directive) = capped.parse() {
-            filter = filter.add_directive(directive);
-        }
-    }
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let ours = filter_fn(|metadata| is_harmless(metadata.target(), *metadata.level()));
+    let coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(coloured);
+    let lines = lines.with_filter(EnvFilter::new(wanted));
+    let _ = tracing_subscriber::registry().with(ours).with(lines).try_init();
+}
+
+/// Whether a line may be logged if it is asked for. Clients of HTTP and of the engine write bytes of requests at their finest
+/// levels, and those carry secrets: of what is not ours, only what its authors took for worth an operator's look.
+fn is_harmless(target: &str, level: Level) -> bool {
+    let ours = target == "sandbox" || target.starts_with("sandbox::");
+    ours || level <= Level::INFO
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_else_logs_at_a_level_that_shows_requests() {
+        assert!(is_harmless("sandbox::session::launch", Level::TRACE) && is_harmless("sandbox", Level::DEBUG));
+        assert!(is_harmless("hyper::client", Level::WARN));
+        for other in ["bollard::docker", "hyper::proto::h1", "sandboxed", "log", "aws_sigv4"] {
+            assert!(!is_harmless(other, Level::DEBUG) && !is_harmless(other, Level::TRACE), "{other}");
+        }
+    }
 
     #[test]
     fn the_arguments_are_consistent() {

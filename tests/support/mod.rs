@@ -5,6 +5,7 @@ pub(crate) mod neighbour;
 pub(crate) mod real_history;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant, SystemTime};
@@ -161,8 +162,8 @@ pub(crate) fn objects(project: &str) -> Vec<String> {
 }
 
 /// Searches for values wherever a secret must not be: in what the engine tells of the project's containers, in the
-/// engine's data folder, in the launcher's folders, and in the environment and arguments of every process of this
-/// machine.
+/// engine's data folder, in what it exports and commits of the containers, in the launcher's folders, and in the environment
+/// and arguments of every process of this machine.
 pub(crate) fn assert_no_canary(home: &Home, project: &str, canaries: &[&str]) {
     let check = |place: &str, bytes: &[u8]| {
         for canary in canaries {
@@ -175,6 +176,14 @@ pub(crate) fn assert_no_canary(home: &Home, project: &str, canaries: &[&str]) {
             let output = docker(&[verb, name]);
             check(&format!("docker {verb} {name}"), &[output.stdout, output.stderr].concat());
         }
+        if !docker(&["container", "inspect", name]).status.success() {
+            continue;
+        }
+        assert_not_printed(&format!("docker export {name}"), canaries);
+        let image = format!("canary:{name}");
+        assert!(docker(&["commit", "--pause=false", name, &image]).status.success(), "docker commit {name}");
+        assert_not_printed(&format!("docker save {image}"), canaries);
+        docker(&["rmi", "--force", &image]);
     }
     let events = docker(&["events", "--since", "10m", "--until", "0s"]);
     check("docker events", &events.stdout);
@@ -196,8 +205,17 @@ pub(crate) fn assert_no_canary(home: &Home, project: &str, canaries: &[&str]) {
     }
 }
 
+/// Searches what a command prints, which may be an archive of a whole root.
+fn assert_not_printed(command: &str, canaries: &[&str]) {
+    let mut patterns = tempfile::NamedTempFile::new().unwrap();
+    writeln!(patterns, "{}", canaries.join("\n")).unwrap();
+    let pipe = format!("set -o pipefail; {command} | LC_ALL=C grep -aobF -f {}", patterns.path().display());
+    let output = Command::new("bash").args(["-c", &pipe]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{command}: {}{}", text(&output.stdout), text(&output.stderr));
+}
+
 /// Searches the files of a folder that changed after a time. What is mounted in it is memory, where secrets belong.
-fn grep(folder: &Path, since: i64, canaries: &[&str]) {
+pub(crate) fn grep(folder: &Path, since: i64, canaries: &[&str]) {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(top) = fs::metadata(folder) else { return };
     let mut open = vec![folder.to_path_buf()];
@@ -209,7 +227,7 @@ fn grep(folder: &Path, since: i64, canaries: &[&str]) {
             }
             if metadata.is_dir() {
                 open.push(entry.path());
-            } else if metadata.is_file() && metadata.ctime() >= since && metadata.len() < 4 << 20 {
+            } else if metadata.is_file() && metadata.ctime() >= since && metadata.len() < 64 << 20 {
                 let bytes = fs::read(entry.path()).unwrap_or_default();
                 for canary in canaries {
                     let found = bytes.windows(canary.len()).any(|window| window == canary.as_bytes());
