@@ -227,3 +227,35 @@ fn what_was_decided_while_no_supervisor_lived_is_recorded_once_when_the_session_
         assert_eq!(denials(host), 1, "{host}: {}", actions(&home));
     }
 }
+
+#[test]
+fn an_interrupted_launch_revokes_what_an_issuer_was_being_asked_for() {
+    let home = Home::new();
+    let manifest =
+        "image: agent\ncredentials:\n  slow: { provider: exec, command: [./issue], revoke_command: [./revoke] }\n";
+    let project = Project::new(&home, "interrupted", manifest);
+    let script = |name: &str, text: &str| {
+        let path = project.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    script(
+        "issue",
+        "touch asked; cat > /dev/null; sleep 2; echo '{\"value\": \"issued-value\", \"handle\": \"h-4711\"}'",
+    );
+    script("revoke", "cat >> revoked");
+    let mut command = home.command();
+    command.args(["up", project.name(), "--detach", "--", "sleep", "600"]);
+    let launcher = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("the question to the issuer", Duration::from_secs(60), || project.path().join("asked").exists());
+    let id = rustix::process::Pid::from_raw(i32::try_from(launcher.id()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let output = launcher.wait_with_output().unwrap();
+    assert!(!output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let revoked = std::fs::read_to_string(project.path().join("revoked")).unwrap_or_default();
+    assert!(revoked.contains("h-4711"), "{revoked:?}: {}", text(&output.stderr));
+    let log = actions(&home);
+    assert!(log.contains("credential.issued") && log.contains("credential.revoked"), "{log}");
+    let left = docker(&["ps", "--quiet", "--filter", &format!("label=dev.sandbox.project={}", project.name())]);
+    assert_eq!(text(&left.stdout), "", "a container runs: {}", text(&output.stderr));
+}
