@@ -185,11 +185,21 @@ fn a_brokered_key_reaches_its_host_and_never_the_agent() {
     assert_eq!(exec("printenv SHOP_KEY"), "sandbox-brokered\n");
     assert!(exec(ask).contains("/v1"));
     assert_eq!(keys(), format!("{first}\n"));
+    let why = |request: &[&str]| {
+        let output =
+            home.sandbox().args(["why", project.name(), "shop.example.test:8443"]).args(request).output().unwrap();
+        text(&output.stdout)
+    };
+    let proved = "proved       the gateway puts that value into the field `x-api-key`; nothing was sent";
+    assert!(why(&["GET", "/v1"]).contains(proved), "{}", why(&["GET", "/v1"]));
+    assert!(!why(&[]).contains("proved"), "{}", why(&[]));
+    assert_eq!(keys(), format!("{first}\n"), "the proof was sent to the host");
     give("rotate", second);
     eventually("the new key's use", Duration::from_secs(10), || {
         exec(ask);
         keys().ends_with(&format!("{second}\n"))
     });
+    assert!(why(&["GET", "/v1"]).contains(proved), "{}", why(&["GET", "/v1"]));
     // What a gateway that died held in memory is issued anew.
     assert!(docker(&["kill", &container("gateway")]).status.success());
     let before = keys();

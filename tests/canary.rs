@@ -71,8 +71,10 @@ fn a_value_is_nowhere_but_where_it_belongs() {
     let said = good(&["up", name, "--detach", "--", "sleep", "600"], "");
     assert!(said.contains("INFO sandbox::commands::progress"), "nothing is logged: {said}");
     let search = |words: &str| good(&["exec", name, "--", "bash", "-c", words], "");
-    let delivered = format!("grep -l canary- /run/secrets/* | tr '\\n' ' '");
-    assert!(search(&delivered).contains("/run/secrets/filed /run/secrets/issued"), "the search finds nothing at all");
+    assert!(
+        search("grep -l canary- /run/secrets/* | tr '\\n' ' '").contains("/run/secrets/filed /run/secrets/issued"),
+        "the search finds nothing"
+    );
     assert!(!search("env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; true").contains("canary-filed"));
     assert_no_canary(&home, name, &canaries);
 

@@ -200,7 +200,6 @@ fn run(context: &Context, verb: Verb) -> Result<u8, Failure> {
     memory::keep_private();
     match verb {
         Verb::Init(args) => commands::init::run(context, &args),
-        Verb::Why(args) => commands::why::run(context, &args),
         Verb::Plan(args) => commands::plan::run(context, &args),
         Verb::Image(args) => commands::image::run(context, &args),
         Verb::Audit(args) => commands::audit::run(context, args),
@@ -239,6 +238,7 @@ fn block_on(context: &Context, verb: Verb) -> Result<u8, Failure> {
             Verb::Port(args) => commands::port::run(context, args).await,
             Verb::Ps(args) => commands::ps::run(context, &args).await,
             Verb::Status(args) => commands::ps::status(context, &args).await,
+            Verb::Why(args) => commands::why::run(context, &args).await,
             Verb::Network(args) => commands::network::run(context, args).await,
             Verb::Logs(args) => commands::logs::run(context, &args).await,
             Verb::Diff(args) => commands::sandbox_exchange::diff(context, &args).await,

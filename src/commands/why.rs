@@ -1,20 +1,27 @@
 //! `sandbox why`: whether a destination or a request is allowed, by which line of the manifest, and with which credential.
-//! Computed from the manifest and the journal; nothing is sent anywhere.
+//! Computed from the manifest and the journal, and where a credential is brokered, shown by the running gateway itself:
+//! it makes up the request and says what stands in it, without sending it.
 
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::commands::connect::connect;
 use crate::commands::load::{Overrides, Target, load};
 use crate::commands::{Context, Failure};
+use crate::credential::challenge::Challenge;
+use crate::credential::secret::Secret;
 use crate::credential::spec::Delivery;
+use crate::gateway::protocol::Proof;
 use crate::gateway::request::{RequestError, split_authority};
 use crate::network::name::Host;
 use crate::network::policy::{AllowRule, Policy};
 use crate::network::request::{PathError, RequestPath};
 use crate::project::SandboxName;
 use crate::project::manifest::Manifest;
+use crate::session::gateway_control::{GatewayControl, GatewayControlError};
+use crate::session::identity::{Role, SandboxId};
 use crate::session::journal::{Journal, Phase};
 use crate::session::plan::Plan;
 
@@ -73,13 +80,32 @@ struct CredentialState {
     fingerprint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
+    /// What the gateway showed of a brokered one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<Shown>,
+    #[serde(skip)]
+    challenge: Option<Challenge>,
+}
+
+/// What the running gateway showed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case", tag = "outcome", content = "detail")]
+enum Shown {
+    /// The request gets the value that was handed out; where it stands.
+    PutIn(String),
+    /// The request gets another value than the one that was handed out.
+    Other(String),
+    /// The request gets none, and why.
+    Nothing(String),
+    /// Nobody could be asked, and why.
+    Unknown(String),
 }
 
 /// Says it; exit code 1 when it is denied.
 ///
 /// # Errors
 /// When the manifest is refused, or the destination is none.
-pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
+pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let target = Target { project: Some(args.project.clone()), name: args.name.clone() };
     let loaded = load(context, &target, &Overrides::default())?;
     let (host, port) = split_authority(&args.destination, Some(443)).map_err(|error| {
@@ -100,6 +126,9 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     let mut verdict = judge(&loaded.plan.network, &host, port, request.as_ref());
     let rule = loaded.plan.network.find_host(&host, port);
     verdict.credential = rule.and_then(|rule| credential(context, &loaded.plan, &loaded.manifest, rule, &host));
+    if let (true, Some(credential), Some((method, path))) = (verdict.allowed, &mut verdict.credential, &request) {
+        credential.proof = prove(context, &loaded.plan.id, credential, &host, port, method, path).await;
+    }
     context.printer.described(&verdict, || describe(&verdict));
     Ok(u8::from(!verdict.allowed))
 }
@@ -189,7 +218,38 @@ fn credential(
         deliver: planned.deliver.clone(),
         out: lease.is_some(),
         fingerprint: lease.as_ref().map(|lease| lease.fingerprint.clone()),
-        expires_at: lease.and_then(|lease| lease.expires_at),
+        expires_at: lease.as_ref().and_then(|lease| lease.expires_at),
+        proof: None,
+        challenge: lease.and_then(|lease| lease.challenge),
+    })
+}
+
+/// Has the running gateway show what the request would carry. Of a credential that is no broker's, or that an earlier version
+/// handed out, there is nothing to show.
+async fn prove(
+    context: &Context,
+    id: &SandboxId,
+    credential: &CredentialState,
+    host: &Host,
+    port: u16,
+    method: &str,
+    path: &RequestPath,
+) -> Option<Shown> {
+    let challenge = credential.challenge.as_ref()?;
+    let nonce = Secret::new(challenge.nonce.clone().into_bytes());
+    let proof = Proof { host: host.clone(), port, method: method.to_owned(), path: path.as_str().to_owned(), nonce };
+    let engine = match connect(context).await {
+        Ok(engine) => engine,
+        Err(failure) => return Some(Shown::Unknown(failure.what)),
+    };
+    let asked = async { GatewayControl::attach(&engine, &id.object(Role::Gateway)).await?.prove(proof).await };
+    Some(match asked.await {
+        Ok(proven) if proven.credential == credential.name && challenge.is_answered_by(&proven.answer) => {
+            Shown::PutIn(proven.place)
+        }
+        Ok(proven) => Shown::Other(proven.place),
+        Err(GatewayControlError::Refused(why)) => Shown::Nothing(why),
+        Err(error) => Shown::Unknown(error.to_string()),
     })
 }
 
@@ -214,6 +274,17 @@ fn describe(verdict: &Verdict) -> String {
             }
             (None, _) => text.push_str("; not handed out, since the sandbox does not run or it was withdrawn"),
         }
+    }
+    let proof = verdict.credential.as_ref().and_then(|credential| credential.proof.as_ref());
+    if let Some(proof) = proof {
+        let _ = match proof {
+            Shown::PutIn(place) => {
+                write!(text, "\nproved       the gateway puts that value into {place}; nothing was sent")
+            }
+            Shown::Other(place) => write!(text, "\nnot proved   the gateway puts another value into {place}"),
+            Shown::Nothing(why) => write!(text, "\nnot proved   the gateway puts nothing in: {why}"),
+            Shown::Unknown(why) => write!(text, "\nnot proved   the gateway was not asked: cannot {why}"),
+        };
     }
     if let Some(next) = &verdict.next {
         let _ = write!(text, "\nnext         {next}");

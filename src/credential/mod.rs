@@ -14,6 +14,7 @@ use crate::network::placement::Placement;
 use crate::project::{CredentialName, ProjectName, SandboxName};
 
 pub mod aws;
+pub mod challenge;
 pub mod env_file;
 pub mod exec;
 pub mod federation;

@@ -208,6 +208,31 @@ fn put_in(credential: &Brokered, parts: &mut Parts) -> Result<(), BrokerError> {
     Ok(())
 }
 
+/// The value that stands in a request in the place of this credential. Of a request that is signed, the keys whose number stands
+/// in the signature.
+pub fn placed(credential: &Brokered, parts: &Parts) -> Option<Zeroizing<Vec<u8>>> {
+    let field = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
+    let found = match &credential.placement {
+        Placement::Bearer => field("authorization")?.strip_prefix(b"Bearer ")?.to_vec(),
+        Placement::Basic(user) => {
+            let pair = Zeroizing::new(STANDARD.decode(field("authorization")?.strip_prefix(b"Basic ")?).ok()?);
+            pair.strip_prefix(format!("{user}:").as_bytes())?.to_vec()
+        }
+        Placement::Header(name) => field(name)?.to_vec(),
+        Placement::Query(name) => {
+            let mut parameters = parts.uri.query()?.split('&').filter_map(|parameter| parameter.split_once('='));
+            percent_decode_str(parameters.find(|(found, _)| found == name)?.1).collect()
+        }
+        Placement::Sigv4 { .. } => {
+            let number = SourceKeys::of_document(&credential.value)?.id;
+            let signed = format!("Credential={number}/");
+            let found = String::from_utf8_lossy(field("authorization")?).contains(&signed);
+            found.then(|| credential.value.expose().to_vec())?
+        }
+    };
+    Some(Zeroizing::new(found))
+}
+
 fn joined(prefix: &[u8], value: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut text = Zeroizing::new(Vec::with_capacity(prefix.len() + value.len()));
     text.extend_from_slice(prefix);

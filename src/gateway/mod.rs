@@ -68,3 +68,4 @@ pub mod reads;
 pub mod connection;
 
 pub mod program;
+pub mod proof;

@@ -31,6 +31,7 @@ use crate::gateway::channel::{CONNECTION_LIMIT, LineError, read_line};
 use crate::gateway::connection::{BODIES, Shared, serve, turn_away};
 use crate::gateway::denials::Denials;
 use crate::gateway::leak::Leaks;
+use crate::gateway::proof;
 use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT};
 use crate::gateway::reads::ReadWatch;
 use crate::gateway::report::Reporter;
@@ -348,6 +349,13 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
         Action::ProxyLogIn(log_in) => {
             shared.proxy_log_in.send_replace(Some(Arc::new(log_in)));
             None
+        }
+        Action::ProveBrokered(asked) => {
+            let policy = shared.policy.borrow().clone();
+            match proof::prove(policy.as_deref(), &shared.broker, &asked) {
+                Ok(proven) => return Event::Proven { id: command.id, proven },
+                Err(error) => Some(error),
+            }
         }
         Action::Unbroker(names) => {
             shared.broker.withdraw(&names);

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::credential::secret::Secret;
-use crate::network::name::HostName;
+use crate::network::name::{Host, HostName};
 use crate::network::placement::Placement;
 use crate::network::policy::Policy;
 
@@ -42,6 +42,37 @@ pub enum Action {
     Unbroker(Vec<String>),
     /// Log in so at the company's proxy.
     ProxyLogIn(ProxyLogIn),
+    /// Show which brokered credential a request would carry. It is answered by [`Event::Proven`] or by an error, and nothing is
+    /// sent. A gateway that does not know it has to see by its name that it is about no policy.
+    ProveBrokered(Proof),
+}
+
+/// The request that is asked about, and the question that what stands in it answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proof {
+    /// The host.
+    pub host: Host,
+    /// The port.
+    pub port: u16,
+    /// The method.
+    pub method: String,
+    /// The path, without a query.
+    pub path: String,
+    /// The question of a [`Challenge`](crate::credential::challenge::Challenge).
+    #[serde(serialize_with = "write_secret", deserialize_with = "read_secret")]
+    pub nonce: Secret,
+}
+
+/// What stands in a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proven {
+    /// The credential's name.
+    pub credential: String,
+    /// Where it stands, in words.
+    pub place: String,
+    /// The answer of what stands there, in hexadecimal.
+    pub answer: String,
 }
 
 /// A log-in at the company's proxy. It is in no file and not in the policy.
@@ -108,6 +139,14 @@ pub enum Event {
         /// Why it was not carried out.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         error: Option<String>,
+    },
+    /// What a request would carry.
+    Proven {
+        /// The command's number.
+        id: u64,
+        /// It.
+        #[serde(flatten)]
+        proven: Proven,
     },
     /// A connection was decided on.
     Decision(Decision),

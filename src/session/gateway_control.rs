@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::engine::stream::{AttachedStream, Chunk};
 use crate::engine::{Engine, EngineError};
-use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT};
+use crate::gateway::protocol::{Action, Command, Event, LINE_LIMIT, Proof, Proven};
 
 /// How long the gateway may take to carry out one command.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -100,15 +100,7 @@ impl GatewayControl {
     /// # Errors
     /// When the gateway refuses, ends or stays silent.
     pub async fn carry_out(&mut self, action: Action) -> Result<(), GatewayControlError> {
-        self.next += 1;
-        let id = self.next;
-        // The line may hold secrets, so its buffer is wiped. It is serialised in one piece of sufficient capacity:
-        // a buffer that grows leaves copies behind.
-        let mut line = Zeroizing::new(Vec::with_capacity(LINE_LIMIT));
-        serde_json::to_writer(&mut *line, &Command { id, action }).map_err(GatewayControlError::Encode)?;
-        line.push(b'\n');
-        self.stream.input.write_all(&line).await.map_err(GatewayControlError::Write)?;
-        self.stream.input.flush().await.map_err(GatewayControlError::Write)?;
+        let id = self.send(action).await?;
         let error = self
             .wait(ANSWER_LIMIT, |event| match event {
                 Event::Acknowledged { id: answered, error } if *answered == id => Some(error.clone()),
@@ -119,6 +111,34 @@ impl GatewayControl {
             None => Ok(()),
             Some(error) => Err(GatewayControlError::Refused(error)),
         }
+    }
+
+    /// Asks what a request would carry.
+    ///
+    /// # Errors
+    /// When the gateway ends or stays silent; when the request would carry nothing, as [`GatewayControlError::Refused`].
+    pub async fn prove(&mut self, proof: Proof) -> Result<Proven, GatewayControlError> {
+        let id = self.send(Action::ProveBrokered(proof)).await?;
+        let answer = |event: &Event| match event {
+            Event::Proven { id: answered, proven } if *answered == id => Some(Ok(proven.clone())),
+            Event::Acknowledged { id: answered, error } if *answered == id => Some(Err(error.clone())),
+            _ => None,
+        };
+        let refused = |error: Option<String>| GatewayControlError::Refused(error.unwrap_or_default());
+        self.wait(ANSWER_LIMIT, answer).await?.map_err(refused)
+    }
+
+    async fn send(&mut self, action: Action) -> Result<u64, GatewayControlError> {
+        self.next += 1;
+        let id = self.next;
+        // The line may hold secrets, so its buffer is wiped. It is serialised in one piece of sufficient capacity:
+        // a buffer that grows leaves copies behind.
+        let mut line = Zeroizing::new(Vec::with_capacity(LINE_LIMIT));
+        serde_json::to_writer(&mut *line, &Command { id, action }).map_err(GatewayControlError::Encode)?;
+        line.push(b'\n');
+        self.stream.input.write_all(&line).await.map_err(GatewayControlError::Write)?;
+        self.stream.input.flush().await.map_err(GatewayControlError::Write)?;
+        Ok(id)
     }
 
     async fn wait<T>(

@@ -152,7 +152,7 @@ impl<'a> Recorder<'a> {
                 ];
                 self.note("network.closed", "ok", &facts.each_ref().map(|(name, value)| (*name, value.as_str())));
             }
-            Event::Ready | Event::Acknowledged { .. } => {}
+            Event::Ready | Event::Acknowledged { .. } | Event::Proven { .. } => {}
         }
     }
 

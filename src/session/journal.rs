@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::credential::challenge::Challenge;
 use crate::credential::spec::CredentialSpec;
 use crate::network::policy::Policy;
 use crate::project::{CredentialName, PortForward};
@@ -90,6 +91,9 @@ pub struct JournalLease {
     pub handle: Option<String>,
     /// Keyed fingerprint of the value.
     pub fingerprint: String,
+    /// A question about the value, for one that the gateway puts into requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Challenge>,
     /// When it was issued.
     pub issued_at: Timestamp,
     /// When it was last made to live longer, its value being the same.

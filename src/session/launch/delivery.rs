@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{LaunchError, LaunchInput, audit};
+use crate::credential::challenge::Challenge;
 use crate::credential::secret::Secret;
 use crate::credential::signing_key::{self, SigningKey};
-use crate::credential::spec::CredentialSpec;
+use crate::credential::spec::{CredentialSpec, Delivery};
 use crate::credential::{self, IssueContext, Issued};
 use crate::gateway::protocol::{Action, SecretFile};
 use crate::project::CredentialName;
@@ -73,10 +74,13 @@ pub(in crate::session) fn issued_facts(issued: &Issued, spec: &CredentialSpec) -
 
 /// What the journal keeps of an issued credential.
 pub(in crate::session) fn lease(spec: CredentialSpec, issued: &Issued) -> JournalLease {
+    let brokered = matches!(spec.deliver, Delivery::Broker { .. });
     JournalLease {
         spec,
         handle: issued.handle.clone(),
         fingerprint: issued.fingerprint.to_string(),
+        // Without one nothing can be proved, and all else works.
+        challenge: brokered.then(|| Challenge::of(&issued.value).ok()).flatten(),
         issued_at: issued.issued_at,
         renewed_at: None,
         expires_at: issued.expires_at,
