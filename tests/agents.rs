@@ -147,6 +147,57 @@ fn compilers_and_interpreters_of_a_definition_of_ones_own_work() {
 /// The API of the model: it has one plan, and notes each request with the key that came with it.
 const MODEL: &str = include_str!("agents/model.py");
 
+/// The host of the agent's model, whose authority the home's configuration has.
+fn model(home: &Home, host: &str) -> Neighbour {
+    let neighbour = Neighbour::network(home, &[host]);
+    let authorities = home.path().join("company.pem");
+    fs::write(&authorities, &neighbour.certificate).unwrap();
+    let configuration = home.path().join("config/sandbox/config.yaml");
+    fs::create_dir_all(configuration.parent().unwrap()).unwrap();
+    fs::write(configuration, format!("network: {{ authorities: {} }}\n", authorities.display())).unwrap();
+    neighbour
+}
+
+/// Has a real agent do tasks with a key that it reads from its file when it needs it: after a rotation the next task has the
+/// new one, with nothing in the sandbox changed.
+fn reads_its_key_from_a_file(agent: &str, command: &str, asked: &str) {
+    let key = sandbox::project::preset::find(agent).unwrap().key.unwrap();
+    let home = Home::new();
+    let neighbour = model(&home, key.host);
+    let manifest = format!(
+        "agent: {agent}\nnetwork:\n  allow: [{{ host: {}, allow_private: {} }}]\n\
+         credentials:\n  {}: {{ provider: store }}\n",
+        key.host, neighbour.subnet, key.credential
+    );
+    let project = Project::new(&home, agent, &manifest);
+    let succeed = |arguments: &[&str], input: &str| {
+        let output = home.sandbox().args(arguments).current_dir(project.path()).write_stdin(input).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let (first, second) = ("sk-first-5b0e7f1c93d24a86", "sk-second-77c1d0aa42be9913");
+    succeed(&["credential", "set", key.credential], first);
+    succeed(&["up", "--detach", "--", "sleep", "600"], "");
+    let container = |role: &str| format!("sandbox-{}.main-{role}", project.name());
+    let image = text(&docker(&["inspect", "--format", "{{.Image}}", &container("agent")]).stdout);
+    neighbour.serve(image.trim(), &container("gateway"), MODEL);
+    let task = |value: &str| {
+        let script = format!("cd /workspace && timeout 120 {command} </dev/null");
+        let ran = home.sandbox().args(["exec", project.name(), "--", "bash", "-c", &script]).output().unwrap();
+        let said = text(&ran.stdout) + &text(&ran.stderr);
+        let requests = text(&docker(&["exec", &neighbour.name, "cat", "/dev/shm/requests"]).stdout);
+        let sent = requests.lines().filter(|line| line.starts_with(asked) && line.contains(value)).count();
+        assert!(sent >= 3, "{requests}{said}");
+    };
+    task(first);
+    let file = format!("cat /run/secrets/{}", key.credential);
+    succeed(&["credential", "rotate", key.credential], second);
+    support::eventually("the new key", Duration::from_secs(10), || {
+        succeed(&["exec", project.name(), "--", "bash", "-c", &file], "") == second
+    });
+    task(second);
+}
+
 /// Has a real agent do one whole task with a brokered key, by the manifest that `init` writes: its model tells it to write
 /// a file and to commit it. `asked` is the request that it has to make. Before that it has to start on a terminal: what it
 /// shows and what is typed then, step by step, until it takes a prompt.
@@ -154,12 +205,7 @@ fn does_a_task(agent: &str, command: &str, asked: &str, start: &[(&str, &str)]) 
     let preset = sandbox::project::preset::find(agent).unwrap();
     let key = preset.key.unwrap();
     let home = Home::new();
-    let neighbour = Neighbour::network(&home, &[key.host]);
-    let authorities = home.path().join("company.pem");
-    fs::write(&authorities, &neighbour.certificate).unwrap();
-    let configuration = home.path().join("config/sandbox/config.yaml");
-    fs::create_dir_all(configuration.parent().unwrap()).unwrap();
-    fs::write(configuration, format!("network: {{ authorities: {} }}\n", authorities.display())).unwrap();
+    let neighbour = model(&home, key.host);
     let project = Project::new(&home, agent, "image: agent\n");
     let succeed = |arguments: &[&str], input: &str| {
         let output = home.sandbox().args(arguments).current_dir(project.path()).write_stdin(input).output().unwrap();
@@ -233,6 +279,41 @@ fn starts_on_a_terminal(home: &Home, project: &Project<'_>, agent: &[&str], star
 fn opencode_does_a_task_with_a_key_that_it_does_not_have() {
     let command = "opencode run -m anthropic/claude-sonnet-4-5 'write the file'";
     does_a_task("opencode", command, "POST /v1/messages ", &[("Ask anything", "")]);
+}
+
+#[test]
+fn opencode_reads_its_key_from_a_file() {
+    let settings = r#"{"provider":{"anthropic":{"options":{"apiKey":"{file:/run/secrets/anthropic}"}}}}"#;
+    let command = format!(
+        "bash -c 'mkdir -p ~/.config/opencode && echo '\\''{settings}'\\'' > ~/.config/opencode/opencode.json \
+         && opencode run -m anthropic/claude-sonnet-4-5 \"write the file\"'"
+    );
+    reads_its_key_from_a_file("opencode", &command, "POST /v1/messages ");
+}
+
+#[test]
+#[ignore = "fetches 180 MB; `make test-full` runs it"]
+fn claude_code_reads_its_key_from_a_file() {
+    let command = r#"claude --settings '{"apiKeyHelper": "cat /run/secrets/anthropic"}' \
+        --dangerously-skip-permissions -p 'write the file'"#;
+    reads_its_key_from_a_file("claude-code", command, "POST /v1/messages ");
+}
+
+#[test]
+#[ignore = "fetches 170 MB; `make test-full` runs it"]
+fn codex_reads_its_key_from_a_file() {
+    let command = r#"codex -c 'model_providers.file={ name = "OpenAI", base_url = "https://api.openai.com/v1",
+        wire_api = "responses", auth = { command = "cat", args = ["/run/secrets/openai"] } }' \
+        -c model_provider=file exec 'write the file'"#;
+    reads_its_key_from_a_file("codex", command, "POST /v1/responses ");
+}
+
+#[test]
+#[ignore = "fetches 80 MB; `make test-full` runs it"]
+fn gemini_cli_reads_its_key_from_a_file() {
+    let command = "bash -c 'GEMINI_CLI_SYSTEM_DEFAULTS_PATH=/etc/gemini-cli/key.json \
+        GEMINI_API_KEY=$(cat /run/secrets/gemini) gemini --yolo -p \"write the file\"'";
+    reads_its_key_from_a_file("gemini-cli", command, "POST /v1beta/models/");
 }
 
 #[test]

@@ -309,7 +309,7 @@ mod tests {
     fn nobody_else_logs_at_a_level_that_shows_requests() {
         assert!(is_harmless("sandbox::session::launch", Level::TRACE) && is_harmless("sandbox", Level::DEBUG));
         assert!(is_harmless("hyper::client", Level::WARN));
-        for other in ["bollard::docker", "hyper::proto::h1", "sandboxed", "log", "aws_sigv4"] {
+        for other in ["engine_client::docker", "hyper::proto::h1", "sandboxed", "log", "aws_sigv4"] {
             assert!(!is_harmless(other, Level::DEBUG) && !is_harmless(other, Level::TRACE), "{other}");
         }
     }
