@@ -326,3 +326,68 @@ fn too_much_ends_with_a_reason_and_shows_in_the_status() {
             .all(|key| raised.iter().any(|remedy| remedy.starts_with(&format!("raise network.limits.{key},"))))
     });
 }
+
+/// What a session that learns does once its neighbour serves: two pages, a name alone, and a private address.
+const LEARNS: &str = r#"
+until curl -sS --fail --max-time 5 http://shop.example.test/a/1 >/tmp/page 2>/tmp/why || grep -q 'error: 403' /tmp/why; do sleep 0.2; done
+curl -sS --max-time 5 -X POST http://shop.example.test/orders?id=1 >>/tmp/page
+getent hosts looked-up.example.test >/dev/null
+curl -sS --max-time 5 http://10.11.12.13/ >/dev/null
+cat /tmp/page
+"#;
+
+/// Runs a session that learns, does something beside it, and gives what it proposes and what it said on standard error.
+fn learn(home: &Home, project: &Project<'_>, options: &[&str], meanwhile: impl FnOnce()) -> (Vec<String>, String) {
+    let words = [&["network", "learn", project.name(), "--format", "json"], options, &["--", "bash", "-c", LEARNS]];
+    let mut command = home.command();
+    command.args(words.concat()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let learner = command.spawn().unwrap();
+    meanwhile();
+    let output = learner.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // What the command prints comes before the document.
+    let said = text(&output.stdout);
+    let document: Value = serde_json::from_str(&said[said.find("[\n").unwrap()..]).unwrap();
+    let word = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
+    let line = |line: &Value| format!("{} {}", word(line, "status"), word(line, "entry"));
+    (document.as_array().unwrap().iter().map(line).collect(), text(&output.stderr))
+}
+
+#[test]
+fn a_session_that_learns_opens_nothing_and_one_that_observes_shows_methods_and_paths() {
+    let home = Home::new();
+    let project = Project::new(&home, "learns", "image: agent\nnetwork:\n  allow: [unused.example.test]\n");
+    let (learned, _) = learn(&home, &project, &[], || {});
+    let expected = [
+        "unused unused.example.test",
+        "denied { host: shop.example.test, port: 80 }",
+        "denied { host: \"10.11.12.13\", port: 80 }",
+        "looked_up looked-up.example.test",
+    ];
+    assert_eq!(learned, expected);
+    // Each decision is recorded once, however the session ends.
+    let log = home.sandbox().args(["audit", "log", "--action", "network.denied", "--format", "json"]).output().unwrap();
+    let events = serde_json::from_slice::<Value>(&log.stdout).unwrap();
+    let private = events.as_array().unwrap().iter().filter(|record| record["event"]["facts"]["host"] == "10.11.12.13");
+    assert_eq!(private.count(), 1, "{events:#}");
+
+    let neighbour = Neighbour::public(&home, &["shop.example.test"]);
+    let container = |role: &str| format!("sandbox-{}.main-{role}", project.name());
+    let inspect = |role: &str, field: &str| {
+        text(&docker(&["inspect", "--format", field, &container(role)]).stdout).trim().to_owned()
+    };
+    let (image, before) = (inspect("agent", "{{.Image}}"), inspect("gateway", "{{.Id}}"));
+    let (observed, said) = learn(&home, &project, &["--observe", "--yes"], || {
+        eventually("the next session's gateway", Duration::from_secs(30), || {
+            inspect("gateway", "{{.State.Running}}") == "true" && inspect("gateway", "{{.Id}}") != before
+        });
+        neighbour.serve(&image, &container("gateway"), &SERVERS.replace("8000", "80"));
+    });
+    let expected = [
+        "unused unused.example.test",
+        "observed { host: shop.example.test, port: 80, rules: [\"GET /a/1\", \"POST /orders\"] }",
+        "denied { host: \"10.11.12.13\", port: 80 }",
+    ];
+    assert_eq!(observed, expected);
+    assert!(said.contains("WEAKENED: every public host is open"), "{said}");
+}

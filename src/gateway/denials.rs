@@ -63,12 +63,20 @@ impl Denials {
     pub async fn report(&self, reporter: &Reporter) {
         loop {
             tokio::time::sleep(PAUSE).await;
-            for sum in self.sums() {
-                if !reporter.send(Event::Decision(sum)).await {
-                    return;
-                }
+            if !self.report_now(reporter).await {
+                return;
             }
         }
+    }
+
+    /// Reports the sums that there are. `false` means that nobody takes them.
+    pub async fn report_now(&self, reporter: &Reporter) -> bool {
+        for sum in self.sums() {
+            if !reporter.send(Event::Decision(sum)).await {
+                return false;
+            }
+        }
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Tally>> {

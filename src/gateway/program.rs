@@ -258,7 +258,7 @@ async fn take_commands(shared: &Shared, mut folder: SecretFolder, reads: &ReadWa
                 continue;
             }
             Ok(true) if line.trim_ascii().is_empty() => None,
-            Ok(true) => Some(carry_out(shared, &mut folder, reads, &line)),
+            Ok(true) => Some(carry_out(shared, &mut folder, reads, &line).await),
             Err(error) => {
                 let gone = matches!(error, LineError::Read(_));
                 shared.policy.send_replace(None);
@@ -298,7 +298,7 @@ struct Outline {
     action: HashMap<String, IgnoredAny>,
 }
 
-fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line: &[u8]) -> Event {
+async fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line: &[u8]) -> Event {
     let command: Command = match serde_json::from_slice(line) {
         Ok(command) => command,
         Err(error) => {
@@ -356,6 +356,13 @@ fn carry_out(shared: &Shared, folder: &mut SecretFolder, reads: &ReadWatch, line
                 Ok(proven) => return Event::Proven { id: command.id, proven },
                 Err(error) => Some(error),
             }
+        }
+        Action::ReportSums {} => {
+            // Those of the denials become events first, of which there may be a flood.
+            let told = shared.denials.report_now(&shared.reporter).await
+                && shared.lookups.report_now(&shared.reporter).await
+                && shared.reporter.tell_sums_now().await;
+            (!told).then(|| "nobody takes the events".to_owned())
         }
         Action::Unbroker(names) => {
             shared.broker.withdraw(&names);

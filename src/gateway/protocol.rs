@@ -42,6 +42,9 @@ pub enum Action {
     Unbroker(Vec<String>),
     /// Log in so at the company's proxy.
     ProxyLogIn(ProxyLogIn),
+    /// Report what was counted and not reported yet: nothing comes after it. A gateway that does not know it forgets its policy, so
+    /// that it is for the end of a session alone.
+    ReportSums {},
     /// Show which brokered credential a request would carry. It is answered by [`Event::Proven`] or by an error, and nothing is
     /// sent. A gateway that does not know it has to see by its name that it is about no policy.
     ProveBrokered(Proof),

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -37,7 +37,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 const QUESTION_RATE: f64 = 1000.0;
 
 /// How often the gateway is told of the names that were asked for in vain.
-const TELL_PAUSE: Duration = Duration::from_millis(500);
+const TELL_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many connections of DNS over TCP are served at a time, and for how long each may be idle.
 const DNS_CONNECTION_LIMIT: usize = 64;
@@ -84,6 +84,8 @@ pub enum RelayError {
 struct Relay {
     socket: PathBuf,
     refusals: Arc<Semaphore>,
+    /// A name was asked for in vain.
+    asked: Notify,
     state: Mutex<State>,
 }
 
@@ -119,6 +121,7 @@ async fn run(options: &RelayOptions) -> Result<(), RelayError> {
     let relay = Arc::new(Relay {
         socket: options.socket.clone(),
         refusals: Arc::new(Semaphore::new(REFUSAL_LIMIT)),
+        asked: Notify::new(),
         state: Mutex::new(state),
     });
     // The launcher waits for this line in the container's log.
@@ -150,13 +153,15 @@ async fn take_listings(relay: &Arc<Relay>) -> io::Result<()> {
     }
 }
 
-/// Tells the gateway now and then which names were asked for in vain.
+/// Tells the gateway which names were asked for in vain, a moment later: the questions for both kinds of address are one.
 async fn tell_lookups(relay: &Arc<Relay>, mut gateway: OwnedWriteHalf) -> io::Result<()> {
     loop {
+        relay.asked.notified().await;
         tokio::time::sleep(TELL_PAUSE).await;
         let Some(asked) = relay.with_state(|state| state.lookups.take()) else { continue };
         if let Err(error) = gateway.write_all(&to_line(&asked)?).await {
             relay.with_state(|state| state.lookups.put_back(asked));
+            relay.asked.notify_one();
             return Err(error);
         }
     }
@@ -273,6 +278,7 @@ fn answer(relay: &Arc<Relay>, message: &[u8]) -> Option<Vec<u8>> {
         );
         if let Some((name, kind)) = unlisted {
             state.lookups.count(&name, kind);
+            relay.asked.notify_one();
         }
         reply
     })

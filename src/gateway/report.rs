@@ -58,12 +58,20 @@ impl Reporter {
     pub async fn tell_sums(&self) {
         loop {
             tokio::time::sleep(PAUSE).await;
-            for sum in self.floods.sums() {
-                if self.queue.send(sum).await.is_err() {
-                    return;
-                }
+            if !self.tell_sums_now().await {
+                return;
             }
         }
+    }
+
+    /// Tells the sums that there are. `false` means that nobody takes them.
+    pub async fn tell_sums_now(&self) -> bool {
+        for sum in self.floods.sums() {
+            if self.queue.send(sum).await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 }
 

@@ -87,7 +87,7 @@ pub(super) async fn probe(request: ProbeRequest) -> Vec<Finding> {
         hold(same, "ours", "PID 1 is not this program's init")
     });
     let (name, refused, known, listed) = tokio::join!(
-        unlisted_name(&request.unlisted),
+        unlisted_name(&request),
         unlisted_connection(&request),
         listed_name(&request),
         listed_connection(&request)
@@ -224,7 +224,11 @@ fn readable(path: &str) -> bool {
 }
 
 /// Asks the relay for a name that must not exist.
-async fn unlisted_name(name: &str) -> Seen {
+async fn unlisted_name(request: &ProbeRequest) -> Seen {
+    let (name, port) = unlisted(request);
+    if port != 443 {
+        return (Outcome::Held, "every name is listed, on some ports".into());
+    }
     match timeout(SHORT, ask(name)).await {
         Err(_) => (Outcome::Broken, "the name server does not answer".into()),
         Ok(Err(error)) => (Outcome::Broken, format!("the name server cannot be asked: {error}")),
@@ -268,8 +272,15 @@ async fn ask(name: &str) -> io::Result<u8> {
     Ok(answer[3] & 0x0f)
 }
 
+/// The destination that must be refused. With a port of its own its name is listed on others.
+fn unlisted(request: &ProbeRequest) -> (&str, u16) {
+    let (host, port) = request.unlisted.rsplit_once(':').unwrap_or((&request.unlisted, ""));
+    (host, port.parse().unwrap_or(443))
+}
+
 async fn unlisted_connection(request: &ProbeRequest) -> Seen {
-    match timeout(SHORT, connect_through(&request.proxy, &request.unlisted, 443)).await {
+    let (host, port) = unlisted(request);
+    match timeout(SHORT, connect_through(&request.proxy, host, port)).await {
         Err(_) => (Outcome::Broken, "the proxy does not answer".into()),
         Ok(Err(error)) => (Outcome::Broken, format!("the proxy cannot be asked: {error}")),
         Ok(Ok(403)) => (Outcome::Held, "refused".into()),

@@ -168,7 +168,7 @@ pub struct ProbeRequest {
     pub proxy: String,
     /// A listed host and port, whose decision must be to allow; none for an empty list.
     pub listed: Option<(String, u16)>,
-    /// A host that is not listed.
+    /// A host that is not listed; or, where every host is on some ports, `HOST:PORT` with another one.
     pub unlisted: String,
     /// Whether upstream failures are expected.
     pub offline: bool,

@@ -37,7 +37,16 @@ pub(super) struct Recorder<'a> {
     actor: &'a str,
     record: Record,
     recorded: RecordedEvents,
+    /// How many of them the journal does not know of.
+    unremembered: u64,
     _turn: File,
+}
+
+/// A session's end stops whoever follows, between two events.
+impl Drop for Recorder<'_> {
+    fn drop(&mut self) {
+        self.remember();
+    }
 }
 
 impl<'a> Recorder<'a> {
@@ -66,7 +75,7 @@ impl<'a> Recorder<'a> {
             Ok(Some(now)) if now.session == record.session => now.recorded,
             _ => record.recorded.clone(),
         };
-        Ok(Self { engine, journal, audit, actor, record: record.clone(), recorded, _turn: lock })
+        Ok(Self { engine, journal, audit, actor, record: record.clone(), recorded, unremembered: 0, _turn: lock })
     }
 
     /// Records what is there and what comes, also across restarts of the gateway.
@@ -85,18 +94,15 @@ impl<'a> Recorder<'a> {
 
     async fn read(&mut self, follow: bool) {
         let mut lines = LineBuffer::default();
-        let mut unremembered = 0;
         let log = self.engine.logs(&self.record.id.object(Role::Gateway), follow, None);
         tokio::pin!(log);
         loop {
             let next = match tokio::time::timeout(REMEMBER_AFTER, log.next()).await {
                 Ok(next) => next,
-                Err(_) if unremembered > 0 => {
-                    unremembered = 0;
+                Err(_) => {
                     self.remember();
                     log.next().await
                 }
-                Err(_) => log.next().await,
             };
             let Some(Ok(chunk)) = next else { break };
             let Chunk::Out(bytes) = chunk else { continue };
@@ -107,19 +113,19 @@ impl<'a> Recorder<'a> {
                     self.note("network.unrecorded", "failed", &[("count", &missing.to_string())]);
                 }
                 self.take(line.event);
-                unremembered += 1;
-                if unremembered == REMEMBER_EVERY {
-                    unremembered = 0;
+                self.unremembered += 1;
+                if self.unremembered == REMEMBER_EVERY {
                     self.remember();
                 }
             }
         }
-        if unremembered > 0 {
-            self.remember();
-        }
+        self.remember();
     }
 
-    fn remember(&self) {
+    fn remember(&mut self) {
+        if std::mem::take(&mut self.unremembered) == 0 {
+            return;
+        }
         let session = &self.record.session;
         let updated = self.journal.update(|now| {
             if now.session == *session {

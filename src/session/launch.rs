@@ -460,10 +460,15 @@ pub async fn prove(client: &mut ExecSession, record: &Record, offline: bool) -> 
         crate::network::name::HostPattern::Exact(name) => Some((name.to_string(), rule.port)),
         _ => None,
     });
+    let mut unlisted = probe_host(record.session.as_str());
+    if record.policy.observe {
+        // Every host is listed then, on the web's ports.
+        unlisted.push_str(":1");
+    }
     let request = ProbeRequest {
         proxy: PROXY.to_owned(),
         listed,
-        unlisted: probe_host(record.session.as_str()),
+        unlisted,
         offline,
         writable: vec![WORKSPACE.to_owned(), HOME.to_owned(), "/tmp".to_owned()],
     };

@@ -50,7 +50,8 @@ pub async fn stop(
     if let Ok(mut control) = GatewayControl::attach(engine, &record.id.object(Role::Gateway)).await {
         let emptied = async {
             control.carry_out(Action::Policy(Policy::default())).await?;
-            control.carry_out(Action::Secrets(Vec::new())).await
+            control.carry_out(Action::Secrets(Vec::new())).await?;
+            control.carry_out(Action::ReportSums {}).await
         };
         if let Err(error) = tokio::time::timeout(GRACE, emptied).await {
             tracing::debug!(%error, "the gateway did not answer while the session ended");

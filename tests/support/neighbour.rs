@@ -21,14 +21,26 @@ impl Neighbour {
         Self::certified(home, hosts, &hosts[..1])
     }
 
+    /// The same with an address that is no private one, as hosts of the internet have.
+    pub(crate) fn public(home: &Home, hosts: &[&str]) -> Self {
+        // Nobody else's: a bridge of this machine alone has it, for as long as the test runs.
+        let process = std::process::id();
+        let subnet = format!("44.{}.{}.0/24", 128 + process / 250 % 64, process % 250);
+        Self::made(home, hosts, &hosts[..1], &["--subnet", &subnet])
+    }
+
     /// The same with a certificate for some of its names.
     pub(crate) fn certified(home: &Home, hosts: &[&str], certified: &[&str]) -> Self {
+        Self::made(home, hosts, certified, &[])
+    }
+
+    fn made(home: &Home, hosts: &[&str], certified: &[&str], options: &[&str]) -> Self {
         let unique = home.path().file_name().unwrap().to_string_lossy().replace('.', "");
         let certified: Vec<String> = certified.iter().map(|host| (*host).to_owned()).collect();
         let signed = rcgen::generate_simple_self_signed(certified).unwrap();
 
         let name = format!("test-{unique}");
-        assert!(docker(&["network", "create", &name]).status.success());
+        done(&[&["network", "create"], options, &[&name]].concat());
         let subnet = docker(&["network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", &name]);
         Self {
             subnet: text(&subnet.stdout).trim().to_owned(),
