@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use serde_json::{Value, json};
 
@@ -39,8 +39,35 @@ pub(crate) struct Harness {
     names: Names,
 }
 
-/// The addresses of each name, with its last dot.
-type Names = Arc<Mutex<HashMap<String, Vec<IpAddr>>>>;
+/// What the name server says. Names have their last dot.
+#[derive(Debug, Default)]
+pub(crate) struct Zone {
+    names: HashMap<String, Vec<IpAddr>>,
+    /// Names that are another one's.
+    pub(crate) aliases: HashMap<String, String>,
+    /// For how many seconds an answer holds.
+    pub(crate) ttl: u32,
+    /// Whom it was asked for.
+    pub(crate) asked: Vec<(String, RecordType)>,
+    pub(crate) mood: Mood,
+}
+
+/// How the name server behaves.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    #[default]
+    Right,
+    /// Says nothing to this many questions.
+    Silent(u32),
+    /// Answers with what is no message.
+    Garbage,
+    /// Answers another question first, as somebody who guesses would, with this address.
+    Forged(IpAddr),
+    /// Answers that it failed (RFC 1035 section 4.1.1).
+    Failed,
+}
+
+type Names = Arc<Mutex<Zone>>;
 
 impl Drop for Harness {
     fn drop(&mut self) {
@@ -225,7 +252,12 @@ impl Harness {
     /// Has the name server answer a name with other addresses from now on.
     pub(crate) fn name(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        self.names.lock().unwrap().insert(format!("{name}."), addresses);
+        self.names.lock().unwrap().names.insert(format!("{name}."), addresses);
+    }
+
+    /// Changes what the name server says.
+    pub(crate) fn zone<T>(&self, change: impl FnOnce(&mut Zone) -> T) -> T {
+        change(&mut self.names.lock().unwrap())
     }
 
     /// The relay's anonymous memory in KiB.
@@ -297,6 +329,15 @@ impl Harness {
     }
 }
 
+/// Waits until it is so.
+pub(crate) fn eventually(holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it did not come to that");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 pub(crate) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -309,32 +350,79 @@ fn serve_names(address: SocketAddr, names: &[(&str, &[&str])]) -> Names {
         .iter()
         .map(|(name, addresses)| (format!("{name}."), addresses.iter().map(|text| text.parse().unwrap()).collect()))
         .collect();
-    let names: Names = Arc::new(Mutex::new(names));
+    let names: Names = Arc::new(Mutex::new(Zone { names, ..Zone::default() }));
     let known = names.clone();
     thread::spawn(move || {
         let mut buffer = [0; 1500];
         while let Ok((length, client)) = socket.recv_from(&mut buffer) {
             let question = Message::from_vec(&buffer[..length]).unwrap();
-            let query = question.queries[0].clone();
-            let mut reply = Message::response(question.metadata.id, OpCode::Query);
-            reply.add_query(query.clone());
-            match known.lock().unwrap().get(&query.name().to_ascii().to_lowercase()) {
-                None => reply.metadata.response_code = ResponseCode::NXDomain,
-                Some(addresses) => {
-                    for address in addresses {
-                        let data = match (query.query_type(), address) {
-                            (RecordType::A, IpAddr::V4(address)) => RData::A(A(*address)),
-                            (RecordType::AAAA, IpAddr::V6(address)) => RData::AAAA(AAAA(*address)),
-                            _ => continue,
-                        };
-                        reply.add_answer(Record::from_rdata(query.name().clone(), 0, data));
-                    }
-                }
+            for answer in known.lock().unwrap().answers(&question) {
+                socket.send_to(&answer, client).unwrap();
             }
-            socket.send_to(&reply.to_vec().unwrap(), client).unwrap();
         }
     });
     names
+}
+
+impl Zone {
+    /// The datagrams that answer a question.
+    fn answers(&mut self, question: &Message) -> Vec<Vec<u8>> {
+        let query = question.queries[0].clone();
+        self.asked.push((query.name().to_ascii().to_lowercase(), query.query_type()));
+        let right = self.right(question.metadata.id, &query);
+        match self.mood {
+            Mood::Right => vec![right.to_vec().unwrap()],
+            Mood::Silent(0) => {
+                self.mood = Mood::Right;
+                vec![right.to_vec().unwrap()]
+            }
+            Mood::Silent(left) => {
+                self.mood = Mood::Silent(left - 1);
+                Vec::new()
+            }
+            Mood::Garbage => vec![b"\xff\xfe no message".to_vec(), vec![0; 3]],
+            Mood::Forged(address) => {
+                let mut forged = Message::response(question.metadata.id.wrapping_add(1), OpCode::Query);
+                forged.add_query(query.clone());
+                let data = match address {
+                    IpAddr::V4(address) => RData::A(A(address)),
+                    IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+                };
+                forged.add_answer(Record::from_rdata(query.name().clone(), 0, data));
+                vec![forged.to_vec().unwrap(), right.to_vec().unwrap()]
+            }
+            Mood::Failed => {
+                let mut failed = Message::response(question.metadata.id, OpCode::Query);
+                failed.add_query(query);
+                failed.metadata.response_code = ResponseCode::ServFail;
+                vec![failed.to_vec().unwrap()]
+            }
+        }
+    }
+
+    fn right(&self, id: u16, query: &Query) -> Message {
+        let mut reply = Message::response(id, OpCode::Query);
+        reply.add_query(query.clone());
+        let mut name = query.name().clone();
+        if let Some(other) = self.aliases.get(&name.to_ascii().to_lowercase()) {
+            let other = Name::from_ascii(other).unwrap();
+            reply.add_answer(Record::from_rdata(name, self.ttl, RData::CNAME(CNAME(other.clone()))));
+            name = other;
+        }
+        let Some(addresses) = self.names.get(&name.to_ascii().to_lowercase()) else {
+            reply.metadata.response_code = ResponseCode::NXDomain;
+            return reply;
+        };
+        for address in addresses {
+            let data = match (query.query_type(), address) {
+                (RecordType::A, IpAddr::V4(address)) => RData::A(A(*address)),
+                (RecordType::AAAA, IpAddr::V6(address)) => RData::AAAA(AAAA(*address)),
+                _ => continue,
+            };
+            reply.add_answer(Record::from_rdata(name.clone(), self.ttl, data));
+        }
+        reply
+    }
 }
 
 /// A server that sends back what it gets, after a greeting.

@@ -14,6 +14,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use serde_json::json;
 
+mod addresses;
 mod adversarial;
 mod harness;
 mod http2;
