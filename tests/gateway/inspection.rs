@@ -58,6 +58,24 @@ pub(crate) fn server(name: &str, protocols: &[&str]) -> (u16, Seen) {
 
 /// The same with another answer.
 pub(crate) fn server_answering(name: &str, protocols: &[&str], answering: Answering) -> (u16, Seen) {
+    let seen = Seen::default();
+    let kept = seen.clone();
+    let port = serve(name, protocols, move |request| {
+        let answer = keep(kept.clone(), answering, request);
+        async move { answer.await.map(|answer| answer.map(|body| body.map_err(|never| match never {}).boxed_unsync())) }
+    });
+    (port, seen)
+}
+
+/// What a server sends, as it comes.
+pub(crate) type Streaming = http_body_util::combinators::UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// A TLS server for this name that does with each request what it is told to.
+pub(crate) fn serve<S, F>(name: &str, protocols: &[&str], service: S) -> u16
+where
+    S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<Streaming>, hyper::Error>> + Send + 'static,
+{
     let key = KeyPair::generate().unwrap();
     let parameters = CertificateParams::new(vec![name.to_owned()]).unwrap();
     let certificate = parameters.signed_by(&key, &authority().issuer).unwrap().der().clone();
@@ -71,8 +89,6 @@ pub(crate) fn server_answering(name: &str, protocols: &[&str], answering: Answer
         .unwrap();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let seen = Seen::default();
-    let kept = seen.clone();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -81,23 +97,23 @@ pub(crate) fn server_answering(name: &str, protocols: &[&str], answering: Answer
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, kept) = (acceptor.clone(), kept.clone());
+                let (acceptor, service) = (acceptor.clone(), service.clone());
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    let service = service_fn(move |request: Request<Incoming>| keep(kept.clone(), answering, request));
-                    let stream = TokioIo::new(stream);
+                    let (stream, service) = (TokioIo::new(stream), service_fn(service));
                     if http2 {
                         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                         let _ = builder.serve_connection(stream, service).await;
                     } else {
-                        let _ = hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await;
+                        let connection = hyper::server::conn::http1::Builder::new().serve_connection(stream, service);
+                        let _ = connection.with_upgrades().await;
                     }
                 });
             }
         });
     });
-    (port, seen)
+    port
 }
 
 async fn keep(
@@ -219,6 +235,14 @@ pub(crate) type Tls = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
 /// The same, with these protocols offered.
 pub(crate) fn open_for(harness: &Harness, port: u16, protocols: &[&str]) -> Tls {
+    let stream = harness.tunnel(&format!("rules.example:{port}")).unwrap();
+    let config = Arc::new(trusting(harness, protocols));
+    let client = rustls::ClientConnection::new(config, "rules.example".try_into().unwrap()).unwrap();
+    rustls::StreamOwned::new(client, stream)
+}
+
+/// A client's settings that trust the session's authority.
+pub(crate) fn trusting(harness: &Harness, protocols: &[&str]) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(certificate(harness)).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
@@ -230,9 +254,7 @@ pub(crate) fn open_for(harness: &Harness, port: u16, protocols: &[&str]) -> Tls 
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    let stream = harness.tunnel(&format!("rules.example:{port}")).unwrap();
-    let client = rustls::ClientConnection::new(Arc::new(config), "rules.example".try_into().unwrap()).unwrap();
-    rustls::StreamOwned::new(client, stream)
+    config
 }
 
 #[test]
@@ -311,7 +333,7 @@ fn each_gateway_has_an_authority_of_its_own_and_its_key_is_in_no_file() {
     }
 }
 
-fn hold(harness: &mut Harness, value: &str) {
+pub(crate) fn hold(harness: &mut Harness, value: &str) {
     use base64::Engine as _;
     let value = base64::engine::general_purpose::STANDARD.encode(value);
     let key = json!({ "name": "key", "host": "rules.example", "placement": { "header": "x-api-key" }, "value": value });

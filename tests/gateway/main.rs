@@ -21,6 +21,7 @@ mod http2;
 mod inspection;
 mod leaks;
 mod proxies;
+mod streams;
 
 use harness::{Harness, connect, echo, http};
 
