@@ -34,6 +34,10 @@ use crate::session::watchdog::{self, Notice};
 const RESTARTS: u32 = 5;
 /// The exit code of a process that SIGKILL ended.
 const KILLED: i64 = 137;
+/// When containers are looked at that the engine tells nothing of: once it surely listens, for what died before, and now and
+/// then, for events that it dropped.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+const NEXT_LOOK: Duration = Duration::from_secs(15);
 
 /// Why a session could not be supervised.
 #[derive(Debug, thiserror::Error)]
@@ -199,7 +203,19 @@ async fn watch_containers(
     loop {
         let events = input.engine.events(&labels);
         tokio::pin!(events);
-        while let Some(Ok(event)) = events.next().await {
+        let mut patience = FIRST_LOOK;
+        loop {
+            let event = match tokio::time::timeout(patience, events.next()).await {
+                Ok(Some(Ok(event))) => event,
+                Ok(_) => break,
+                Err(_) => {
+                    patience = NEXT_LOOK;
+                    if let Some(reason) = mend_containers(input, record, restarts, steering).await {
+                        return reason;
+                    }
+                    continue;
+                }
+            };
             if event.action == "oom" {
                 note(input, record, "session.oom", "failed", &[("container", &event.container)]);
                 if event.container == agent {
