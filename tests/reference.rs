@@ -222,9 +222,11 @@ fn the_page_of_the_agents_is_current_and_its_manifests_are_read() {
         let _ = write!(body, "\n## {}\n\n", preset.name);
         let _ = write!(
             body,
-            "Runs `{}` in the image `{}`.\n\n```yaml\n{text}```\n",
+            "Runs `{}` in the image `{}`. Its own state is in `~/{}`, which `workspace: {{ home: keep }}` keeps.\n\n\
+             ```yaml\n{text}```\n",
             preset.command(true).join(" "),
-            preset.image
+            preset.image,
+            preset.state_folder
         );
         if !documents().join("../images").join(preset.image).exists() {
             let _ =

@@ -34,7 +34,7 @@ pub fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     };
     match EXPLANATIONS.iter().find(|(known, _)| known == code) {
         Some(&(code, text)) => {
-            context.printer.result(&Explanation { code, text }, || text.to_owned());
+            context.printer.described(&Explanation { code, text }, || text.to_owned());
             Ok(0)
         }
         None => {
