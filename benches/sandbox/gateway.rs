@@ -33,7 +33,32 @@ const ROUNDS: usize = 40;
 /// two each, in the gateway and here.
 const IDLE: usize = 10_000;
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+type Tls = StreamOwned<ClientConnection, Buffered>;
+
+/// A connection that is read in large pieces: rustls asks for 4 KiB at a time, and what measures must not be what is measured.
+struct Buffered(BufReader<TcpStream>);
+
+impl Buffered {
+    fn new(stream: TcpStream) -> Self {
+        Self(BufReader::with_capacity(64 << 10, stream))
+    }
+}
+
+impl io::Read for Buffered {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl io::Write for Buffered {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.get_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.get_mut().flush()
+    }
+}
 
 pub(crate) fn run(table: &Table) {
     let idle = IDLE.min((raise_limit() - 400) / 2);
@@ -271,7 +296,7 @@ fn terminated(proxy: &Proxy, port: u16) -> (f64, f64) {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let connection = ClientConnection::new(Arc::new(config), HOST.try_into().unwrap()).unwrap();
-    let mut stream: Tls = StreamOwned::new(connection, tunnel(proxy, port));
+    let mut stream: Tls = StreamOwned::new(connection, Buffered::new(tunnel(proxy, port)));
     get(&mut stream, port, 1);
     let rate = TERMINATED as f64 / get(&mut stream, port, TERMINATED);
     let begun = Instant::now();
@@ -336,7 +361,7 @@ fn serve_tls() -> (u16, String) {
             thread::spawn(move || {
                 stream.set_nodelay(true)?;
                 let connection = ServerConnection::new(config).map_err(io::Error::other)?;
-                answer(StreamOwned::new(connection, stream))
+                answer(StreamOwned::new(connection, Buffered::new(stream)))
             });
         }
     });

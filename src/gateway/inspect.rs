@@ -22,7 +22,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -59,6 +59,9 @@ const STREAM_LIMIT: u32 = 32;
 
 /// Streams that a client may reset before the gateway has taken them (CVE-2023-44487).
 const RESET_LIMIT: usize = 20;
+
+/// How much is read of TLS at once, in bytes: two records (RFC 8446 section 5.1). rustls itself asks for 4 KiB at a time.
+const READ_BUFFER: usize = 32 << 10;
 
 /// Bytes that wait for each stream and for each connection.
 const WINDOW: u32 = 256 << 10;
@@ -161,6 +164,7 @@ where
     let expected =
         ServerName::try_from(name.to_string()).map_err(|error| InspectError::Upstream(io::Error::other(error)))?;
     let connector = TlsConnector::from(Arc::new(shared.authority.client(protocols)?));
+    let upstream = BufReader::with_capacity(READ_BUFFER, upstream);
     let upstream = timeout(HANDSHAKE_TIMEOUT, connector.connect(expected, upstream))
         .await
         .map_err(|_| InspectError::Upstream(io::ErrorKind::TimedOut.into()))?
@@ -169,7 +173,8 @@ where
     let chosen: Vec<Vec<u8>> = upstream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec).into_iter().collect();
     let http2 = chosen.first().is_some_and(|protocol| protocol == b"h2");
     let acceptor = TlsAcceptor::from(Arc::new(shared.authority.server(name, chosen)?));
-    let client = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(Rewound::new(hello, client)))
+    let client = BufReader::with_capacity(READ_BUFFER, Rewound::new(hello, client));
+    let client = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(client))
         .await
         .map_err(|_| InspectError::Client(io::ErrorKind::TimedOut.into()))?
         .map_err(InspectError::Client)?;

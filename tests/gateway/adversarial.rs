@@ -545,6 +545,7 @@ fn the_log_tells_of_each_connection_once_and_never_what_it_carried() {
     }
     let _ = harness.tunnel("\"},{\"event\":\"ready\".example:443");
     harness.gateway.wait_for(|event| event["event"] == "closed");
+    harness.gateway.wait_for(|event| event["event"] == "decision" && event["connection"] == 6);
     let events = harness.gateway.events();
     let text = format!("{events:?}");
     assert!(!text.contains("canary"), "{text}");
