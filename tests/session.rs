@@ -415,6 +415,24 @@ fn a_detached_command_is_followed_by_its_log() {
 }
 
 #[test]
+fn a_sandbox_with_a_shell_stays_up_in_the_background_until_down() {
+    let home = Home::new();
+    let project = Project::new(&home, "stays", "agent: shell\n");
+    let up = home.sandbox().args(["up", "--detach", project.name()]).output().unwrap();
+    let said = text(&up.stderr);
+    assert!(
+        up.status.success() && said.contains("`sandbox shell") && said.contains("is up until `sandbox down"),
+        "{said}"
+    );
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(status(&home, project.name())["condition"], "running");
+    let inside = home.sandbox().args(["exec", project.name(), "--", "echo", "hello"]).output().unwrap();
+    assert_eq!(text(&inside.stdout), "hello\n", "{}", text(&inside.stderr));
+    assert_eq!(status(&home, project.name())["condition"], "running", "the last command that was typed ended it");
+    assert!(home.sandbox().args(["down", project.name()]).output().unwrap().status.success());
+}
+
+#[test]
 fn an_untrusted_or_changed_manifest_is_not_run() {
     let home = Home::new();
     let project = Project::new(&home, "trust", PLAIN);

@@ -21,6 +21,7 @@ use crate::engine::Engine;
 use crate::image::ImageContext;
 use crate::image::reference::ImageChoice;
 use crate::init::frame::RunRequest;
+use crate::project::preset;
 use crate::session::identity::lock_file;
 use crate::session::journal::{Journal, Phase, Record};
 use crate::session::launch::{self, AgentImage, ExecSession, KeptClone, LaunchInput};
@@ -115,10 +116,17 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
     }
     if args.detach {
         if !context.printer.json() {
-            let verb = if joined { "runs already" } else { "runs in the background" };
-            context
-                .printer
-                .note(&format!("{} {verb}; follow it with `sandbox logs -f {}`", record.id, record.id.project));
+            let project = &record.id.project;
+            context.printer.note(&match (joined, is_shell(args, &loaded)) {
+                (true, _) => format!("{} runs already; follow it with `sandbox logs -f {project}`", record.id),
+                (false, false) => {
+                    format!("{} runs in the background; follow it with `sandbox logs -f {project}`", record.id)
+                }
+                (false, true) => format!(
+                    "{} is up until `sandbox down {project}`; `sandbox shell {project}` opens a shell in it",
+                    record.id
+                ),
+            });
         }
         return Ok(0);
     }
@@ -140,6 +148,17 @@ fn record_summary(record: &Record) -> serde_json::Value {
 /// The command of the command line, or the manifest's.
 fn command(args: &Args, loaded: &Loaded) -> Vec<String> {
     if args.command.is_empty() { loaded.plan.command.clone() } else { args.command.clone() }
+}
+
+/// Whether there is a shell to run in the background, which nobody could type into.
+fn is_shell(args: &Args, loaded: &Loaded) -> bool {
+    args.command.is_empty() && loaded.plan.command == preset::SHELL
+}
+
+/// The command that runs in the background. In the place of a shell, which would end at once, something that only stays, so
+/// that `shell`, `exec` and an editor's tasks find the sandbox until `down`.
+fn background_command(args: &Args, loaded: &Loaded) -> Vec<String> {
+    if is_shell(args, loaded) { ["sleep", "infinity"].map(str::to_owned).to_vec() } else { command(args, loaded) }
 }
 
 /// A request to run a command in a sandbox.
@@ -329,7 +348,7 @@ async fn start(
     }
     crate::project::remember(state, &loaded.manifest)?;
     let sessions = supervise::join(journal).await?;
-    let background = args.detach.then(|| run_request(&launched.record, command(args, loaded), true));
+    let background = args.detach.then(|| run_request(&launched.record, background_command(args, loaded), true));
     supervisor.begin(&Request { command: background, held: issue.held.all() }).await?;
     drop(lock);
     for port in journal.read()?.map(|record| record.ports).unwrap_or_default() {
@@ -403,7 +422,7 @@ async fn join(
     let agent = record.id.object(crate::session::identity::Role::Agent);
     sandbox::verify_agent(engine, &agent, loaded).await?;
     if found.condition == Condition::Unsupervised {
-        let background = args.detach.then(|| run_request(&record, command(args, loaded), true));
+        let background = args.detach.then(|| run_request(&record, background_command(args, loaded), true));
         // It reads the tokens that it needs back from the sandbox.
         let request = Request { command: background, held: Vec::new() };
         Supervisor::spawn(context, loaded, args)?.begin(&request).await?;
