@@ -118,7 +118,7 @@ async fn goes_in(files: usize, past: usize, size: usize, sparse: Vec<String>) {
     let (helper, own) = (peak(child.id().unwrap()), peak(std::process::id()));
     println!(
         "{files} files and {} MiB of history in {:?}: helper {helper} KiB, launcher {own} KiB (before: {own_before} KiB)",
-        past * size >> 20,
+        (past * size) >> 20,
         begun.elapsed()
     );
     assert_eq!(head.as_deref(), Some(state.base.as_str()));
