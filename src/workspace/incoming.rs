@@ -141,7 +141,7 @@ impl Quarantine {
     }
 }
 
-/// Reviews a bundle in quarantine and, when nothing unaccepted is held back, brings its branch in as this [`reference`]. No
+/// Reviews a bundle in quarantine and, when nothing unaccepted is held back, brings its branch in as this [`reference()`]. No
 /// other ref, no index and no working tree changes.
 pub async fn receive(
     repository: &Path,
