@@ -1,5 +1,6 @@
 //! Every hostile bundle that we know of, against a developer's repository in which every command is a trap: each is
-//! stopped or shown as it should be, nothing runs on the host, and nothing but `refs/sandbox/` changes.
+//! stopped or shown as it should be, nothing runs on the host, and nothing but `refs/sandbox/` changes. By the gits of this machine,
+//! and by the newest one that Debian has.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -12,6 +13,7 @@ mod cases;
 mod scene;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -122,7 +124,42 @@ fn every_hostile_bundle_is_stopped_or_shown_and_leaves_the_repository_alone() {
         }
     });
     let faults = faults.into_inner().unwrap();
+    println!("{} cases", cases.len());
     assert!(faults.is_empty(), "{} faults in {} cases:\n{}", faults.len(), cases.len(), faults.join("\n"));
+}
+
+/// The name of the test above.
+const CORPUS: &str = "every_hostile_bundle_is_stopped_or_shown_and_leaves_the_repository_alone";
+
+/// A command under whose end every program stands in `trace` that was started.
+fn traced(trace: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command
+        .args(["--follow-forks", "--seccomp-bpf", "--trace=execve,execveat", "--successful-only", "--string-limit=300"])
+        .arg("--output")
+        .arg(trace);
+    command
+}
+
+/// Runs the whole corpus under a trace of every program that starts; `starts` are the programs that begin it.
+fn run_traced(command: &mut Command, trace: &Path, starts: usize) {
+    let output = command.output().expect("strace has to be installed: `make packages`");
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).contains("1 passed"), "{}", text(&output.stdout));
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let calls: Vec<&str> = trace.lines().filter(|line| line.contains("exec")).collect();
+    assert!(calls.len() > 1000, "the trace holds {} calls", calls.len());
+    for call in &calls[starts..] {
+        let program = call.split('"').nth(1).unwrap_or_default();
+        let words: Vec<&str> = call.split('"').skip(3).step_by(2).collect();
+        let named = program.rsplit('/').next().unwrap_or_default();
+        let known = words.iter().any(|word| SUBCOMMANDS.contains(word));
+        assert!(matches!(named, "git") && known, "something else ran: {call}");
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[test]
@@ -132,25 +169,49 @@ fn nothing_runs_on_the_host_but_git_and_its_own_plumbing() {
     // Where there is more than one git, this run takes the other one.
     let path = std::env::var_os("PATH").unwrap();
     let others: Vec<_> = std::env::split_paths(&path).collect();
-    let output = Command::new("strace")
-        .args(["--follow-forks", "--seccomp-bpf", "--trace=execve,execveat", "--successful-only", "--string-limit=300"])
-        .arg("--output")
-        .arg(&trace)
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "every_hostile_bundle_is_stopped_or_shown_and_leaves_the_repository_alone"])
-        .env("PATH", std::env::join_paths(others.iter().rev()).unwrap())
+    let mut command = traced(&trace);
+    command.arg(std::env::current_exe().unwrap()).args(["--exact", CORPUS]);
+    command.env("PATH", std::env::join_paths(others.iter().rev()).unwrap());
+    run_traced(&mut command, &trace, 1);
+}
+
+#[test]
+#[ignore = "fetches 60 MB of Debian's newest suite and changes root, for which it has to be root; `make test-full` runs it"]
+fn the_newest_git_does_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    let made = Command::new("mmdebstrap")
+        .args(["--quiet", "--variant=extract", "--include=git,libc-bin"])
+        // A mirror that stands still for a while gives what it had; the signature is checked all the same.
+        .args(["--aptopt=Acquire::Check-Valid-Until \"false\"", "sid"])
+        .arg(&root)
         .output()
-        .expect("strace has to be installed: `make packages`");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    let trace = std::fs::read_to_string(&trace).unwrap();
-    let calls: Vec<&str> = trace.lines().filter(|line| line.contains("exec")).collect();
-    assert!(calls.len() > 1000, "the trace holds {} calls", calls.len());
-    // The first call is the test's own start.
-    for call in &calls[1..] {
-        let program = call.split('"').nth(1).unwrap_or_default();
-        let words: Vec<&str> = call.split('"').skip(3).step_by(2).collect();
-        let named = program.rsplit('/').next().unwrap_or_default();
-        let known = words.iter().any(|word| SUBCOMMANDS.contains(word));
-        assert!(matches!(named, "git") && known, "something else ran: {call}");
+        .expect("mmdebstrap has to be installed: `make packages`");
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    // What `usr-is-merged` would have made, had it been installed and not only unpacked.
+    for name in ["bin", "lib", "lib64"] {
+        if !root.join(name).exists() {
+            std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name)).unwrap();
+        }
     }
+    std::fs::copy(std::env::current_exe().unwrap(), root.join("corpus")).unwrap();
+    let inside = |words: &[&str]| {
+        let mut command = Command::new("chroot");
+        command.arg(&root).args(words).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env_remove("TMPDIR");
+        command
+    };
+    let version = text(&inside(&["git", "version"]).output().unwrap().stdout);
+    let number = |text: &str| -> Vec<u32> {
+        text.trim_start_matches("git version ").split('.').filter_map(|part| part.trim().parse().ok()).collect()
+    };
+    let own = text(&Command::new("git").arg("version").output().unwrap().stdout);
+    assert!(number(&version) >= number(&own), "{version} is older than {own}");
+    println!("{}", version.trim());
+    let trace = folder.path().join("trace");
+    let mut command = traced(&trace);
+    let change = inside(&["/corpus", "--exact", CORPUS]);
+    command.arg(change.get_program()).args(change.get_args());
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env_remove("TMPDIR");
+    // `chroot`, and the test's own start.
+    run_traced(&mut command, &trace, 2);
 }

@@ -506,4 +506,22 @@ fn finds_credentials_that_the_repository_tracks_and_no_others() {
     let expected = TrackedSecret { path: "d/odd\\u{1b}[2J\\nname".into(), line: 2, reason: "holds a GitHub token" };
     assert_eq!(found, [expected]);
     scene.assert_quiet("the search");
+
+    // What is not committed goes along with `include_uncommitted`, and so does a listed submodule.
+    std::fs::write(repository.join("a.txt"), format!("{token}\n")).unwrap();
+    let own: Vec<_> = tracked_secrets::of_working_tree(&repository).unwrap();
+    let paths: Vec<&str> = own.iter().map(|secret| secret.path.as_str()).collect();
+    assert_eq!(paths, ["a.txt", "d/odd\\u{1b}[2J\\nname"]);
+    let inner = repository.join("third");
+    git(&scene.path(), &["init", "-q", "-b", "main", inner.to_str().unwrap()]);
+    std::fs::write(inner.join("key"), &token).unwrap();
+    git(&inner, &["add", "."]);
+    git(&inner, &["commit", "-qm", "first"]);
+    std::fs::write(repository.join(".gitmodules"), "[submodule \"third\"]\n\tpath = third\n\turl = ../x\n").unwrap();
+    git(&repository, &["add", ".gitmodules", "third"]);
+    git(&repository, &["commit", "-qm", "third", "--", ".gitmodules", "third"]);
+    let listed = WorkspaceSpec { submodules: vec!["third".into()], ..WorkspaceSpec::default() };
+    let found = tracked_secrets::of_commits(&repository, &inspect(&repository, &listed).unwrap()).unwrap();
+    assert_eq!(found.last().map(|secret| (secret.path.as_str(), secret.line)), Some(("third/key", 1)));
+    scene.assert_quiet("the search of what goes along");
 }

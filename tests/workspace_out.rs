@@ -40,7 +40,11 @@ fn every_branch_of_the_agent_is_told_and_can_be_taken_and_none_is_lost_unasked()
         &[],
         "cd /workspace; git switch -qc fix/it; git commit -q --allow-empty -m fix; git switch -q --detach; \
          git commit -q --allow-empty -m lost; git stash list; echo 'exit 0' > .git/hooks/post-merge; chmod +x .git/hooks/post-merge; \
-         echo 'alias x=y' > ~/.bashrc; git config alias.st status",
+         echo 'alias x=y' > ~/.bashrc; git config alias.st status; \
+         mkdir -p .vscode .github/workflows .claude node_modules/.vscode; echo '{}' > .vscode/tasks.json; \
+         echo x > .github/workflows/ci.yml; echo '{}' > .claude/settings.local.json; echo x > node_modules/.vscode/tasks.json; \
+         mkdir -p .git/info; echo .claude/ >> .git/info/exclude; echo '#' >> sandbox.yaml; echo x > AGENTS.md; git add AGENTS.md; \
+         git commit -qm agents; touch plain",
     );
     let pulled = succeed(&home, &["pull", project.name()]);
     let said = text(&pulled.stderr);
@@ -69,6 +73,11 @@ fn every_branch_of_the_agent_is_told_and_can_be_taken_and_none_is_lost_unasked()
         ("/workspace/.git/hooks/post-merge", "added"),
         ("/home/agent/.bashrc", "added"),
         ("/workspace/.git/config", "changed"),
+        // Of the working tree: what acts and is not committed.
+        ("/workspace/.vscode/tasks.json", "added"),
+        ("/workspace/.github/workflows/ci.yml", "added"),
+        ("/workspace/.claude/settings.local.json", "added"),
+        ("/workspace/sandbox.yaml", "changed"),
     ];
     assert_eq!(outside, expected.into(), "{report:#}");
     succeed(&home, &["down", "--discard", project.name()]);
@@ -79,8 +88,12 @@ fn what_was_not_committed_goes_in_as_one_commit_and_comes_back_with_the_work() {
     let home = Home::new();
     let manifest = format!("{PLAIN}workspace: {{ include_uncommitted: true }}\n");
     let project = Project::new(&home, "dirty", &manifest);
-    std::fs::write(project.path().join("README.md"), "Changed.\n").unwrap();
-    inside(&home, &project, &[], "cd /workspace; grep -q Changed README.md");
+    // In two pieces, so that nobody takes this file for a place of one.
+    let token = ["ghp_zQWBuTSOoRi4A9spHcVY5n", "cnsDkxkJ0mLq17"].concat();
+    std::fs::write(project.path().join("README.md"), format!("Changed.\n{token}\n")).unwrap();
+    let up = succeed(&home, &["up", project.name(), "--", "grep", "-q", "Changed", "README.md"]);
+    let warned = text(&up.stderr);
+    assert!(warned.contains("README.md:2 holds a GitHub token") && !warned.contains(&token), "{warned}");
     let nothing = succeed(&home, &["pull", project.name()]);
     assert!(text(&nothing.stdout).contains("no commit yet"), "{}", text(&nothing.stdout));
     inside(&home, &project, &[], "cd /workspace; echo x > made; git add made; git commit -q -m work");
@@ -90,6 +103,11 @@ fn what_was_not_committed_goes_in_as_one_commit_and_comes_back_with_the_work() {
     let reference = format!("refs/sandbox/{}/main", project.name());
     let history = project.git(&["log", "--format=%s", &reference]);
     assert_eq!(history, "work\nsandbox: uncommitted changes of tracked files\nBegin\n");
+    // What is advised works beside the changes that are still not committed.
+    let advised = text(&succeed(&home, &["pull", project.name()]).stdout);
+    let range = advised.lines().find_map(|line| line.trim().strip_prefix("git cherry-pick ")).unwrap();
+    project.git(&["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "cherry-pick", range]);
+    assert_eq!(project.git(&["log", "--format=%s", "main"]), "work\nBegin\n");
     assert_eq!(project.git(&["status", "--porcelain"]), " M README.md\n");
     succeed(&home, &["down", project.name()]);
 }
@@ -184,4 +202,71 @@ fn a_session_whose_home_is_larger_than_its_limit_ends_and_says_so() {
     let report = json(&succeed(&home, &["report", project.name(), "--format", "json"]));
     assert!(report["reason"].as_str().unwrap().contains("workspace.home.limit"), "{report:#}");
     succeed(&home, &["down", "--discard-home", project.name()]);
+}
+
+#[test]
+fn what_comes_back_is_read_by_pages_and_brought_into_a_new_branch_alone() {
+    let home = Home::new();
+    let project = Project::new(&home, "into", PLAIN);
+    inside(&home, &project, &[], "cd /workspace; seq 100 > long; git add long; git commit -q -m 'A long one'");
+    let name = project.name();
+    let diff = |style: &str| text(&succeed(&home, &["diff", name, style]).stdout);
+    assert_eq!(diff("--names"), "long\n");
+    assert!(diff("--stat").contains("long | 100 +"), "{}", diff("--stat"));
+    // In a pipe there is neither a pager nor a colour.
+    let mut piped = home.sandbox();
+    let piped = piped.args(["diff", name, "--patch"]).env("PAGER", "sed s/^/paged:/").output().unwrap();
+    assert!(text(&piped.stdout).starts_with("diff --git a/long b/long\nnew file"), "{}", text(&piped.stdout));
+    let mut command = home.command();
+    command.args(["diff", name, "--patch"]).env("PAGER", "sed s/^/paged:/").env("TERM", "xterm").env_remove("NO_COLOR");
+    let mut session = expectrl::Session::spawn(command).unwrap();
+    session.set_expect_timeout(Some(std::time::Duration::from_secs(30)));
+    expectrl::Expect::expect(&mut session, "paged:\u{1b}[32m+100\u{1b}[0m").unwrap();
+    drop(session);
+
+    let review = text(&succeed(&home, &["review", name]).stdout);
+    for part in [
+        "1 commit and 1 changed file of",
+        "\nCommits:\n  ",
+        " A long one (",
+        "\nFiles:\n  A long  +100 -0\n",
+        "\nCommands started in it:\n  bash -ec 'cd /workspace; seq 100",
+        &format!("sandbox diff {name} --patch\nnext: sandbox pull {name}\n"),
+    ] {
+        assert!(review.contains(part), "{part:?} is not in {review}");
+    }
+
+    let main = project.git(&["rev-parse", "main"]);
+    let pulled = json(&succeed(&home, &["pull", name, "--into", "review/one", "--format", "json"]));
+    assert_eq!((&pulled["created"], &pulled["head"]), (&"review/one".into(), &pulled["review"]["commits"][0]["id"]));
+    assert_eq!(project.git(&["rev-parse", "review/one"]).trim(), pulled["head"].as_str().unwrap());
+    assert_eq!(project.git(&["symbolic-ref", "--short", "HEAD"]).trim(), "main");
+    assert_eq!((project.git(&["status", "--porcelain"]), project.path().join("long").exists()), (String::new(), false));
+
+    // No branch is moved, whichever it is, and none is made of what is held back.
+    inside(
+        &home,
+        &project,
+        &[],
+        "cd /workspace; echo '* text' > .gitattributes; git add .; git commit -q -m attributes",
+    );
+    let held = run(&home, &["pull", name, "--into", "review/two"]);
+    assert_eq!(held.status.code(), Some(1), "{}", text(&held.stdout));
+    assert!(text(&held.stdout).contains(".gitattributes: configures git itself"), "{}", text(&held.stdout));
+    for taken in ["review/one", "main"] {
+        let options = ["pull", name, "--accept-risk", ".gitattributes", "--into", taken];
+        let refused = run(&home, &options);
+        assert!(text(&refused.stderr).contains("branch-exists"), "{}", text(&refused.stderr));
+    }
+    succeed(&home, &["pull", name, "--accept-risk", ".gitattributes"]);
+    assert_eq!(project.git(&["rev-parse", "main"]), main);
+    assert_eq!(project.git(&["rev-parse", "review/one"]).trim(), pulled["head"].as_str().unwrap());
+    assert_eq!(
+        project.git(&["for-each-ref", "--format=%(refname)", "refs/heads"]),
+        "refs/heads/main\nrefs/heads/review/one\n"
+    );
+    let report = json(&succeed(&home, &["report", name, "--format", "json"]));
+    let last = report["exchanges"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["landed"], &last["facts"]["accepted"]), (&true.into(), &".gitattributes".into()), "{report:#}");
+    succeed(&home, &["down", name]);
 }

@@ -1,7 +1,8 @@
 //! A repository on its way into a sandbox and out of it, against git doing the same on one machine.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::measure::{Aim, Quantity, Table, median_time, time};
@@ -11,6 +12,8 @@ use crate::support::{Home, Project, real_history};
 
 /// What the files of the repository have together, in bytes.
 const SIZE: u64 = 60_000_000;
+/// The files of the repository with many small ones.
+const MANY: usize = 100_000;
 /// The files that the agent changes.
 const CHANGED: usize = 10_000;
 /// The step in which the bundle is made, sent and cloned.
@@ -31,20 +34,8 @@ pub(crate) fn run(table: &Table) {
     let project = Project::new(&home, "bench", "image: agent\ncommand: [sleep, infinity]\n");
     let files = real_history::add(project.path(), SIZE);
     table.remark(&format!("a repository of {files} files, {} MB", SIZE / 1_000_000));
+    into_a_sandbox(table, &home, &project, "in: bundle, send, clone");
     let peer = home.path().join("peer");
-    let mut measured = (Vec::new(), Vec::new());
-    for _ in 0..table.runs {
-        let _ = std::fs::remove_dir_all(&peer);
-        let source = project.path().to_str().unwrap();
-        measured.1.push(time(|| git(home.path(), &["clone", "--quiet", "--no-hardlinks", source, "peer"])));
-        let mut up = home.command();
-        up.args(["up", project.name(), "--", "echo", "x"]).env("SANDBOX_LOG", "info").env("NO_COLOR", "1");
-        let steps = watch(&mut up).steps;
-        measured.0.push(steps.iter().find(|(step, _)| step == IN).unwrap().1);
-        succeed(home.command().args(["down", "--discard", project.name()]));
-    }
-    let [ours, git_clone] = [&measured.0, &measured.1].map(|times| median_time(times));
-    table.compare("in: bundle, send, clone", ours, "git clone --no-hardlinks", git_clone, Aim::AtMostTimes(1.5));
 
     // The same change here and there.
     let change = format!(
@@ -96,4 +87,57 @@ pub(crate) fn run(table: &Table) {
         Aim::AtMostTimes(1.5),
     );
     table.compare("out: bundle, check, review (pull)", pull, "git fetch", fetch, Aim::AtMostTimes(1.5));
+    many_files(table);
+}
+
+/// The way in against a clone by git that shares nothing.
+fn into_a_sandbox(table: &Table, home: &Home, project: &Project<'_>, what: &str) {
+    let peer = home.path().join("peer");
+    let mut measured = (Vec::new(), Vec::new());
+    for _ in 0..table.runs {
+        let _ = std::fs::remove_dir_all(&peer);
+        let source = project.path().to_str().unwrap();
+        measured.1.push(time(|| git(home.path(), &["clone", "--quiet", "--no-hardlinks", source, "peer"])));
+        let mut up = home.command();
+        up.args(["up", project.name(), "--", "echo", "x"]).env("SANDBOX_LOG", "info").env("NO_COLOR", "1");
+        let steps = watch(&mut up).steps;
+        measured.0.push(steps.iter().find(|(step, _)| step == IN).unwrap().1);
+        succeed(home.command().args(["down", "--discard", project.name()]));
+    }
+    let _ = std::fs::remove_dir_all(&peer);
+    let [ours, git_clone] = [&measured.0, &measured.1].map(|times| median_time(times));
+    table.compare(what, ours, "git clone --no-hardlinks", git_clone, Aim::AtMostTimes(1.5));
+}
+
+/// A hundred thousand small files in a thousand folders: in, and a change of one of them out again.
+fn many_files(table: &Table) {
+    let home = Home::new();
+    let project = Project::new(&home, "many", "image: agent\ncommand: [sleep, infinity]\n");
+    let parent = project.git(&["rev-parse", "HEAD"]);
+    let mut import = Command::new("git")
+        .args(["fast-import", "--quiet", "--done"])
+        .current_dir(project.path())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stream = std::io::BufWriter::new(import.stdin.take().unwrap());
+    write!(stream, "commit refs/heads/main\ncommitter a <a@b> 1 +0000\ndata 4\nmany\nfrom {parent}").unwrap();
+    for number in 0..MANY {
+        let content = format!("file {number}\n");
+        let place = format!("d{:03}/f{number}", number % 1000);
+        write!(stream, "M 100644 inline {place}\ndata {}\n{content}\n", content.len()).unwrap();
+    }
+    stream.write_all(b"done\n").unwrap();
+    drop(stream);
+    assert!(import.wait().unwrap().success());
+    project.git(&["reset", "--quiet", "--hard", "main"]);
+    into_a_sandbox(table, &home, &project, &format!("in: {MANY} files"));
+
+    let change = "echo more >> d000/f0 && git commit --quiet --all --message 'One line'";
+    succeed(home.command().args(["up", project.name(), "--", "sh", "-c", &format!("cd /workspace && {change}")]));
+    let times: Vec<Duration> = (0..table.runs)
+        .map(|_| time(|| drop(succeed(home.command().args(["diff", project.name(), "--format", "json"])))))
+        .collect();
+    let aim = Aim::AtMost(Quantity::Seconds(2.0));
+    table.single(&format!("review of one line among {MANY} files (diff)"), median_time(&times), aim);
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Context, Failure};
+use super::{Context, Failure, pager};
 use crate::project::manifest::Manifest;
 use crate::project::{ProjectName, SandboxName};
 use crate::workspace::incoming::{Quarantine, Starts};
@@ -69,7 +69,10 @@ pub async fn run_with_bundle(
     .and_then(|result| result)
     .map_err(Failure::from)?;
     let patch = (style == DiffStyle::Patch).then_some(text.as_str());
-    context.printer.result(&Answer { base: &starts.start, head: &head, review: &review, patch }, || text.clone());
+    context.printer.paged(&Answer { base: &starts.start, head: &head, review: &review, patch }, || match style {
+        DiffStyle::Patch => pager::coloured(&text),
+        _ => text.clone(),
+    });
     Ok(0)
 }
 

@@ -26,6 +26,7 @@ pub mod logs;
 pub mod manifest_failure;
 pub mod network;
 pub mod page;
+mod pager;
 pub mod plan;
 pub mod port;
 pub mod printer;

@@ -56,6 +56,16 @@ impl Printer {
         }
     }
 
+    /// The same for text that may be longer than the screen: on a terminal a pager shows it.
+    pub fn paged<T: Serialize>(&self, value: &T, human: impl FnOnce() -> String) {
+        if self.json() {
+            return self.result(value, human);
+        }
+        if let Some(text) = super::pager::show(human()) {
+            self.result(value, || text);
+        }
+    }
+
     /// The same for a list of words and what there is to say of them, whose long lines are broken for a terminal.
     pub fn described<T: Serialize>(&self, value: &T, human: impl FnOnce() -> String) {
         self.result(value, || folded(&human(), &std::io::stdout()));

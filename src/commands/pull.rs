@@ -14,7 +14,7 @@ use crate::project::manifest::Manifest;
 use crate::project::{ProjectName, SandboxName};
 use crate::session::journal::Record;
 use crate::session::launch::event;
-use crate::workspace::incoming::{Received, create_branch, receive, reference};
+use crate::workspace::incoming::{Received, Starts, create_branch, receive, reference};
 use crate::workspace::review::{AcceptedRisks, Remark, ReviewRules};
 
 /// Bring the agent's commits into this repository, after review
@@ -57,7 +57,6 @@ pub async fn run_with_bundle(
     rules: &ReviewRules,
     args: &Args,
 ) -> Result<u8, Failure> {
-    let base = &record.start;
     let repository = manifest.root.join(&manifest.workspace.source);
     let accepted = AcceptedRisks(args.accept_risk.iter().cloned().collect());
     let branch = args.branch.as_deref().unwrap_or(&record.branch);
@@ -69,7 +68,9 @@ pub async fn run_with_bundle(
         create_branch(&repository, into, &received.head)?;
         created = Some(into.as_str());
     }
-    context.printer.result(&Answer { received: &received, created }, || describe(&received, base, created, &accepted));
+    context
+        .printer
+        .result(&Answer { received: &received, created }, || describe(&received, &starts(record), created, &accepted));
     Ok(if received.reference.is_some() { 0 } else { 1 })
 }
 
@@ -109,7 +110,7 @@ fn note(context: &Context, record: &Record, received: &Received, accepted: &Acce
     Ok(())
 }
 
-fn describe(received: &Received, base: &str, created: Option<&str>, accepted: &AcceptedRisks) -> String {
+fn describe(received: &Received, starts: &Starts, created: Option<&str>, accepted: &AcceptedRisks) -> String {
     let review = &received.review;
     let (commits, files) = (review.commits.len() as u64, review.files.len() as u64);
     let mut text = format!("{}, {}\n", counted(commits, "commit"), counted(files, "file"));
@@ -146,7 +147,17 @@ fn describe(received: &Received, base: &str, created: Option<&str>, accepted: &A
             if let Some(branch) = created {
                 let _ = writeln!(text, "Created branch {branch}.");
             }
-            let _ = write!(text, "next: git log {base}..{reference}\n      git merge {reference}\n");
+            let base = &starts.start;
+            let _ = writeln!(text, "next: git log {base}..{reference}");
+            if starts.start == starts.base {
+                let _ = writeln!(text, "      git merge {reference}");
+            } else {
+                // A merge would bring in once more what stands in the working tree already.
+                let _ = writeln!(text, "      git cherry-pick {base}..{reference}");
+                text.push_str(
+                    "the agent began at a commit of what you had not committed, which `git merge` would take too\n",
+                );
+            }
         }
         (None, _) => {
             text.push_str("\nNothing was brought in.\nnext: look with `sandbox diff --patch`; ");

@@ -3,6 +3,7 @@
 
 mod body;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,11 @@ use crate::commands::connect::connect;
 use crate::commands::load::{Target, manifest};
 use crate::commands::page::page;
 use crate::commands::printer::sanitise;
-use crate::commands::report::{counted, sessions};
+use crate::commands::report::{counted, sessions, usage};
 use crate::commands::{Context, Failure, commits, sandbox, sandbox_exchange};
 use crate::session::identity::private_folder;
 use crate::workspace::incoming::{Quarantine, Starts};
-use crate::workspace::review::{DiffStyle, Remark, Review, ReviewRules};
+use crate::workspace::review::{DiffStyle, FileChange, Remark, Review, ReviewRules};
 use crate::workspace::{GitError, WorkspaceError};
 
 /// Remarks that the terminal shows; the page has them all.
@@ -113,7 +114,7 @@ pub async fn run(context: &Context, args: &Args) -> Result<u8, Failure> {
         }
     };
     write(&file, &page(&title, &body::body(&material)))?;
-    context.printer.result(&Answer { page: &file, material: &material }, || describe(&material, &file));
+    context.printer.paged(&Answer { page: &file, material: &material }, || describe(&material, &file));
     Ok(0)
 }
 
@@ -170,32 +171,90 @@ fn describe(material: &Material, file: &Path) -> String {
         ),
     };
     for (title, remarks) in [("Held back", &review.held_back), ("Look at these first", &review.shown_first)] {
-        if remarks.is_empty() {
-            continue;
-        }
-        let _ = writeln!(text, "\n{title}:");
-        for remark in remarks.iter().take(SHOWN) {
-            let _ = writeln!(text, "  {}", told(remark));
-        }
-        if remarks.len() > SHOWN {
-            let _ = writeln!(text, "  and {} more, all of them on the page", remarks.len() - SHOWN);
-        }
+        let rows: Vec<String> = remarks.iter().map(told).collect();
+        list(&mut text, title, &rows, "all of them on the page");
     }
+    let commits: Vec<String> = (review.commits.iter())
+        .map(|commit| format!("{} {} ({})", body::short(&commit.id), commit.subject, commit.author))
+        .collect();
+    list(&mut text, "Commits", &commits, "all of them on the page");
+    list(&mut text, "Files", &files(review), "`sandbox diff --names` lists them");
     if let Some(session) = &material.session {
-        let denied: u64 = session.denied.iter().map(|denied| denied.count).sum();
-        let _ = writeln!(
-            text,
-            "\nThe session had {}, reached {} and was denied {}.",
-            counted(session.credentials.len() as u64, "credential"),
-            counted(session.hosts.len() as u64, "host"),
-            counted(denied, "time")
-        );
+        of_session(&mut text, session);
     }
     let _ = write!(text, "\nThe whole page: {}", file.display());
     if !review.commits.is_empty() {
-        let _ = write!(text, "\nnext: {}", next(material));
+        let name = name_option(material);
+        let _ = write!(text, "\nThe changes:    sandbox diff {}{name} --patch", material.project);
+        let (command, how) = next(material);
+        let _ = write!(text, "\nnext: {command}{how}");
     }
     sanitise(&text)
+}
+
+/// A part of the terminal's view: some rows, and how many more there are.
+fn list(text: &mut String, title: &str, rows: &[String], more: &str) {
+    if rows.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n{title}:");
+    for row in rows.iter().take(SHOWN) {
+        let _ = writeln!(text, "  {}", row.replace('\n', "\\n"));
+    }
+    if rows.len() > SHOWN {
+        let _ = writeln!(text, "  and {} more; {more}", rows.len() - SHOWN);
+    }
+}
+
+/// The changed files: what is held back, then what to look at first, then the rest.
+fn by_risk(review: &Review) -> Vec<&FileChange> {
+    let paths = |remarks: &'_ [Remark]| -> BTreeSet<String> { remarks.iter().map(|one| one.path.clone()).collect() };
+    let (held, first) = (paths(&review.held_back), paths(&review.shown_first));
+    let mut files: Vec<_> = review.files.iter().collect();
+    files.sort_by_key(|file| (!held.contains(&file.path), !first.contains(&file.path)));
+    files
+}
+
+fn files(review: &Review) -> Vec<String> {
+    let row = |file: &FileChange| {
+        let lines = match (file.added, file.removed) {
+            (Some(added), Some(removed)) => format!("+{added} -{removed}"),
+            _ => "binary".to_owned(),
+        };
+        format!("{} {}  {lines}", file.status, file.path)
+    };
+    by_risk(review).into_iter().map(row).collect()
+}
+
+/// What the session had and did, in short.
+fn of_session(text: &mut String, session: &SessionReport) {
+    let more = "`sandbox report` has them all";
+    let denied: u64 = session.denied.iter().map(|denied| denied.count).sum();
+    let _ = writeln!(
+        text,
+        "\nThe session had {}, reached {} and was denied {}.",
+        counted(session.credentials.len() as u64, "credential"),
+        counted(session.hosts.len() as u64, "host"),
+        counted(denied, "time")
+    );
+    let credentials =
+        session.credentials.iter().map(|used| format!("{}: {}; {}", used.name, usage(used), used.state()));
+    list(text, "Credentials", &credentials.collect::<Vec<_>>(), more);
+    let commands = session.commands.iter().map(|run| match run.code {
+        Some(code) => format!("{} (exit code {code})", run.command),
+        None => run.command.clone(),
+    });
+    list(text, "Commands started in it", &commands.collect::<Vec<_>>(), more);
+    let outside = session.outside.iter().map(|file| format!("{}: {}", file.path, file.change));
+    list(text, "Changed outside of the commits, as its container says", &outside.collect::<Vec<_>>(), more);
+    let hosts = session
+        .hosts
+        .iter()
+        .map(|used| format!("{}:{}  {}", used.host, used.port, counted(used.connections, "connection")));
+    list(text, "Hosts reached", &hosts.collect::<Vec<_>>(), more);
+    let denied =
+        session.denied.iter().map(|one| format!("{}  {}, {}", one.place(), one.reason, counted(one.count, "time")));
+    list(text, "Denied", &denied.collect::<Vec<_>>(), more);
 }
 
 /// A remark in one line.
@@ -206,13 +265,16 @@ fn told(remark: &Remark) -> String {
     format!("{}: {}{line}{}", remark.path, remark.reason, passing.unwrap_or_default())
 }
 
-/// The command that brings it in.
-fn next(material: &Material) -> String {
-    let name = if material.name == "main" { String::new() } else { format!(" --name {}", material.name) };
-    let command = format!("sandbox pull {}{name}", material.project);
+fn name_option(material: &Material) -> String {
+    if material.name == "main" { String::new() } else { format!(" --name {}", material.name) }
+}
+
+/// The command that brings it in, and what to put in its place.
+fn next(material: &Material) -> (String, &'static str) {
+    let command = format!("sandbox pull {}{}", material.project, name_option(material));
     if material.review.held_back.is_empty() {
-        command
+        (command, "")
     } else {
-        format!("{command} --accept-risk PATH for each held back path that you accept")
+        (format!("{command} --accept-risk PATH"), ", with that option for each held back path that you accept")
     }
 }

@@ -28,7 +28,8 @@ use crate::session::launch::{self, AgentImage, ExecSession, KeptClone, LaunchInp
 use crate::session::plan::WORKSPACE;
 use crate::session::reconcile::{Condition, SandboxState, reconcile};
 use crate::session::{ports, supervise, teardown, terminal};
-use crate::workspace::{WorkspaceError, source, tracked_secrets};
+use crate::workspace::tracked_secrets::TrackedSecret;
+use crate::workspace::{SourceState, WorkspaceError, source, tracked_secrets};
 
 /// How long the end of a session may take before `up` stops waiting for it.
 const END_LIMIT: Duration = Duration::from_secs(30);
@@ -279,7 +280,7 @@ async fn start(
     let source = source::inspect(&loaded.manifest.workspace.source, &loaded.manifest.workspace)?;
     let kept = clear(context, args, loaded, engine, journal, &found, &source).await?;
     let home = kept_home::find(engine, &key, loaded, &found).await?.filter(|_| kept.is_none());
-    warn_of_tracked_secrets(context, loaded, &source.base).await?;
+    warn_of_tracked_secrets(context, loaded, &source, kept.is_some()).await?;
     let progress = Progress::start(&context.printer);
     let image = agent_image(context, args, loaded, engine, &progress).await?;
     let (actor, owner) = actor();
@@ -368,19 +369,29 @@ async fn start(
     Ok(Ready { record: launched.record, client: launched.client, sessions, joined: false })
 }
 
-/// Says which credentials the repository itself would hand to the agent. A commit without any is remembered, and not looked
-/// through again.
-async fn warn_of_tracked_secrets(context: &Context, loaded: &Loaded, commit: &str) -> Result<(), Failure> {
-    let seen = format!("{commit} by {}", env!("CARGO_PKG_VERSION"));
+/// Says which credentials the repository itself would hand to the agent. Commits without any are remembered, and not looked
+/// through again; what is not committed goes into a new clone alone.
+async fn warn_of_tracked_secrets(
+    context: &Context,
+    loaded: &Loaded,
+    state: &SourceState,
+    kept: bool,
+) -> Result<(), Failure> {
+    let commits = state.submodules.iter().map(|submodule| format!(" and {}", submodule.commit));
+    let seen = format!("{}{} by {}", state.base, commits.collect::<String>(), env!("CARGO_PKG_VERSION"));
     let clean = context.folders.cache.join("without-credentials").join(loaded.manifest.project.as_str());
-    if std::fs::read_to_string(&clean).is_ok_and(|known| known == seen) {
+    let known = std::fs::read_to_string(&clean).is_ok_and(|known| known == seen);
+    let uncommitted = loaded.manifest.workspace.include_uncommitted && state.dirty && !kept;
+    if known && !uncommitted {
         return Ok(());
     }
-    let (source, of) = (loaded.manifest.workspace.source.clone(), commit.to_owned());
-    let found = tokio::task::spawn_blocking(move || tracked_secrets::find(&source, &of))
-        .await
-        .map_err(WorkspaceError::Cancelled)?;
-    let found = match found {
+    let (source, of) = (loaded.manifest.workspace.source.clone(), state.clone());
+    let looked = tokio::task::spawn_blocking(move || {
+        let committed = if known { Vec::new() } else { tracked_secrets::of_commits(&source, &of)? };
+        let own = if uncommitted { tracked_secrets::of_working_tree(&source)? } else { Vec::new() };
+        Ok((committed, own))
+    });
+    let (committed, own) = match looked.await.map_err(WorkspaceError::Cancelled)? {
         Ok(found) => found,
         // A repository with files that are not here, or larger than git's memory may be, is handed over all the same; what
         // is wrong with it is said then.
@@ -391,6 +402,22 @@ async fn warn_of_tracked_secrets(context: &Context, loaded: &Loaded, commit: &st
         }
         Err(error) => return Err(error.into()),
     };
+    if committed.is_empty() && !known {
+        // Without the memory the next start looks again, which costs a moment and nothing else.
+        let _ = clean.parent().map(std::fs::create_dir_all);
+        let _ = std::fs::write(&clean, seen);
+    }
+    // A file that is changed is told of as it is now.
+    let mut found = own;
+    found.extend(
+        committed
+            .into_iter()
+            .filter(|one| {
+                let again = |other: &TrackedSecret| other.path == one.path && other.reason == one.reason;
+                !found.iter().any(again)
+            })
+            .collect::<Vec<_>>(),
+    );
     for secret in found.iter().take(SHOWN) {
         context.printer.warning(&format!(
             "{}:{} {}, and the agent can read it there; take it out of the repository and replace it at its issuer",
@@ -399,11 +426,6 @@ async fn warn_of_tracked_secrets(context: &Context, loaded: &Loaded, commit: &st
     }
     if found.len() > SHOWN {
         context.printer.warning(&format!("{} more credentials are in tracked files", found.len() - SHOWN));
-    }
-    if found.is_empty() {
-        // Without the memory the next start looks again, which costs a moment and nothing else.
-        let _ = clean.parent().map(std::fs::create_dir_all);
-        let _ = std::fs::write(&clean, seen);
     }
     Ok(())
 }

@@ -224,6 +224,9 @@ pub struct StandingFile {
     pub path: String,
     /// SHA-256 of its content in hexadecimal digits; empty for one that cannot be read, or is too large.
     pub digest: String,
+    /// Whether the last commit has another content for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub committed: bool,
 }
 
 /// How to set up the clone.

@@ -3,6 +3,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
@@ -72,6 +73,65 @@ const HOME: [&str; 44] = [
     ".config/opencode",
 ];
 
+/// At the top of the clone: what editors, agents, shells, continuous integration and git obey. What of it is committed comes
+/// back by review; what is not is told here.
+const TREE: [&str; 52] = [
+    ".vscode",
+    ".idea",
+    ".run",
+    ".zed",
+    ".fleet",
+    ".helix",
+    ".nvim",
+    ".nvim.lua",
+    ".nvimrc",
+    ".exrc",
+    ".vimrc",
+    ".dir-locals.el",
+    ".envrc",
+    ".mise.toml",
+    "mise.toml",
+    ".mcp.json",
+    ".claude",
+    ".codex",
+    ".gemini",
+    ".cursor",
+    ".cursorrules",
+    ".opencode",
+    "opencode.json",
+    ".windsurf",
+    ".windsurfrules",
+    ".cline",
+    ".clinerules",
+    ".roo",
+    ".kiro",
+    ".continue",
+    ".aider.conf.yml",
+    "CLAUDE.md",
+    "CLAUDE.local.md",
+    "AGENTS.md",
+    "AGENTS.override.md",
+    "GEMINI.md",
+    ".github",
+    ".gitea",
+    ".forgejo",
+    ".gitlab-ci.yml",
+    ".circleci",
+    ".buildkite",
+    ".woodpecker",
+    "Jenkinsfile",
+    "azure-pipelines.yml",
+    ".husky",
+    ".githooks",
+    "lefthook.yml",
+    ".pre-commit-config.yaml",
+    ".devcontainer",
+    "sandbox.yaml",
+    ".sandbox",
+];
+/// How long git may look for what of it is not committed.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Names the tips of branches, of the stash, and of a `HEAD` that is no branch.
 pub(super) async fn tips(connection: &Connection, directory: &str) -> Result<(), Disconnected> {
     let directory = Path::new(directory);
@@ -99,6 +159,7 @@ pub(super) async fn tips(connection: &Connection, directory: &str) -> Result<(),
 
 /// Looks at the files that act.
 pub(super) async fn look(connection: &Connection, request: StandingRequest) -> Result<(), Disconnected> {
+    let tree = uncommitted(Path::new(&request.clone)).await;
     let looked = tokio::task::spawn_blocking(move || {
         let mut found = Vec::new();
         for (top, paths) in [(&request.clone, &CLONE[..]), (&request.home, &HOME[..])] {
@@ -106,12 +167,29 @@ pub(super) async fn look(connection: &Connection, request: StandingRequest) -> R
                 gather(&Path::new(top).join(path), DEPTH, &mut found);
             }
         }
+        for (path, committed) in tree {
+            let before = found.len();
+            gather(&Path::new(&request.clone).join(path), DEPTH, &mut found);
+            found.iter_mut().skip(before).for_each(|file| file.committed = committed);
+        }
         found
     });
     match looked.await {
         Ok(found) => connection.reply(&Reply::Standing(found)).await,
         Err(error) => connection.fail(FailureKind::Other, error.to_string()).await,
     }
+}
+
+/// What of the files at the top differs from the last commit, ignored files included, and whether that has them at all. Where
+/// git says nothing in time, nothing is told.
+async fn uncommitted(clone: &Path) -> Vec<(String, bool)> {
+    let words = ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--ignored=traditional"];
+    let words = [&words[..], &["--ignore-submodules=all", "--"], &TREE].concat();
+    let status = tokio::time::timeout(LOOK, git(clone, &words)).await;
+    let Ok(Ok(status)) = status else { return Vec::new() };
+    // git-status(1), "Porcelain Format Version 1": two letters, a space and the path, which NUL ends.
+    let entries = status.split('\0').filter_map(|entry| Some((entry.get(..2)?, entry.get(3..)?)));
+    entries.take(FILES).map(|(kind, path)| (path.to_owned(), !matches!(kind, "??" | "!!" | "A " | "AM"))).collect()
 }
 
 fn cut(name: &str) -> String {
@@ -125,7 +203,7 @@ fn gather(path: &Path, depth: usize, found: &mut Vec<StandingFile>) {
     }
     if !metadata.is_dir() {
         let digest = digest(path, &metadata).unwrap_or_default();
-        return found.push(StandingFile { path: cut(&path.to_string_lossy()), digest });
+        return found.push(StandingFile { path: cut(&path.to_string_lossy()), digest, committed: false });
     }
     if depth == 0 {
         return;

@@ -335,7 +335,7 @@ pub async fn launch(input: LaunchInput<'_>, record: &mut Record) -> Result<Launc
 
     (input.progress)("handing the project over");
     record.start = hand_over(&input, &mut client, &mut warnings).await?;
-    record.standing = outside::look(&mut client).await?;
+    record.standing = outside::look(&mut client).await?.digests;
     record.environment.insert("SANDBOX_SESSION".to_owned(), record.session.as_str().to_owned());
     if let Some(person) = source::person(&input.manifest.workspace.source, input.issue.home) {
         record.environment.insert("SANDBOX_PERSON".to_owned(), person);

@@ -242,6 +242,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> SessionClient<R, W> {
                 let clean = |file: StandingFile| StandingFile {
                     path: sanitise(&file.path),
                     digest: sanitise(&file.digest).chars().take(64).collect(),
+                    committed: file.committed,
                 };
                 Ok(files.into_iter().map(clean).collect())
             }

@@ -27,7 +27,7 @@ pub struct Submodule {
     /// The commit that the branch names.
     pub commit: String,
     /// Its folder in the developer's working tree.
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
 }
 
 /// The submodules at these paths of a commit.

@@ -71,6 +71,9 @@ fn names() -> Vec<Case> {
         ".git /config",
         ".git . ./config",
         ".git...",
+        ".git/objects/info/alternates",
+        ".git/info/attributes",
+        ".git/hooks/reference-transaction",
         "git~1/config",
         "d/GIT~2/config",
         "gi7eba~1",
@@ -270,6 +273,17 @@ fn trees() -> Vec<Case> {
             let bare =
                 scene.tree(&[("100644", b"HEAD", blob), ("40000", b"objects", &inner), ("40000", b"refs", &inner)]);
             scene.tree(&[("40000", b"deep", &bare)])
+        }),
+        tree("a bare repository inside that borrows and promises objects", Stopped, |scene, blob| {
+            let borrowed = scene.blob(b"/etc\n");
+            let settings = scene.blob(b"[remote \"x\"]\n\turl = ext::sh -c touch% x\n\tpromisor = true\n");
+            let info = scene.tree(&[("100644", b"alternates", &borrowed)]);
+            let objects = scene.tree(&[("40000", b"info", &info)]);
+            let refs = scene.tree(&[("100644", b"x", blob)]);
+            let bare =
+                [("100644", &b"HEAD"[..], blob), ("100644", b"config", &settings), ("40000", b"objects", &objects)];
+            let bare = scene.tree(&[&bare[..], &[("40000", b"refs", &refs)]].concat());
+            scene.tree(&[("40000", b"a", &bare)])
         }),
         tree("a bare repository at the top, in capitals", Stopped, |scene, blob| {
             let inner = scene.tree(&[("100644", b"x", blob)]);

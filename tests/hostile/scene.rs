@@ -62,6 +62,7 @@ pub(crate) fn git_with(folder: &Path, arguments: &[&str], input: &[u8]) -> Vec<u
         .current_dir(folder)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_NO_LAZY_FETCH", "1")
         .envs([("GIT_AUTHOR_NAME", "a"), ("GIT_AUTHOR_EMAIL", "a@x"), ("GIT_COMMITTER_NAME", "a")])
         .env("GIT_COMMITTER_EMAIL", "a@x")
         .stdin(Stdio::piped())
@@ -135,6 +136,12 @@ impl Scene {
                 section.split_once('.').map_or_else(|| section.to_owned(), |(top, sub)| format!("{top} \"{sub}\""));
             settings.push_str(&format!("[{section}]\n\t{name} = \"{}\"\n", trap.display()));
         }
+        // Objects that are missing would be asked for by a command (git-config(1), `extensions.partialClone`).
+        let command = format!("ext::{} %S", trap.display());
+        settings.push_str(&format!(
+            "[extensions]\n\tpartialClone = trap\n[protocol \"ext\"]\n\tallow = always\n\
+             [remote \"trap\"]\n\turl = \"{command}\"\n\tpromisor = true\n\tpartialclonefilter = blob:none\n"
+        ));
         std::fs::write(repository.join(".git/config"), settings).unwrap();
         // The agent's repository has its own objects alone: they are what a bundle carries.
         let agent = scene.agent();

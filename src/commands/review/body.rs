@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use maud::{Markup, html};
 
-use super::{Material, next};
+use super::{Material, by_risk, next};
 use crate::audit::report::SessionReport;
 use crate::commands::page::shown;
 use crate::commands::report::{counted, exchange, usage};
@@ -24,6 +24,7 @@ const OPEN_LIMIT: usize = 20;
 
 pub(super) fn body(material: &Material) -> Markup {
     let review = &material.review;
+    let (command, how) = next(material);
     html! {
         h1 { "Review of " (shown(&material.project)) " (" (shown(&material.name)) ")" }
         p class="dim" {
@@ -39,7 +40,7 @@ pub(super) fn body(material: &Material) -> Markup {
         }
         @if !review.commits.is_empty() { p class="panel" {
             "This finds what runs by itself and what hides. It does not find bugs or malice in code: that is yours to read. Bring it in with "
-            code { (shown(&next(material))) } "."
+            code { (shown(&command)) } (how) "."
         } }
         (remarks("Held back", "bad", &review.held_back))
         (remarks("To look at first", "look", &review.shown_first))
@@ -48,7 +49,7 @@ pub(super) fn body(material: &Material) -> Markup {
         (commits(&review.commits))
         @if let Some(session) = &material.session { (of_session(session)) }
         h2 { "Files" }
-        (rows(&["file", "change", "added", "removed", "size", "mode"], review.files.len(), review.files.iter().map(|file| {
+        (rows(&["file", "change", "added", "removed", "size", "mode"], review.files.len(), by_risk(review).into_iter().map(|file| {
             let count = |count: Option<u64>| count.map_or_else(|| "binary".to_owned(), |count| count.to_string());
             let status = match file.status { 'A' => "added", 'D' => "deleted", 'T' => "other type", _ => "changed" };
             [file.path.clone(), status.to_owned(), count(file.added), count(file.removed), file.size.map(show_size).unwrap_or_default(), file.mode.clone()]
@@ -58,7 +59,7 @@ pub(super) fn body(material: &Material) -> Markup {
     }
 }
 
-fn short(id: &str) -> &str {
+pub(super) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
