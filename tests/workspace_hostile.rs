@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use sandbox::project::manifest::WorkspaceSpec;
 use sandbox::project::path_patterns::{PathPattern, PathPatterns};
 use sandbox::project::{ProjectName, SandboxName};
-use sandbox::workspace::incoming::{Starts, reference};
+use sandbox::workspace::incoming::{Starts, Terms, reference};
 use sandbox::workspace::tracked_secrets::{self, TrackedSecret};
 use sandbox::workspace::{
     AcceptedRisks, Received, ReviewRules, SourceState, WorkspaceError, inspect, is_pulled, open_bundle, receive,
@@ -143,7 +143,9 @@ impl Scene {
         let accepted = AcceptedRisks(accepted.iter().map(|path| (*path).to_owned()).collect());
         let starts = Starts { base: self.base(), start: self.base() };
         let place = reference(&project(), &SandboxName::main(), "main");
-        receive(&self.repository(), bundle, &place, "main", &starts, &ReviewRules::default(), &accepted).await
+        let rules = ReviewRules::default();
+        let terms = Terms { rules: &rules, accepted: &accepted };
+        receive(&self.repository(), bundle, &place, "main", &starts, terms, |_| {}).await
     }
 
     fn assert_untouched(&self, refs_before: &str, what: &str) {
@@ -346,8 +348,8 @@ async fn holds_back_and_shows_first_what_the_user_listed() {
         "refs/sandbox/payments/main",
         "main",
         &starts,
-        &listed,
-        &AcceptedRisks::default(),
+        Terms { rules: &listed, accepted: &AcceptedRisks::default() },
+        |_| {},
     )
     .await;
     let review = received.unwrap().review;

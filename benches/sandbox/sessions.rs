@@ -59,7 +59,7 @@ fn inspect(container: &str, format: &str) -> String {
 /// One run of a command that prints a line: when the line came, and when the command had ended.
 pub(crate) struct Run {
     line: Duration,
-    end: Duration,
+    pub(crate) end: Duration,
     /// How long each step took that the launcher told of on standard error.
     pub(crate) steps: Vec<(String, Duration)>,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::commands::load::{Overrides, Target, load, machine_key};
+use crate::commands::progress::Progress;
 use crate::commands::sandbox::Sandbox;
 use crate::commands::{Context, Failure};
 use crate::engine::container::Mount;
@@ -139,6 +140,11 @@ async fn remove_old_reader(engine: &Engine, state: &SandboxState) -> Result<(), 
     Ok(())
 }
 
+/// What is waited for while commits are taken.
+const OPENING: &str = "opening the sandbox's clone";
+const BRINGING: &str = "bringing the commits";
+const CLOSING: &str = "closing the sandbox's clone";
+
 /// The agent's commits as a bundle in a temporary file outside every checkout.
 pub struct Taken {
     /// The tip of the branch; empty when there is no commit beyond the start.
@@ -161,7 +167,8 @@ pub async fn take(
     branch: &str,
 ) -> Result<Taken, Failure> {
     // The start may be a commit of what was not committed, which the developer's repository does not have.
-    let mut taken = take_since(context, engine, sandbox, project, branch, &sandbox.record.base).await?;
+    let progress = Progress::start(&context.printer);
+    let mut taken = take_since(context, engine, sandbox, project, branch, &sandbox.record.base, &progress).await?;
     if taken.head == sandbox.record.start {
         (taken.head, taken.bundle) = (String::new(), None);
     }
@@ -179,8 +186,11 @@ pub async fn take_since(
     project: Option<&str>,
     branch: &str,
     base: &str,
+    progress: &Progress,
 ) -> Result<Taken, Failure> {
+    progress.step(OPENING);
     let mut reader = open_reader(context, engine, sandbox, project).await?;
+    progress.step(BRINGING);
     let taken = async {
         let file = tempfile::NamedTempFile::new().map_err(temporary)?;
         let mut output = tokio::fs::File::from_std(file.reopen().map_err(temporary)?);
@@ -198,6 +208,7 @@ pub async fn take_since(
         Ok::<Taken, Failure>(Taken { bundle: head.is_some().then_some(file), head: head.unwrap_or_default(), others })
     };
     let taken = taken.await;
+    progress.step(CLOSING);
     reader.close(engine).await?;
     taken
 }

@@ -28,6 +28,11 @@ impl Progress {
         Self { bar }
     }
 
+    /// For what is done again and again, where a line that comes and goes would be a nuisance.
+    pub fn none() -> Self {
+        Self { bar: None }
+    }
+
     /// Names the step that begins.
     pub fn step(&self, step: &'static str) {
         tracing::info!(step);

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::commits::starts;
 use super::load::actor;
+use super::progress::Progress;
 use super::{Context, Failure};
 use crate::audit::AuditLog;
 use crate::commands::report::counted;
@@ -14,7 +16,7 @@ use crate::project::manifest::Manifest;
 use crate::project::{ProjectName, SandboxName};
 use crate::session::journal::Record;
 use crate::session::launch::event;
-use crate::workspace::incoming::{Received, Starts, create_branch, receive, reference};
+use crate::workspace::incoming::{Received, Starts, Terms, create_branch, receive, reference};
 use crate::workspace::review::{AcceptedRisks, Remark, ReviewRules};
 
 /// Bring the agent's commits into this repository, after review
@@ -61,7 +63,12 @@ pub async fn run_with_bundle(
     let accepted = AcceptedRisks(args.accept_risk.iter().cloned().collect());
     let branch = args.branch.as_deref().unwrap_or(&record.branch);
     let place = reference(&record.id.project, &record.id.name, branch);
-    let received = receive(&repository, bundle, &place, branch, &starts(record), rules, &accepted).await?;
+    let progress = Arc::new(Progress::start(&context.printer));
+    let shown = progress.clone();
+    let terms = Terms { rules, accepted: &accepted };
+    let begins = move |step| shown.step(step);
+    let received = receive(&repository, bundle, &place, branch, &starts(record), terms, begins).await?;
+    progress.finish();
     note(context, record, &received, &accepted)?;
     let mut created = None;
     if let (Some(_), Some(into)) = (&received.reference, &args.into) {

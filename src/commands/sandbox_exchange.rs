@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::commands::commits::{self, Taken};
 use crate::commands::connect::connect;
 use crate::commands::load::{Target, manifest};
+use crate::commands::progress::Progress;
 use crate::commands::sandbox::Sandbox;
 use crate::commands::{Context, Failure, diff, pull, sandbox, up};
 use crate::editor::memory::Memory;
@@ -101,7 +102,8 @@ async fn watch(
         }
         let round = async {
             // Only what is new since the last time tells that there is something; the review is about all of it.
-            let new = commits::take_since(context, engine, found, project.as_deref(), branch, &seen).await;
+            let new =
+                commits::take_since(context, engine, found, project.as_deref(), branch, &seen, &Progress::none()).await;
             if matches!(&new, Ok(taken) if taken.bundle.is_none()) {
                 return Ok(None);
             }

@@ -23,6 +23,22 @@ pub struct Received {
     pub review: Review,
 }
 
+/// On which terms commits come in.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// What is held back, and what is shown first.
+    pub rules: &'a ReviewRules,
+    /// What comes in though it is held back.
+    pub accepted: &'a AcceptedRisks,
+}
+
+/// The steps of [`receive`].
+pub const CHECKING: &str = "checking the commits";
+/// The second.
+pub const REVIEWING: &str = "reviewing the commits";
+/// The last.
+pub const LANDING: &str = "taking the commits in";
+
 /// Where the work of an agent begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Starts {
@@ -142,24 +158,27 @@ impl Quarantine {
 }
 
 /// Reviews a bundle in quarantine and, when nothing unaccepted is held back, brings its branch in as this [`reference()`]. No
-/// other ref, no index and no working tree changes.
+/// other ref, no index and no working tree changes. `begins` is told of each step, in words for people.
 pub async fn receive(
     repository: &Path,
     bundle: &Path,
     reference: &str,
     branch: &str,
     starts: &Starts,
-    rules: &ReviewRules,
-    accepted: &AcceptedRisks,
+    terms: Terms<'_>,
+    begins: impl Fn(&'static str) + Send + 'static,
 ) -> Result<Received, WorkspaceError> {
     let (repository, bundle): (PathBuf, PathBuf) = (repository.to_path_buf(), bundle.to_path_buf());
     let (reference, branch, starts) = (reference.to_owned(), branch.to_owned(), starts.clone());
-    let (rules, accepted) = (rules.clone(), accepted.clone());
+    let (rules, accepted) = (terms.rules.clone(), terms.accepted.clone());
     tokio::task::spawn_blocking(move || {
+        begins(CHECKING);
         let quarantine = Quarantine::open(&repository, &bundle, &branch, &starts)?;
+        begins(REVIEWING);
         let review = quarantine.review(&rules)?;
         let mut landed = None;
         if review.unaccepted(&accepted).is_empty() {
+            begins(LANDING);
             quarantine.land(&reference)?;
             landed = Some(reference);
         }

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use sandbox::project::{ProjectName, SandboxName};
-use sandbox::workspace::incoming::{Starts, reference};
+use sandbox::workspace::incoming::{Starts, Terms, reference};
 use sandbox::workspace::{AcceptedRisks, Received, ReviewRules, WorkspaceError, receive};
 use sha1::{Digest as _, Sha1};
 use tempfile::TempDir;
@@ -317,7 +317,9 @@ impl Scene {
         let accepted = AcceptedRisks(accepted.iter().map(|path| (*path).to_owned()).collect());
         let starts = Starts { base: self.base(), start: self.base() };
         let place = reference(&project(), &SandboxName::main(), "main");
-        receive(&self.repository(), bundle, &place, "main", &starts, &ReviewRules::default(), &accepted).await
+        let rules = ReviewRules::default();
+        let terms = Terms { rules: &rules, accepted: &accepted };
+        receive(&self.repository(), bundle, &place, "main", &starts, terms, |_| {}).await
     }
 
     /// Every file of the scene outside the agent's own, with mode and content; what a commit that came in may add is
