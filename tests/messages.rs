@@ -412,7 +412,10 @@ fn of_a_running_sandbox() {
     };
     fail(&mut stage, "there is no sandbox", &["diff", &project]);
     fail(&mut stage, "nobody can be asked", &["network", "learn", "--observe", "--", "true"]);
-    stage.configure("network:\n  proxy: http://proxy.example:3128\n  proxy_log_in: { user: ada, file: ~/absent }\n");
+    let absent = stage.home.path().join("absent").display().to_string();
+    stage.configure(&format!(
+        "network:\n  proxy: http://proxy.example:3128\n  proxy_log_in: {{ user: ada, file: {absent} }}\n"
+    ));
     fail(&mut stage, "the password for the proxy is not there", &["up", "--detach"]);
     stage.configure("");
     stage.running = Some(project.clone());
