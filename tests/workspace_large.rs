@@ -38,7 +38,7 @@ fn peak(process: u32) -> u64 {
 fn write_history(repository: &Path, files: usize, past: usize, size: usize) {
     git(repository, &["init", "-q", "-b", "main"]);
     let mut import = Command::new("git")
-        .args(["-c", "core.compression=0", "fast-import", "--quiet", "--done"])
+        .args(["-c", "core.compression=0", "fast-import", "--depth=0", "--quiet", "--done"])
         .current_dir(repository)
         .stdin(Stdio::piped())
         .spawn()
