@@ -34,10 +34,10 @@ use crate::session::watchdog::{self, Notice};
 const RESTARTS: u32 = 5;
 /// The exit code of a process that SIGKILL ended.
 const KILLED: i64 = 137;
-/// When containers are looked at that the engine tells nothing of: once it surely listens, for what died before, and now and
-/// then, for events that it dropped.
+/// When containers are looked at that the engine tells nothing of: once it surely listens, for what died before. Later its
+/// events do; a container that somebody paused is not to be taken for one that died.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
-const NEXT_LOOK: Duration = Duration::from_secs(15);
+const NEXT_LOOK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why a session could not be supervised.
 #[derive(Debug, thiserror::Error)]
