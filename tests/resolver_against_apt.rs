@@ -99,12 +99,27 @@ impl Apt {
         command.output().unwrap()
     }
 
-    /// Name and version of all that apt would install, or `None` when it cannot.
-    fn choice(&self, packages: &[&str]) -> Option<BTreeSet<(String, String)>> {
-        let output = self.run(&[&["install", "--simulate"], packages].concat());
-        if !output.status.success() {
-            return None;
-        }
+    /// Name and version of all that apt would install, or `None` when it cannot. What a package of backports needs of
+    /// backports has to be asked for as well, while the resolver takes it by itself.
+    fn choice(&self, packages: &[String], backports: &str) -> Option<BTreeSet<(String, String)>> {
+        let mut packages = packages.to_vec();
+        let output = loop {
+            let words: Vec<&str> = packages.iter().map(String::as_str).collect();
+            let output = self.run(&[&["install", "--simulate"], &words[..]].concat());
+            if output.status.success() {
+                break output;
+            }
+            // Such as ` curl : Depends: libcurl4 (= 8.14.1-2~bpo12+1) but 7.88.1-10 is to be installed`.
+            let said = String::from_utf8(output.stdout).unwrap();
+            let more = said.lines().filter(|line| line.ends_with("is to be installed"));
+            let more = more.filter_map(|line| line.split_once("Depends: ")?.1.split(' ').next());
+            let more: Vec<String> = more.map(|name| format!("{name}/{backports}")).collect();
+            let late = packages.iter().any(|package| package.ends_with(backports));
+            if !late || more.is_empty() || more.iter().any(|package| packages.contains(package)) {
+                return None;
+            }
+            packages.extend(more);
+        };
         let text = String::from_utf8(output.stdout).unwrap();
         let lines = text.lines().filter_map(|line| line.strip_prefix("Inst "));
         let chosen = lines.map(|line| {
@@ -147,7 +162,7 @@ fn sets_of_packages_of_two_releases_come_out_as_with_apt() {
             let ours: Option<BTreeSet<_>> = ours.map(|chosen| {
                 chosen.into_iter().map(|candidate| (candidate.name, candidate.version.to_string())).collect()
             });
-            let theirs = apt.choice(&set.iter().map(String::as_str).collect::<Vec<_>>());
+            let theirs = apt.choice(&set, &format!("{release}-backports"));
             packages += theirs.as_ref().map_or(0, BTreeSet::len);
             match (&ours, &theirs) {
                 (Some(ours), Some(theirs)) if ours != theirs => {

@@ -4,7 +4,7 @@
 //! does not go together with that is mended by newer versions, never by older ones, so there is an end. What is only
 //! recommended is left out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::candidate::{Candidate, Relation};
 use super::control::paragraphs;
@@ -67,6 +67,11 @@ impl Index {
     /// All versions of a package, the preferred one first.
     fn versions(&self, name: &str) -> impl Iterator<Item = &Candidate> {
         self.packages.get(name).into_iter().flatten().map(|(_, candidate)| candidate)
+    }
+
+    /// Whether a name is that of one package, which nothing else provides.
+    fn is_one(&self, name: &str) -> bool {
+        self.packages.contains_key(name) && !self.providers.contains_key(name)
     }
 
     /// The very package that a lock has, if it still can be had.
@@ -198,20 +203,44 @@ impl<'a> Choice<'a> {
         of(&relation.name).or_else(|| providers.filter_map(|name| of(name)).next())
     }
 
-    /// Takes in what these packages need, and what that needs.
+    /// Takes in what these packages need, and what that needs. Where there is a choice it is made last, as what is needed
+    /// without one may well meet it.
     fn follow(&mut self, mut open: Vec<&'a Candidate>) -> Result<(), ImageError> {
-        while let Some(candidate) = open.pop() {
-            for (clause, alternatives) in candidate.needs() {
-                if self.holds(&alternatives) {
-                    continue;
+        let mut choices = VecDeque::new();
+        loop {
+            if let Some(candidate) = open.pop() {
+                for (clause, alternatives) in candidate.needs() {
+                    if self.holds(&alternatives) {
+                        continue;
+                    }
+                    match &alternatives[..] {
+                        [relation] if self.index.is_one(&relation.name) => {
+                            open.push(self.take(candidate, clause, &alternatives)?);
+                        }
+                        _ => choices.push_back((candidate, clause, alternatives)),
+                    }
                 }
-                let found = self.found(&alternatives, &candidate.suite);
-                let found = found.ok_or_else(|| unsatisfiable(clause, candidate))?;
-                self.chosen.insert(&found.name, found);
-                open.push(found);
+            } else if let Some((candidate, clause, alternatives)) = choices.pop_front() {
+                if !self.holds(&alternatives) {
+                    open.push(self.take(candidate, clause, &alternatives)?);
+                }
+            } else {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Takes in what meets one of the alternatives that a package needs.
+    fn take(
+        &mut self,
+        candidate: &Candidate,
+        clause: &str,
+        alternatives: &[Relation],
+    ) -> Result<&'a Candidate, ImageError> {
+        let found = self.found(alternatives, &candidate.suite);
+        let found = found.ok_or_else(|| unsatisfiable(clause, candidate))?;
+        self.chosen.insert(&found.name, found);
+        Ok(found)
     }
 
     /// Mends what does not go together. Each round takes in a newer version or one more package.
@@ -323,6 +352,21 @@ mod tests {
         let index = index(&[("a", "1", "Depends: b | c"), ("b", "1", ""), ("c", "1", "")]);
         assert_eq!(names(&index, &["a"]).unwrap(), ["a", "b"]);
         assert_eq!(names(&index, &["a", "c"]).unwrap(), ["a", "c"]);
+    }
+
+    #[test]
+    fn a_choice_is_made_after_all_that_is_needed_without_one() {
+        let index = index(&[
+            ("tool", "1", "Depends: schema"),
+            ("schema", "1", "Depends: json, server | client"),
+            ("server", "1", "Provides: json"),
+            ("client", "1", "Provides: json"),
+            ("program", "1", "Depends: library"),
+            ("library", "1", "Depends: client"),
+        ]);
+        for wanted in [["tool", "program"], ["program", "tool"]] {
+            assert_eq!(names(&index, &wanted).unwrap(), ["client", "library", "program", "schema", "tool"]);
+        }
     }
 
     #[test]
