@@ -522,7 +522,7 @@ impl Reader<'_> {
                 Severity::Error,
                 "unpinned",
                 format!("{role} `{}` has no digest, so it is another one tomorrow", shown(reference)),
-                "put `@sha256:…` behind it; `docker buildx imagetools inspect IMAGE` prints the digest",
+                "write a tag and run `sandbox image lock DOCKERFILE`, which notes its digest, or put `@sha256:…` behind it",
             );
         }
     }

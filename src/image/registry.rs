@@ -18,5 +18,5 @@ pub mod push;
 pub use error::RegistryError;
 pub use login::Login;
 pub use name::Repository;
-pub use pull::{PullContext, pull};
+pub use pull::{PullContext, pull, resolve};
 pub use push::{PushTarget, Pushed, push};

@@ -110,7 +110,7 @@ impl Sources {
         let (base, dockerfile) = match root.filter(|_| is_name(name)) {
             Some(root) => {
                 let lock = DockerfileLock::load(name, root)?.ok_or_else(|| ImageError::Unlocked(name.to_owned()))?;
-                let recipe = Recipe::load(name, root)?;
+                let recipe = Recipe::load(name, root, &lock.tags())?;
                 let base = match recipe.last.and_then(|last| recipe.bases.get(&last).cloned()) {
                     Some(Base::Definition(name)) => Some(name),
                     _ => None,

@@ -1,6 +1,7 @@
 //! Registries that lie, and registries that send the launcher where it must not go.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sandbox::image::reference::Digest;
@@ -58,6 +59,32 @@ async fn refuses_a_flipped_byte_wherever_it_is() {
         assert!(error.to_string().contains(what), "{error}");
         assert!(!kept(&cache).contains(&digest.hex()), "{what} is in the cache");
     }
+}
+
+#[tokio::test]
+async fn refuses_a_good_manifest_that_is_another_than_the_one_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = image(folder.path());
+    let asked_for = image.manifest_digest.to_string();
+    let (name, lies) = (asked_for.clone(), Arc::new(AtomicBool::new(false)));
+    let lie = lies.clone();
+    let fake = Fake::start(move |asked, store| {
+        let bytes = store.manifests.get(&name).cloned()?;
+        (asked.is("GET", &name) && lie.load(Ordering::SeqCst)).then(|| {
+            let mut other: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            other["annotations"] = json!({"org.opencontainers.image.title": "another"});
+            // The header says what the client wants to hear.
+            Answer::new(200).with("docker-content-digest", &name).body(other.to_string().into_bytes())
+        })
+    });
+    let repository = format!("{}/team", fake.address);
+    pushed(&image, &repository, None).await.unwrap();
+    // A push looks at what came of it, so the lies begin after it.
+    lies.store(true, Ordering::SeqCst);
+    let cache = folder.path().join("cache");
+    let error = pulled(&cache, &repository, &image.manifest_digest, None).await.unwrap_err();
+    assert!(matches!(&error, RegistryError::Digest { wanted, .. } if wanted.to_string() == asked_for), "{error:?}");
+    assert!(kept(&cache).is_empty());
 }
 
 #[tokio::test]

@@ -208,3 +208,113 @@ async fn up_pulls_a_foreign_image_that_the_engine_lacks_with_the_login_of_docker
     docker(&["image", "rm", &id]);
     assert!(!docker(&["image", "inspect", &id]).status.success());
 }
+
+/// The password of the registry's user in a store that Docker's own helper for `pass` reads, and a configuration of Docker
+/// that names the helper.
+fn password_store(folder: &Path, registry: &str) {
+    let run = |program: &str, words: &[&str], input: &str| {
+        let mut command = Command::new(program);
+        command.args(words).env("GNUPGHOME", folder.join("gnupg")).env("PASSWORD_STORE_DIR", folder.join("store"));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program}: {error}; run `scripts/packages`"));
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    std::fs::create_dir(folder.join("gnupg")).unwrap();
+    std::fs::set_permissions(folder.join("gnupg"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    run(
+        "gpg",
+        &["--batch", "--passphrase", "", "--quick-generate-key", "test@example.invalid", "default", "default"],
+        "",
+    );
+    run("pass", &["init", "test@example.invalid"], "");
+    let entry = serde_json::json!({"ServerURL": registry, "Username": "ada", "Secret": "canary-password"});
+    run("docker-credential-pass", &["store"], &entry.to_string());
+    let config = serde_json::json!({"credHelpers": {registry: "pass"}});
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn the_login_comes_from_dockers_own_credential_helper() {
+    let home = Home::new();
+    let registry = Registry::start();
+    let folder = tempfile::tempdir().unwrap();
+    password_store(folder.path(), &registry.address);
+    let push = |folder: &Path, store: &str| {
+        let mut command = home.sandbox();
+        command.args(["image", "push", "base", &format!("{}/team/base", registry.address)]);
+        command.env("DOCKER_CONFIG", folder).env("GNUPGHOME", folder.join("gnupg"));
+        command.env("PASSWORD_STORE_DIR", folder.join(store)).output().unwrap()
+    };
+    let done = push(folder.path(), "store");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    // The helper has nothing for this registry: nothing is sent, and the registry refuses.
+    std::fs::create_dir(folder.path().join("other")).unwrap();
+    let refused = push(folder.path(), "other");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && !said.contains("canary"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_stands_for_the_digest_that_the_lock_noted_until_it_is_locked_anew() {
+    let home = Home::new();
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-test-cache/sandbox");
+    let registry = Registry::start();
+    let repository = format!("{}/team/tools", registry.address);
+    let target = PushTarget {
+        repository: repository.parse().unwrap(),
+        tag: Some("stable".into()),
+        mount_from: None,
+        authorities: None,
+    };
+    let me = || login("ada", "canary-password");
+    let first = unseen(&cache).await;
+    push(&first, &target, me(), false).await.unwrap();
+    let project = tempfile::tempdir().unwrap();
+    let text = format!("FROM {repository}:stable\nUSER 0:0\nRUN echo made > /made\nUSER 1000:1000\n");
+    std::fs::write(project.path().join("Dockerfile.agent"), text).unwrap();
+    let image = |words: &[&str]| {
+        let mut command = home.sandbox();
+        command.args(["--format", "json", "image"]).args(words).arg("--project").arg(project.path());
+        let output = command.env("DOCKER_CONFIG", registry.docker_config()).output().unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr),
+        )
+    };
+    let lock = || -> Value {
+        let text = std::fs::read(project.path().join("Dockerfile.agent.lock")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    // Without a lock it is nothing that anybody could build.
+    let (code, said) = image(&["lint"]);
+    assert!(code == 1 && said.contains("unpinned") && said.contains("sandbox image lock"), "{said}");
+    let (code, said) = image(&["build", "Dockerfile.agent"]);
+    assert!(code != 0 && said.contains("sandbox image lock"), "{said}");
+
+    let (code, said) = image(&["lock", "Dockerfile.agent"]);
+    assert_eq!(code, 0, "{said}");
+    let locked = lock();
+    let base = |lock: &Value| lock["bases"][format!("{repository}:stable")]["tagged"].as_str().unwrap().to_owned();
+    assert_eq!(base(&locked), first.manifest_digest.to_string());
+    assert_eq!(image(&["lint"]).0, 0);
+
+    // Somebody moves the tag. What is built is what was locked, and a new lock takes the new image.
+    let second = unseen(&cache).await;
+    assert_ne!(first.manifest_digest, second.manifest_digest);
+    push(&second, &target, me(), false).await.unwrap();
+    let (code, said) = image(&["build", "Dockerfile.agent", "--check"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains(locked["result"]["manifest"].as_str().unwrap()), "{said}");
+    let (code, said) = image(&["lock", "Dockerfile.agent"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(base(&lock()), second.manifest_digest.to_string());
+    for image in [&first, &second] {
+        docker(&["image", "rm", "--force", &image.config_digest.to_string()]);
+    }
+}

@@ -17,6 +17,8 @@ use crate::image::dockerfile::lock::{self, DockerfileLock, LockedBase};
 use crate::image::dockerfile::recipe::{Base, Recipe};
 use crate::image::error::at;
 use crate::image::lock::ResultDigests;
+use crate::image::reference::{Digest, PinnedImage};
+use crate::image::registry::name::TaggedImage;
 use crate::image::saved::Saved;
 use crate::image::{self, BuiltImage, BuiltLayer, Checked, ImageContext, ImageError, LockedImage, canonical};
 
@@ -97,9 +99,17 @@ pub(super) async fn locking(
     network: bool,
 ) -> Result<DockerfileLock, Failure> {
     let root = root(surroundings, name)?;
-    let recipe = Recipe::load(name, root)?;
-    // A mistake here is told before anything is fetched.
+    let tagged = Recipe::tags(name, root)?;
+    // A mistake here is told before anything is fetched, whatever the tags stand for.
+    let any = |image: &TaggedImage| PinnedImage { repository: image.repository.clone(), digest: Digest::of(b"") };
+    let tags = tagged.iter().map(|(written, image)| (written.clone(), any(image))).collect();
+    let recipe = Recipe::load(name, root, &tags)?;
     BuildContext::collect(root, name, &recipe.sources).map_err(ImageError::Context)?;
+    let mut tags = BTreeMap::new();
+    for (written, image) in tagged {
+        tags.insert(written, registry::resolve(context, &image, surroundings.offline).await?);
+    }
+    let recipe = Recipe::load(name, root, &tags)?;
     let bases = bases(context, surroundings, &recipe).await?;
     Ok(make(context, surroundings, &recipe, network, &bases, &layers(surroundings)?).await?.lock)
 }
@@ -111,7 +121,7 @@ fn root<'a>(surroundings: &ImageContext<'a>, name: &str) -> Result<&'a Path, Ima
 fn read(surroundings: &ImageContext<'_>, name: &str) -> Result<(Recipe, DockerfileLock), ImageError> {
     let root = root(surroundings, name)?;
     let lock = DockerfileLock::load(name, root)?.ok_or_else(|| ImageError::Unlocked(name.to_owned()))?;
-    Ok((Recipe::load(name, root)?, lock))
+    Ok((Recipe::load(name, root, &lock.tags())?, lock))
 }
 
 fn layers(surroundings: &ImageContext<'_>) -> Result<std::path::PathBuf, ImageError> {
@@ -213,8 +223,11 @@ async fn make(
     let (run, layer, mut all) = work.await.map_err(|_| ImageError::Worker)??;
     let size = layer.as_ref().map(|layer| layer.size);
     all.extend(layer);
-    let locked =
-        |base: &BuiltImage| LockedBase { config: base.config_digest.clone(), manifest: base.manifest_digest.clone() };
+    let locked = |written: &String, base: &BuiltImage| LockedBase {
+        tagged: recipe.tagged(written).cloned(),
+        config: base.config_digest.clone(),
+        manifest: base.manifest_digest.clone(),
+    };
     let mut lock = DockerfileLock {
         version: 1,
         recipe: lock::RECIPE,
@@ -222,7 +235,7 @@ async fn make(
         dockerfile: recipe.digest.clone(),
         context: context_digest,
         network,
-        bases: bases.iter().map(|(written, base)| (written.clone(), locked(base))).collect(),
+        bases: bases.iter().map(|(written, base)| (written.clone(), locked(written, base))).collect(),
         epoch,
         run,
         layer: size,

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::commands::manifest_failure::show;
 use crate::commands::printer::sanitise;
 use crate::commands::{Context, Failure};
+use crate::image::dockerfile::lock::DockerfileLock;
 use crate::image::dockerfile::{self, DockerfileError, Severity};
 use crate::image::error::at;
 use crate::image::{ImageError, definition};
@@ -29,7 +30,10 @@ pub(super) fn lint(context: &Context, project: &Path, file: &Path, strict: bool)
         return Err(ImageError::Dockerfile(form(1, 1, "it is larger than any Dockerfile")).into());
     }
     let text = String::from_utf8(bytes).map_err(|_| ImageError::Dockerfile(form(1, 1, "it is not UTF-8 text")))?;
-    let images: BTreeSet<String> = definition::names(Some(project)).into_iter().collect();
+    let mut images: BTreeSet<String> = definition::names(Some(project)).into_iter().collect();
+    if let Some(name) = file.to_str().filter(|name| dockerfile::is_name(name)) {
+        images.extend(DockerfileLock::load(name, project)?.map(|lock| lock.tags()).unwrap_or_default().into_keys());
+    }
     let findings = dockerfile::findings(&text, &images).map_err(ImageError::Dockerfile)?;
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     let warnings = findings.len() - errors;

@@ -7,6 +7,7 @@ use crate::commands::registry_login::login;
 use crate::commands::{Context, Failure};
 use crate::engine::Engine;
 use crate::image::reference::{ImageChoice, PinnedImage, ReferenceError};
+use crate::image::registry::name::TaggedImage;
 use crate::image::registry::{self, PullContext, PushTarget, RegistryError, Repository, name};
 use crate::image::{self, BuiltImage, ImageContext, ImageError};
 use crate::project::configuration;
@@ -83,6 +84,19 @@ pub async fn fetch(context: &Context, pinned: &PinnedImage, offline: bool) -> Re
         }
         result => Ok(result?),
     }
+}
+
+/// The image that a tag of a registry stands for now.
+///
+/// # Errors
+/// When the registry does not give it.
+pub(super) async fn resolve(context: &Context, image: &TaggedImage, offline: bool) -> Result<PinnedImage, Failure> {
+    let repository: Repository = image.repository.parse().map_err(ImageError::from)?;
+    let login = if offline { None } else { login(context, &repository).await? };
+    let authorities = configuration::load(&context.folders.config)?.authorities;
+    let (cache, progress) = (&context.folders.cache, context.printer.progress());
+    let pull = PullContext { cache, login, authorities: authorities.as_deref(), progress, offline };
+    Ok(registry::resolve(image, &pull).await?)
 }
 
 pub(super) async fn load(engine: &Engine, built: &BuiltImage) -> Result<String, Failure> {

@@ -15,7 +15,8 @@ use crate::beneath::{self, Links, Opened};
 use crate::image::archive::{BuiltImage, BuiltLayer, Settings};
 use crate::image::error::{ImageError, at};
 use crate::image::lock::ResultDigests;
-use crate::image::reference::Digest;
+use crate::image::reference::{Digest, PinnedImage};
+use crate::image::registry::name::TaggedImage;
 use crate::image::{self, LockedImage};
 
 /// Changes whenever the same image of an engine gives other bytes.
@@ -56,6 +57,9 @@ pub struct DockerfileLock {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedBase {
+    /// For an image that is named by a tag: the digest that its registry had for it, of an index or a manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tagged: Option<Digest>,
     /// Digest of its configuration.
     pub config: Digest,
     /// Digest of its manifest.
@@ -135,6 +139,15 @@ impl DockerfileLock {
         Ok(text.map_err(|source| ImageError::Lock { name: String::new(), source })? + "\n")
     }
 
+    /// The images that the lock has for those that are named by a tag.
+    pub fn tags(&self) -> BTreeMap<String, PinnedImage> {
+        let tagged = self.bases.iter().filter_map(|(written, base)| {
+            let image: TaggedImage = written.parse().ok()?;
+            Some((written.clone(), PinnedImage { repository: image.repository, digest: base.tagged.clone()? }))
+        });
+        tagged.collect()
+    }
+
     /// Checks that the lock is of this Dockerfile, these files and these images of the project.
     ///
     /// # Errors
@@ -198,8 +211,8 @@ impl DockerfileLock {
 /// When one is absent, or they do not.
 pub fn locked(name: &str, root: Option<&Path>) -> Result<LockedImage, ImageError> {
     let root = root.ok_or_else(|| ImageError::UnknownImage(name.to_owned()))?;
-    let recipe = Recipe::load(name, root)?;
     let lock = DockerfileLock::load(name, root)?.ok_or_else(|| ImageError::Unlocked(name.to_owned()))?;
+    let recipe = Recipe::load(name, root, &lock.tags())?;
     lock.check(&recipe, root)?;
     Ok(LockedImage {
         name: name.to_owned(),

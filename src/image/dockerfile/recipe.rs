@@ -11,6 +11,7 @@ use super::{DockerfileError, Finding, LIMIT, Severity, read};
 use crate::beneath::{self, Links, Opened};
 use crate::image::error::{ImageError, at};
 use crate::image::reference::{Digest, ImageChoice, PinnedImage};
+use crate::image::registry::name::TaggedImage;
 use crate::image::{definition, dockerfile};
 
 /// An image that a Dockerfile is built on, or copies from.
@@ -40,40 +41,40 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Reads a Dockerfile at the root of a project.
+    /// Reads a Dockerfile at the root of a project; `tags` are the images of registries that stand for one of a digest.
     ///
     /// # Errors
     /// When there is none, or a line of it is not to be built.
-    pub fn load(name: &str, root: &Path) -> Result<Self, ImageError> {
-        let path = root.join(name);
-        if !dockerfile::is_name(name) {
-            return Err(ImageError::UnknownImage(name.to_owned()));
-        }
-        let folder = beneath::folder(root).map_err(at(root))?;
-        let mut bytes = Vec::new();
-        match beneath::open(&folder, Path::new(name), Links::Refused) {
-            Ok(Opened::File(file, _)) => file.take(LIMIT + 1).read_to_end(&mut bytes).map_err(at(&path))?,
-            Ok(_) => return Err(at(&path)(std::io::ErrorKind::InvalidInput.into())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(ImageError::UnknownImage(name.to_owned()));
-            }
-            Err(error) => return Err(at(&path)(error)),
-        };
-        let form = |said: &str| DockerfileError::Form { line: 1, column: 1, said: said.to_owned() };
-        if bytes.len() as u64 > LIMIT {
-            return Err(ImageError::Dockerfile(form("it is larger than any Dockerfile")));
-        }
-        let text = String::from_utf8(bytes).map_err(|_| ImageError::Dockerfile(form("it is not UTF-8 text")))?;
+    pub fn load(name: &str, root: &Path, tags: &BTreeMap<String, PinnedImage>) -> Result<Self, ImageError> {
+        let text = text(name, root)?;
         let images = definition::names(Some(root)).into_iter().collect();
-        Self::parse(name, text, &images).map_err(ImageError::Dockerfile)
+        Self::parse(name, text, &images, tags).map_err(ImageError::Dockerfile)
     }
 
-    /// Reads a text; `images` are the names that stand for an image which a lock pins.
+    /// The images with a tag and without a digest that a Dockerfile at the root of a project names.
+    ///
+    /// # Errors
+    /// When there is none, or it is not one.
+    pub fn tags(name: &str, root: &Path) -> Result<BTreeMap<String, TaggedImage>, ImageError> {
+        let text = text(name, root)?;
+        let images = definition::names(Some(root)).into_iter().collect();
+        let uses = read(&text, &images).map_err(ImageError::Dockerfile)?.uses;
+        let named = uses.images.into_iter().map(|used| used.image).filter(|image| !images.contains(image));
+        Ok(named.filter_map(|image| Some((image.clone(), image.parse().ok()?))).collect())
+    }
+    /// Reads a text; `images` are the names that stand for an image which a lock pins, `tags` the images of registries that
+    /// do.
     ///
     /// # Errors
     /// When it is not a Dockerfile, or a line of it is not to be built.
-    pub fn parse(name: &str, text: String, images: &BTreeSet<String>) -> Result<Self, DockerfileError> {
-        let reader = read(&text, images)?;
+    pub fn parse(
+        name: &str,
+        text: String,
+        images: &BTreeSet<String>,
+        tags: &BTreeMap<String, PinnedImage>,
+    ) -> Result<Self, DockerfileError> {
+        let known = images.iter().chain(tags.keys()).cloned().collect();
+        let reader = read(&text, &known)?;
         let errors = reader.findings.iter().filter(|finding| finding.severity == Severity::Error);
         let first = reader.uses.limits.iter().chain(errors).min_by_key(|finding| finding.span.start);
         if let Some(Finding { line, column, message, rule, remedy, .. }) = first.cloned() {
@@ -81,9 +82,10 @@ impl Recipe {
         }
         let mut bases = BTreeMap::new();
         for used in &reader.uses.images {
-            let base = match images.contains(&used.image) {
-                true => Base::Definition(used.image.clone()),
-                false => Base::Pinned(pinned(&used.image).ok_or_else(|| DockerfileError::Form {
+            let base = match (images.contains(&used.image), tags.get(&used.image)) {
+                (true, _) => Base::Definition(used.image.clone()),
+                (false, Some(pinned)) => Base::Pinned(pinned.clone()),
+                (false, None) => Base::Pinned(pinned(&used.image).ok_or_else(|| DockerfileError::Form {
                     line: 1,
                     column: 1,
                     said: format!("`{}` is not an image with a digest", super::shown(&used.image)),
@@ -99,6 +101,14 @@ impl Recipe {
         Ok(Self { name: name.to_owned(), digest, bases, last, sources, text, uses })
     }
 
+    /// The digest that stands for an image which is named by a tag.
+    pub fn tagged(&self, written: &str) -> Option<&Digest> {
+        match self.bases.get(written) {
+            Some(Base::Pinned(pinned)) if !written.contains('@') => Some(&pinned.digest),
+            _ => None,
+        }
+    }
+
     /// The text with the names that an engine has for the images: `names` has that of each base.
     pub fn with_names(&self, names: &BTreeMap<String, String>) -> String {
         let mut text = self.text.clone();
@@ -111,6 +121,29 @@ impl Recipe {
         }
         text
     }
+}
+
+/// The text of a Dockerfile at the root of a project.
+fn text(name: &str, root: &Path) -> Result<String, ImageError> {
+    let path = root.join(name);
+    if !dockerfile::is_name(name) {
+        return Err(ImageError::UnknownImage(name.to_owned()));
+    }
+    let folder = beneath::folder(root).map_err(at(root))?;
+    let mut bytes = Vec::new();
+    match beneath::open(&folder, Path::new(name), Links::Refused) {
+        Ok(Opened::File(file, _)) => file.take(LIMIT + 1).read_to_end(&mut bytes).map_err(at(&path))?,
+        Ok(_) => return Err(at(&path)(std::io::ErrorKind::InvalidInput.into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(ImageError::UnknownImage(name.to_owned()));
+        }
+        Err(error) => return Err(at(&path)(error)),
+    };
+    let form = |said: &str| DockerfileError::Form { line: 1, column: 1, said: said.to_owned() };
+    if bytes.len() as u64 > LIMIT {
+        return Err(ImageError::Dockerfile(form("it is larger than any Dockerfile")));
+    }
+    String::from_utf8(bytes).map_err(|_| ImageError::Dockerfile(form("it is not UTF-8 text")))
 }
 
 /// An image as Docker writes it, `NAME[:TAG]@DIGEST`: the tag says nothing beside a digest.
@@ -131,7 +164,10 @@ mod tests {
     const PIN: &str = "debian:12@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     fn recipe(text: &str) -> Result<Recipe, DockerfileError> {
-        Recipe::parse("Dockerfile.agent", text.replace("PIN", PIN), &BTreeSet::from(["agent".to_owned()]))
+        let images = BTreeSet::from(["agent".to_owned()]);
+        let digest = Digest::of(b"x");
+        let tags = BTreeMap::from([("node:22".to_owned(), PinnedImage { repository: "node".to_owned(), digest })]);
+        Recipe::parse("Dockerfile.agent", text.replace("PIN", PIN), &images, &tags)
     }
 
     #[test]
@@ -147,6 +183,10 @@ mod tests {
         assert_eq!(found.bases["agent"], Base::Definition("agent".into()));
         let Base::Pinned(pinned) = &found.bases[PIN] else { panic!("not pinned") };
         assert_eq!(pinned.repository, "debian");
+        let tagged = recipe("FROM node:22\n").unwrap();
+        assert_eq!(tagged.last.as_deref(), Some("node:22"));
+        let Base::Pinned(pinned) = &tagged.bases["node:22"] else { panic!("not pinned") };
+        assert_eq!((pinned.repository.as_str(), &pinned.digest), ("node", &Digest::of(b"x")));
         assert_eq!(recipe("FROM PIN AS a\nFROM scratch\n").unwrap().last, None);
         assert_eq!(recipe("FROM PIN AS a\nFROM a\n").unwrap().last.as_deref(), Some(PIN));
     }
@@ -166,6 +206,7 @@ mod tests {
     fn refuses_what_is_not_pinned_and_what_it_does_not_have_built_with_the_line() {
         for (text, line, rule) in [
             ("FROM debian\n", 1, "unpinned"),
+            ("FROM node:23\n", 1, "unpinned"),
             ("FROM agent\nADD https://h/x /x\n", 2, "launcher"),
             ("# syntax=docker/PIN\nFROM agent\n", 1, "launcher"),
             ("FROM agent\nADD --checksum=sha256:HEX https://h/x /x\n", 2, "launcher"),

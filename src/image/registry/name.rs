@@ -108,6 +108,30 @@ fn is_component(text: &str) -> bool {
     })
 }
 
+/// An image by a name that its registry may give to another one tomorrow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaggedImage {
+    /// The repository, as people write it.
+    pub repository: String,
+    /// The tag.
+    pub tag: String,
+}
+
+impl FromStr for TaggedImage {
+    type Err = RegistryError;
+
+    /// `NAME:TAG`; a name without a tag is none, though Docker takes it for `latest`.
+    fn from_str(text: &str) -> Result<Self, RegistryError> {
+        let last = text.rfind('/').map_or(0, |index| index + 1);
+        let (_, tag) = text[last..].split_once(':').filter(|(_, tag)| is_tag(tag)).ok_or_else(|| {
+            RegistryError::Name { name: text.chars().take(200).collect(), problem: "it has no tag behind a colon" }
+        })?;
+        let repository = &text[..text.len() - tag.len() - 1];
+        repository.parse::<Repository>()?;
+        Ok(Self { repository: repository.to_owned(), tag: tag.to_owned() })
+    }
+}
+
 /// Whether a text can be a tag.
 pub fn is_tag(text: &str) -> bool {
     let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -165,6 +189,17 @@ mod tests {
             "",
         ] {
             assert!(text.parse::<Repository>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tagged_image_has_a_tag_and_the_port_of_a_registry_is_none() {
+        let parts = |text: &str| text.parse::<TaggedImage>().ok().map(|image| (image.repository, image.tag));
+        let some = |repository: &str, tag: &str| Some((repository.to_owned(), tag.to_owned()));
+        assert_eq!(parts("node:22-bookworm"), some("node", "22-bookworm"));
+        assert_eq!(parts("registry.example.com:5000/a/b:v1"), some("registry.example.com:5000/a/b", "v1"));
+        for text in ["node", "registry.example.com:5000/a", "node:", "node:a/b", "Node:1", ":1", "$A:1", "a:b:c"] {
+            assert_eq!(parts(text), None, "{text}");
         }
     }
 

@@ -13,6 +13,7 @@ use sha2::Digest as _;
 
 use super::client::{Client, Request};
 use super::manifest::{self, Compression, Document, Manifest, Part};
+use super::name::TaggedImage;
 use super::{Login, RegistryError, Repository};
 use crate::image::archive::{BuiltImage, BuiltLayer};
 use crate::image::error::ImageError;
@@ -58,6 +59,33 @@ pub async fn pull(image: &PinnedImage, context: &PullContext<'_>) -> Result<Buil
     let diff_ids = manifest::diff_ids(&config, manifest.layers.len(), manifest::architecture())?;
     let layers = pull.layers(&manifest, diff_ids).await?;
     BuiltImage::of_config(&repository.to_string(), config, layers)
+}
+
+/// The image that a tag stands for now: that of the manifest or index which the registry gives for it.
+///
+/// # Errors
+/// When the registry does not give it, or says that it is another than it is.
+pub async fn resolve(image: &TaggedImage, context: &PullContext<'_>) -> Result<PinnedImage, ImageError> {
+    let repository: Repository = image.repository.parse()?;
+    let scope = format!("repository:{}:pull", repository.path);
+    let client = Client::new(&repository, scope, context.login.clone(), context.authorities)?;
+    let pull = Pull { client, context };
+    pull.online("tag")?;
+    let address = pull.client.at(&format!("manifests/{}", image.tag))?;
+    let response = pull.client.send(Request::new(Method::GET, address).with(ACCEPT, manifest::ACCEPT)).await?;
+    if response.status() != 200 {
+        return Err(pull.client.unexpected("tag", response).await.into());
+    }
+    // Distribution-spec, "Pulling manifests": the header is to be the digest of the body.
+    let said = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok()?.parse().ok());
+    let limit = usize::try_from(MANIFEST_LIMIT).unwrap_or(usize::MAX);
+    let bytes = pull.client.body(response, limit, "manifest").await?;
+    let digest = Digest::of(&bytes);
+    if let Some(wanted) = said.filter(|said| *said != digest) {
+        return Err(RegistryError::Digest { what: "the manifest".to_owned(), found: digest, wanted }.into());
+    }
+    keep(context.cache, &bytes)?;
+    Ok(PinnedImage { repository: image.repository.clone(), digest })
 }
 
 struct Pull<'a> {
