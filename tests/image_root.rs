@@ -24,27 +24,29 @@ const EXPLAINED: &[(&str, &str)] = &[
     (".sandbox", "where the launcher's helper is mounted"),
     ("run/*", "an engine mounts a new one, and secrets go there"),
     ("workspace", "where the agent works"),
-    ("etc/dpkg/origins/default", "a name of the distribution for those who package"),
-    ("etc/nsswitch.conf", "the C library has defaults"),
-    ("etc/opt", "an empty folder"),
-    ("var/opt", "an empty folder"),
     ("etc/security/opasswd", "old passwords, which nobody has"),
-    ("usr/sbin/rmt", "tape drives of other machines"),
     ("usr/share/info/dir", "a list of pages that info makes"),
-    ("var/lib/apt", "lists and marks of apt"),
     ("var/lib/dpkg/triggers", "the interests that dpkg notes when it unpacks, and makes anew"),
     ("var/lib/python", "notes of Python's scripts"),
     ("var/lib/shells.state", "what update-shells notes"),
-    ("var/lock", "a folder of its own in place of a link to /run, which an engine mounts"),
-    ("var/run", "a folder of its own in place of a link to /run, which an engine mounts"),
     ("home/*", "the agent's own"),
     ("etc/passwd", "the agent's user"),
     ("etc/group", "the agent's group"),
     ("etc/shadow", "the agent's user, and days from the epoch of the lock"),
+    ("etc/gshadow", "the agent's group"),
+    ("etc/.pwd.lock", "a lock of passwd's tools"),
+    ("etc/group-", "a backup of passwd's tools"),
+    ("etc/passwd-", "a backup of passwd's tools"),
     ("etc/subuid", "users of an init system's services"),
     ("etc/subgid", "users of an init system's services"),
     ("etc/hostname", "the same on every machine"),
     ("etc/resolv.conf", "an engine writes it"),
+    ("etc/hosts", "an engine writes it"),
+    ("etc/networks", "names of networks, of which a sandbox has none"),
+    ("usr/local/libexec", "an empty folder"),
+    ("lib*32", "mmdebstrap's links for other word sizes"),
+    ("usr/lib*32", "mmdebstrap's links for other word sizes"),
+    ("var/lib/dpkg/arch-native", "the architecture that dpkg itself knows"),
     ("etc/fstab", "nothing is mounted by the image"),
     ("etc/machine-id", "each machine has its own, so there is none"),
     ("etc/ld.so.cache", "a cache, which the loader does without"),
@@ -55,32 +57,19 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("var/lib/dpkg/lock*", "locks of dpkg"),
     ("var/lib/dpkg/triggers/*", "the interests that dpkg notes when it unpacks, and makes anew"),
     ("var/lib/dpkg/*-old", "backups of dpkg's database"),
-    ("var/lib/dpkg/alternatives/*", "what update-alternatives notes; the links themselves are there"),
     ("var/lib/dpkg/diversions*", "dpkg's diversions of scripts of an upgrade from the release before"),
     ("var/lib/dpkg/available", "of dselect"),
     ("var/lib/dpkg/arch", "written when a second architecture is added"),
     ("etc/ssl/certs/????????.?", "links by hashes, which OpenSSL does without as it has the bundle"),
     ("etc/ca-certificates.conf", "the list without its comment"),
-    ("etc/alternatives/*", "a manual page, or a program that only documentation needs"),
-    ("usr/share/man/*", "links of alternatives to manual pages"),
     ("*.pyc", "byte code of Python, which is not the same each time"),
     ("*/__pycache__", "byte code of Python"),
-    ("usr/local/*", "folders for what an administrator installs"),
     ("var/lib/pam/*", "what pam-auth-update notes; nobody logs in to a sandbox"),
     ("etc/pam.d/*", "what pam-auth-update writes; nobody logs in to a sandbox"),
-    ("var/lib/systemd/*", "what deb-systemd-helper notes; there is no init system"),
-    ("etc/systemd/*", "services that are on; there is no init system"),
     ("var/lib/python/*", "notes of Python's scripts"),
     ("etc/python3*", "written by Python's scripts for byte code"),
     ("etc/shells", "the list of debianutils, to which packages add themselves"),
     ("etc/environment", "an empty file of PAM"),
-    ("etc/motd", "shown when somebody logs in"),
-    ("var/spool/*", "folders for services"),
-    ("var/mail", "folders for services"),
-    ("opt", "an empty folder"),
-    ("srv", "an empty folder"),
-    ("media", "an empty folder"),
-    ("mnt", "an empty folder"),
 ];
 
 /// What an entry is: kind, mode, owner, and target or digest; no times.
@@ -107,11 +96,22 @@ fn read(tar: &[u8], entries: &mut Entries) {
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes).unwrap();
                 if path == "var/lib/dpkg/status" {
-                    // The order of the packages is the one in which they came.
-                    let all = text(&bytes);
-                    let mut stanzas: Vec<&str> = all.trim_end().split("\n\n").collect();
-                    stanzas.sort_unstable();
-                    bytes = stanzas.join("\n\n").into_bytes();
+                    // The order of the packages is the one in which they came, and that of the fields means nothing
+                    // (Debian Policy, section 5.1), so each package counts by itself with its fields sorted.
+                    for stanza in text(&bytes).trim_end().split("\n\n") {
+                        let mut fields: Vec<&str> = Vec::new();
+                        let mut start = 0;
+                        for (end, _) in stanza.match_indices('\n').chain([(stanza.len(), "")]) {
+                            if !stanza[end..].starts_with("\n ") {
+                                fields.push(&stanza[start..end]);
+                                start = (end + 1).min(stanza.len());
+                            }
+                        }
+                        fields.sort_unstable();
+                        let name = stanza.lines().next().unwrap_or_default();
+                        entries.insert(format!("{path}: {name}"), fields.join("\n"));
+                    }
+                    continue;
                 }
                 format!("file {}", Digest::of(&bytes).hex())
             }
@@ -193,6 +193,12 @@ impl Scene {
     }
 }
 
+/// What one entry is in both, as far as a person wants to read it.
+fn difference(path: &str, one: Option<&String>, other: Option<&String>) -> String {
+    let shown = |what: Option<&String>| what.map(|what| what.chars().take(600).collect::<String>());
+    format!("{path}\n  built     {:?}\n  installed {:?}", shown(one), shown(other))
+}
+
 fn compare(suite: &str, used: &mut BTreeSet<&'static str>) {
     let scene = Scene { home: Home::new(), folder: tempfile::tempdir().unwrap() };
     scene.define("root", &format!("version: 1\ndebian: {{suite: {suite}, packages: [{ROOT}]}}\n"));
@@ -239,7 +245,7 @@ fn compare(suite: &str, used: &mut BTreeSet<&'static str>) {
         if one != other {
             match EXPLAINED.iter().find(|(pattern, _)| fits(pattern, path)) {
                 Some((pattern, _)) => drop(used.insert(pattern)),
-                None => unexplained.push(format!("{path}\n  built     {one:?}\n  installed {other:?}")),
+                None => unexplained.push(difference(path, one, other)),
             }
         }
     }

@@ -316,7 +316,7 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "image-script",
-        "A package wants to run a script that the builder does not run. Images are unpacked, not installed, so that they come out the same each time.",
+        "Packages want to run scripts that the builder does not run. Images are unpacked, not installed, so that they come out the same each time. Where a package cannot do without, install it in a step of a Dockerfile.agent above the image; the result is pinned by its lock as well.",
     ),
     (
         "image-signature",

@@ -489,7 +489,10 @@ impl From<ImageError> for Failure {
             ImageError::Package { .. } => {
                 ("image-content", "do not use this package; if its lock is as you made it, name another version of it")
             }
-            ImageError::Script { .. } => ("image-script", "leave the package out of the definition"),
+            ImageError::Scripts(_) => (
+                "image-script",
+                "leave out of the definition what brings them, or install it in a Dockerfile.agent with `FROM NAME`",
+            ),
             ImageError::Lock { .. } => {
                 ("image", "take images/NAME/image.lock from the history, or run `sandbox image lock NAME`")
             }

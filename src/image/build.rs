@@ -19,7 +19,7 @@ use super::reference::Digest;
 use super::sources::Mirrors;
 use super::tree::{Entry, Kind, Tree};
 use super::unpack::{self, Unpacked};
-use super::{finish, lock, wheel};
+use super::{alternatives, finish, lock, wheel};
 
 /// Threads that take packages apart, at most; each needs memory for what it unpacks.
 const THREADS: usize = 8;
@@ -221,10 +221,14 @@ fn layer(
     let bar = fetch::bar("unpacking", lock.packages.iter().map(|package| package.size).sum(), progress);
     let unpacked = unpack_all(&lock.packages, cache, folder, &bar)?;
     bar.finish_and_clear();
+    let (mut offered, mut refused) = (Vec::new(), Vec::new());
     for (package, unpacked) in lock.packages.iter().zip(unpacked) {
         let broken = |problem| ImageError::Package { package: package.name.clone(), problem };
         let unpacked = unpacked.map_err(broken)?;
-        finish::check_scripts(&package.name, &unpacked)?;
+        match finish::check_scripts(&package.name, &unpacked) {
+            Ok(alternatives) => offered.extend(alternatives),
+            Err(script) => refused.push(script),
+        }
         let stanza = finish::record(&mut tree, package, &unpacked).map_err(broken)?;
         same(package, &stanza).map_err(broken)?;
         let replaces = paragraph(&stanza).and_then(|fields| fields.get("Replaces")).unwrap_or_default();
@@ -232,6 +236,9 @@ fn layer(
         for (path, entry) in unpacked.entries {
             tree.merge(&path, entry, &replaces).map_err(broken)?;
         }
+    }
+    if !refused.is_empty() {
+        return Err(ImageError::Scripts(refused));
     }
     if !lock.packages.is_empty() {
         tree.write("var/lib/dpkg/status", status, 0o644);
@@ -243,6 +250,7 @@ fn layer(
     if below.is_empty() {
         finish::base(&mut tree, lock.epoch).map_err(at(folder))?;
     }
+    alternatives::install(&mut tree, offered).map_err(at(folder))?;
     finish::every(&mut tree).map_err(at(folder))?;
     for (path, text) in &loaded.definition.files {
         tree.write(&path[1..], text.clone(), if text.starts_with("#!") { 0o755 } else { 0o644 });

@@ -196,14 +196,9 @@ pub enum ImageError {
         #[source]
         problem: PackageProblem,
     },
-    /// A package wants to run code that no fix-up stands for.
-    #[error("the package {package} has a {script} script that is not known to be dispensable")]
-    Script {
-        /// The package.
-        package: String,
-        /// Such as `postinst`.
-        script: String,
-    },
+    /// Packages want to run code that no fix-up stands for.
+    #[error("scripts of packages are not known to be dispensable: {}", named(.0))]
+    Scripts(Vec<RefusedScript>),
     /// A build gave other bytes than the lock promises.
     #[error("the {what} of the image `{name}` is {built}, but the lock says {locked}")]
     Mismatch {
@@ -364,6 +359,20 @@ pub enum NpmLockProblem {
 }
 
 /// The versions that there are, as the end of a sentence.
+/// A script of a package that no fix-up stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RefusedScript {
+    /// The package.
+    pub package: String,
+    /// Such as `postinst`.
+    pub script: String,
+}
+
+fn named(scripts: &[RefusedScript]) -> String {
+    let each: Vec<String> = scripts.iter().map(|refused| format!("{} ({})", refused.package, refused.script)).collect();
+    each.join(", ")
+}
+
 fn listed(versions: &[String]) -> String {
     match versions {
         [] => ", nor any other version of it".to_owned(),

@@ -1,12 +1,16 @@
-//! What maintainer scripts would have done: the dpkg database, accounts, certificates, alternatives.
+//! What maintainer scripts would have done: the dpkg database, accounts, certificates; [`alternatives`] and modules of
+//! [`php`] are in files of their own.
 
 use std::collections::BTreeSet;
 
+use super::alternatives::{self, Alternative};
 use super::control::paragraph;
-use super::error::{ImageError, PackageProblem};
+use super::error::{PackageProblem, RefusedScript};
 use super::lock::Package;
+use super::php;
 use super::tree::{Entry, Kind, Tree};
 use super::unpack::Unpacked;
+use crate::init::truststore;
 
 /// Where dpkg records each package.
 const INFO: &str = "var/lib/dpkg/info/";
@@ -14,60 +18,104 @@ const INFO: &str = "var/lib/dpkg/info/";
 /// The agent's user and group.
 pub const AGENT: u64 = 1000;
 
-/// Packages whose preinst and postinst are replaced by a fix-up of this file: accounts, copied files, alternatives,
-/// certificates, the
+/// Packages whose preinst and postinst are replaced by a fix-up of this file: accounts, copied files, certificates, the
 /// time zone.
 const REPLACED: &[&str] = &[
     "base-files",
     "base-passwd",
     "ca-certificates",
-    "cpp",
+    "ca-certificates-java",
     "debianutils",
+    "git-lfs",
+    "libc-bin",
+    "readline-common",
+    "tzdata",
+];
+
+/// Packages whose preinst and postinst do nothing that counts but to offer [`alternatives`].
+const ALTERNATIVES: &[&str] = &[
+    "bison",
+    "clang",
+    "cpp",
     "g++",
     "gawk",
     "gcc",
+    "imagemagick-*.q16",
     "less",
+    "libblas3",
+    "liblapack3",
+    "lua5.4",
+    "maven",
     "mawk",
-    "readline-common",
-    "tzdata",
+    "nano",
+    "netcat-openbsd",
+    "netcat-traditional",
+    "node-babel7",
+    "openjdk-*-jdk-headless",
+    "openjdk-*-jre-headless",
+    "php-cli",
+    "pinentry-curses",
+    "scala",
+    "universal-ctags",
     "xz-utils",
 ];
 
-/// Packages whose preinst and postinst mend an older version, make caches, or set up services, mail, login or PAM, which
-/// a new root without an init system has no use for.
+/// Packages whose preinst and postinst mend an older version, make caches, or set up services and their users, mail, login
+/// or PAM, which a new root without an init system has no use for. Alternatives that they offer are there.
 const INERT: &[&str] = &[
     "adduser",
     "apt",
     "bash",
     "binutils",
+    "bsdextrautils",
     "cmake-data",
     "coreutils",
     "dash",
     "debconf",
     "debian-archive-keyring",
     "dpkg",
+    "erlang-base",
+    "fish",
+    "flex",
+    "fontconfig",
+    "fontconfig-config",
     "git",
     "golang-go",
     "gzip",
+    "hicolor-icon-theme",
     "init-system-helpers",
-    "libc-bin",
+    "iputils-ping",
+    "java-common",
+    "libbcprov-java",
     "libc6",
     "libcrypt-dev",
+    "libdebuginfod-common",
     "libgcrypt20",
+    "libglib2.0-0",
+    "libglib2.0-0t64",
     "libgssapi-krb5-2",
     "libjs-jquery",
     "libpam-modules",
     "libpam-runtime",
     "libpam0g",
-    "libpython3.11-minimal",
-    "libpython3.13-minimal",
+    "libpaper1",
+    "libpython3.*-minimal",
     "libreadline8t64",
     "libselinux1",
+    "libsensors5",
+    "libwrap0",
+    "llvm",
+    "llvm-*-runtime",
+    "locales",
     "login",
     "login.defs",
+    "man-db",
+    "mariadb-common",
+    "mysql-common",
     "netbase",
     "node-undici",
     "nodejs",
+    "ocaml-base",
     "openssh-client",
     "openssl",
     "passwd",
@@ -76,7 +124,7 @@ const INERT: &[&str] = &[
     "pkg-config",
     "pkgconf",
     "pkgconf-bin",
-    "postgresql-client-15",
+    "postgresql-client-*",
     "procps",
     "python3",
     "python3-distutils",
@@ -86,50 +134,73 @@ const INERT: &[&str] = &[
     "python3-pkg-resources",
     "python3-setuptools",
     "python3-wheel",
-    "python3.11",
-    "python3.11-minimal",
-    "python3.11-venv",
-    "python3.13",
-    "python3.13-minimal",
-    "python3.13-venv",
+    "python3.*",
+    "python3.*-minimal",
+    "python3.*-venv",
+    "redis-tools",
     "ruby",
+    "sgml-base",
+    "sudo",
     "tar",
+    "tmux",
+    "ucf",
     "unzip",
     "usr-is-merged",
     "usrmerge",
+    "util-linux",
+    "vim-common",
+    "vim-runtime",
+    "x11-common",
+    "zsh",
+    "zsh-common",
 ];
 
 /// Files that postinst scripts copy into place.
 const COPIES: &[(&str, &str)] = &[
-    ("usr/share/base-files/nsswitch.conf", "etc/nsswitch.conf"),
+    ("usr/share/libc-bin/nsswitch.conf", "etc/nsswitch.conf"),
     ("usr/share/base-files/profile", "etc/profile"),
+    ("usr/share/base-files/motd", "etc/motd"),
     ("usr/share/base-files/dot.bashrc", "root/.bashrc"),
     ("usr/share/base-files/dot.profile", "root/.profile"),
     ("usr/share/debianutils/shells", "etc/shells"),
     ("usr/share/readline/inputrc", "etc/inputrc"),
 ];
 
-/// Links of /etc/alternatives: name, command, target, used when the target is there. Of one name the last one wins: they
-/// stand in the order of the priorities that the packages give them.
-const ALTERNATIVES: &[(&str, &str, &str)] = &[
-    ("awk", "usr/bin/awk", "/usr/bin/mawk"),
-    ("nawk", "usr/bin/nawk", "/usr/bin/mawk"),
-    ("awk", "usr/bin/awk", "/usr/bin/gawk"),
-    ("nawk", "usr/bin/nawk", "/usr/bin/gawk"),
-    ("c++", "usr/bin/c++", "/usr/bin/g++"),
-    ("c89", "usr/bin/c89", "/usr/bin/c89-gcc"),
-    ("c99", "usr/bin/c99", "/usr/bin/c99-gcc"),
-    ("cc", "usr/bin/cc", "/usr/bin/gcc"),
-    ("cpp", "usr/lib/cpp", "/usr/bin/cpp"),
-    ("pager", "usr/bin/pager", "/usr/bin/less"),
-    ("which", "usr/bin/which", "/usr/bin/which.debianutils"),
-    ("lzma", "usr/bin/lzma", "/usr/bin/xz"),
+/// Group numbers of base-passwd's group.master.
+const MAIL: u64 = 8;
+const SHADOW: u64 = 42;
+
+/// Folders that the postinst of base-files makes: path, mode and group.
+const BASE_FOLDERS: &[(&str, u32, u64)] = &[
+    ("etc/opt", 0o755, 0),
+    ("media", 0o755, 0),
+    ("mnt", 0o755, 0),
+    ("opt", 0o755, 0),
+    ("srv", 0o755, 0),
+    ("usr/local/etc", 0o755, 0),
+    ("usr/local/games", 0o755, 0),
+    ("usr/local/include", 0o755, 0),
+    ("usr/local/lib", 0o755, 0),
+    ("usr/local/sbin", 0o755, 0),
+    ("usr/local/share/man", 0o755, 0),
+    ("usr/local/src", 0o755, 0),
+    ("var/mail", 0o2775, MAIL),
+    ("var/opt", 0o755, 0),
 ];
 
-/// Parts of scripts that debhelper writes (dh(1)) and that a new root has no use for: byte code of Python, services and
-/// their users' folders, menus and icons, and what removes what an older version had.
+/// Links that the postinst of base-files makes, with their targets.
+const BASE_LINKS: &[(&str, &str)] =
+    &[("etc/dpkg/origins/default", "debian"), ("usr/local/man", "share/man"), ("var/spool/mail", "../mail")];
+
+/// Folders of base-files that its postinst turns into links (hier(7)). They are there before any package, so what a
+/// package has below them comes to be below /run.
+const RUN_LINKS: &[(&str, &str)] = &[("var/lock", "/run/lock"), ("var/run", "/run")];
+
+/// Parts of scripts that debhelper writes (dh(1)) and that are alternatives or what a new root has no use for: byte code of
+/// Python, services and their users' folders, menus and icons, and what removes what an older version had.
 const DEBHELPER: &[&str] = &[
     "dh_bugfiles",
+    "dh_installalternatives",
     "dh_installdeb",
     "dh_installinit",
     "dh_installinitramfs",
@@ -151,14 +222,32 @@ const DEBHELPER: &[&str] = &[
     "dh_ucf",
 ];
 
-/// Refuses packages that need a script run.
-pub fn check_scripts(package: &str, unpacked: &Unpacked) -> Result<(), ImageError> {
-    let mut scripts = unpacked.control.iter().filter(|(name, _)| matches!(name.as_str(), "preinst" | "postinst"));
-    match scripts.find(|(_, text)| !generated(&String::from_utf8_lossy(text))) {
-        Some((script, _)) if !REPLACED.contains(&package) && !INERT.contains(&package) => {
-            Err(ImageError::Script { package: package.to_owned(), script: script.clone() })
+/// Whether a package has this name, where `*` is for the version that is in it.
+fn is_of(name: &str, package: &str) -> bool {
+    let Some((start, end)) = name.split_once('*') else { return name == package };
+    let version = package.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
+    version.is_some_and(|version| !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Refuses packages that need a script run, and gives the alternatives that one offers.
+pub fn check_scripts(package: &str, unpacked: &Unpacked) -> Result<Vec<Alternative>, RefusedScript> {
+    let refused = |script: &str| RefusedScript { package: package.to_owned(), script: script.to_owned() };
+    let known = [REPLACED, ALTERNATIVES, INERT].iter().any(|list| list.iter().any(|name| is_of(name, package)));
+    let mut offered = Vec::new();
+    for (script, text) in unpacked.control.iter().filter(|(name, _)| matches!(name.as_str(), "preinst" | "postinst")) {
+        let text = String::from_utf8_lossy(text);
+        if !known && !generated(&text) && !php::is_known(package) {
+            return Err(refused(script));
         }
-        _ => Ok(()),
+        if script == "postinst" {
+            offered = alternatives::calls(package, &text).map_err(|_| refused(script))?;
+        }
+    }
+    // The trigger of libglib2.0-0 would compile them, and a program without them ends.
+    let schema = |path: &str| path.starts_with("usr/share/glib-2.0/schemas/") && path.ends_with(".gschema.xml");
+    match unpacked.entries.iter().any(|(path, _)| schema(path)) {
+        true => Err(refused("trigger of libglib2.0-0")),
+        false => Ok(offered),
     }
 }
 
@@ -206,8 +295,8 @@ pub fn forget(tree: &mut Tree, package: &str) -> std::io::Result<()> {
             records.push(path);
         }
     }
-    // The links of merged /usr are nobody's, though packages list folders of these names.
-    own.retain(|path| path.contains('/'));
+    // The links of merged /usr and of /run are nobody's, though packages list folders of these names.
+    own.retain(|path| path.contains('/') && !RUN_LINKS.iter().any(|(link, _)| link == path));
     // What is in a folder goes before the folder.
     own.sort_by(|one, other| other.cmp(one));
     for path in own.iter().filter(|path| !others.contains(*path)).chain(&records) {
@@ -271,7 +360,7 @@ fn conffiles(unpacked: &Unpacked) -> Result<String, PackageProblem> {
     Ok(field)
 }
 
-/// Before the first package: merged /usr, and the folders that a read-only root needs as mount points.
+/// Before the first package: merged /usr, the links to /run, and the folders that a read-only root needs as mount points.
 pub fn begin(tree: &mut Tree) {
     for name in ["bin", "sbin", "lib", "lib64"] {
         tree.put(&format!("usr/{name}"), Entry::new(Kind::Folder, 0o755));
@@ -283,12 +372,15 @@ pub fn begin(tree: &mut Tree) {
     for folder in ["dev", "proc", "sys", "run", "run/secrets", ".sandbox", "etc", "usr/local/bin"] {
         tree.put(folder, Entry::new(Kind::Folder, 0o755));
     }
-    for folder in ["tmp", "var/tmp"] {
+    for folder in ["run/lock", "tmp", "var/tmp"] {
         tree.put(folder, Entry::new(Kind::Folder, 0o1777));
+    }
+    for (link, target) in RUN_LINKS {
+        tree.put(link, Entry::new(Kind::Symlink((*target).to_owned()), 0o777));
     }
 }
 
-/// After the packages of the lowest layer: accounts and dpkg's empty files.
+/// After the packages of the lowest layer: accounts, the folders of base-files, and dpkg's empty files.
 pub fn base(tree: &mut Tree, epoch: u64) -> std::io::Result<()> {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     if let Some(passwd) = tree.read("usr/share/base-passwd/passwd.master")?.map(text) {
@@ -300,10 +392,24 @@ pub fn base(tree: &mut Tree, epoch: u64) -> std::io::Result<()> {
             .collect();
         tree.write("etc/passwd", passwd, 0o644);
         let entry = Entry::new(Kind::File(super::tree::Content::Bytes(shadow.into_bytes().into())), 0o640);
-        tree.put("etc/shadow", entry.owned(0, 42));
+        tree.put("etc/shadow", entry.owned(0, SHADOW));
     }
     if let Some(group) = tree.read("usr/share/base-passwd/group.master")?.map(text) {
-        tree.write("etc/group", group.replace(":*:", ":x:") + "agent:x:1000:\n", 0o644);
+        let group = group.replace(":*:", ":x:") + "agent:x:1000:\n";
+        let shadow: String =
+            group.lines().filter_map(|line| Some(format!("{}:*::\n", line.split_once(':')?.0))).collect();
+        tree.write("etc/group", group, 0o644);
+        let entry = Entry::new(Kind::File(super::tree::Content::Bytes(shadow.into_bytes().into())), 0o640);
+        tree.put("etc/gshadow", entry.owned(0, SHADOW));
+    }
+    if tree.get("usr/share/base-files").is_some() {
+        let absent: Vec<_> = BASE_FOLDERS.iter().filter(|(path, ..)| tree.get(path).is_none()).collect();
+        for (path, mode, group) in absent {
+            tree.put(path, Entry::new(Kind::Folder, *mode).owned(0, *group));
+        }
+        for (link, target) in BASE_LINKS {
+            tree.put(link, Entry::new(Kind::Symlink((*target).to_owned()), 0o777));
+        }
     }
     tree.write("var/lib/dpkg/info/format", "1\n", 0o644);
     tree.write("var/lib/dpkg/available", "", 0o644);
@@ -312,7 +418,7 @@ pub fn base(tree: &mut Tree, epoch: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// After the packages of any layer: certificates, copied files and alternatives.
+/// After the packages of any layer: certificates, copied files, and what programs need to be told.
 pub fn every(tree: &mut Tree) -> std::io::Result<()> {
     const ROOTS: &str = "usr/share/ca-certificates/";
     let names: Vec<String> = tree
@@ -338,6 +444,8 @@ pub fn every(tree: &mut Tree) -> std::io::Result<()> {
         // OpenSSL looks here before it looks for links that are named by hashes, which would need a parser of X.509.
         let bundle = Kind::Symlink("/etc/ssl/certs/ca-certificates.crt".into());
         tree.put("usr/lib/ssl/cert.pem", Entry::new(bundle, 0o777));
+        // For authorities that a Dockerfile adds.
+        tree.put("usr/local/share/ca-certificates", Entry::new(Kind::Folder, 0o755));
     }
     for (from, to) in COPIES {
         if tree.get(from).is_some_and(|entry| !entry.below)
@@ -351,13 +459,40 @@ pub fn every(tree: &mut Tree) -> std::io::Result<()> {
     if tree.get(ZONE).is_some_and(|entry| !entry.below) && tree.get("etc/localtime").is_none() {
         tree.put("etc/localtime", Entry::new(Kind::Symlink(format!("/{ZONE}")), 0o777));
     }
-    for (name, command, target) in ALTERNATIVES {
-        let link = format!("etc/alternatives/{name}");
-        let free = tree.get(command).is_none() || tree.get(&link).is_some();
-        if tree.get(&target[1..]).is_some_and(|entry| !entry.below) && free {
-            tree.put(&link, Entry::new(Kind::Symlink(target.to_string()), 0o777));
-            tree.put(command, Entry::new(Kind::Symlink(format!("/etc/alternatives/{name}")), 0o777));
-        }
+    python(tree);
+    java(tree)?;
+    git_lfs(tree)?;
+    php::enable(tree)
+}
+
+/// Where Debian's Python looks for what an administrator installs.
+fn python(tree: &mut Tree) {
+    const PROGRAM: &str = "usr/bin/python3.";
+    let own = tree.below(PROGRAM).filter(|(_, entry)| !entry.below && matches!(entry.kind, Kind::File(_)));
+    let minors: Vec<String> = own.map(|(path, _)| path[PROGRAM.len()..].to_owned()).collect();
+    for minor in minors.iter().filter(|minor| minor.bytes().all(|byte| byte.is_ascii_digit())) {
+        let folder = format!("usr/local/lib/python3.{minor}/dist-packages");
+        tree.put(&folder, Entry::new(Kind::Folder, 0o755));
+    }
+}
+
+/// The trust store of Java's, which ca-certificates-java makes by a program in Java.
+fn java(tree: &mut Tree) -> std::io::Result<()> {
+    let own = tree.get("usr/share/ca-certificates-java").is_some_and(|entry| !entry.below);
+    if own && let Some(bundle) = tree.read("etc/ssl/certs/ca-certificates.crt")? {
+        tree.write("etc/ssl/certs/java/cacerts", truststore::store(&String::from_utf8_lossy(&bundle)), 0o644);
+    }
+    Ok(())
+}
+
+/// What `git lfs install --system` writes (git-lfs-install(1)).
+fn git_lfs(tree: &mut Tree) -> std::io::Result<()> {
+    const FILTER: &str = "[filter \"lfs\"]\n\tclean = git-lfs clean -- %f\n\tsmudge = git-lfs smudge -- %f\n\
+                          \tprocess = git-lfs filter-process\n\trequired = true\n";
+    if tree.get("usr/bin/git-lfs").is_some_and(|entry| !entry.below) {
+        let mut text = tree.read("etc/gitconfig")?.unwrap_or_default();
+        text.extend_from_slice(FILTER.as_bytes());
+        tree.write("etc/gitconfig", text, 0o644);
     }
     Ok(())
 }
@@ -368,23 +503,11 @@ mod tests {
     use crate::image::tree::Content;
 
     #[test]
-    fn of_two_alternatives_the_preferred_one_wins_also_in_a_higher_layer_and_foreign_files_stay() {
-        let mut tree = Tree::default();
-        let awk = |tree: &Tree| match &tree.get("etc/alternatives/awk").unwrap().kind {
-            Kind::Symlink(target) => target.clone(),
-            other => panic!("{other:?}"),
-        };
-        tree.write("usr/bin/mawk", "m", 0o755);
-        every(&mut tree).unwrap();
-        assert_eq!(awk(&tree), "/usr/bin/mawk");
-        tree.write("usr/bin/gawk", "g", 0o755);
-        every(&mut tree).unwrap();
-        assert_eq!(awk(&tree), "/usr/bin/gawk");
-        tree.write("usr/bin/cc", "a compiler of somebody else's", 0o755);
-        tree.write("usr/bin/gcc", "g", 0o755);
-        every(&mut tree).unwrap();
-        assert!(matches!(tree.get("usr/bin/cc").unwrap().kind, Kind::File(_)));
-        assert!(tree.get("etc/alternatives/cc").is_none());
+    fn a_name_with_a_star_is_for_any_version_and_for_nothing_else() {
+        assert!(is_of("python3.*-venv", "python3.13-venv") && is_of("less", "less"));
+        for other in ["python3.-venv", "python3.x-venv", "python3.13-venv-x", "python3.13", "python3.1-1-venv"] {
+            assert!(!is_of("python3.*-venv", other), "{other}");
+        }
     }
 
     #[test]

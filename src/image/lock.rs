@@ -12,7 +12,7 @@ use super::error::ImageError;
 use super::reference::Digest;
 
 /// Changes whenever the builder makes other bytes of the same inputs.
-pub const RECIPE: u32 = 2;
+pub const RECIPE: u32 = 3;
 
 /// The content of `image.lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,6 +224,13 @@ pub fn locks(chain: &[Loaded]) -> Result<Vec<Lock>, ImageError> {
 /// The environment that a chain of definitions gives: later definitions win.
 pub fn environment(chain: &[Loaded]) -> BTreeMap<String, String> {
     chain.iter().flat_map(|loaded| loaded.definition.env.clone()).collect()
+}
+
+/// Whether a base has come to have this version of a package, or a newer one.
+pub(super) fn superseded(own: &Package, below: &[Lock]) -> bool {
+    let version = |package: &Package| package.version.parse::<debversion::Version>().ok();
+    let mut same = below.iter().flat_map(|lock| &lock.packages).filter(|package| package.name == own.name);
+    same.any(|package| version(package) >= version(own))
 }
 
 #[cfg(test)]

@@ -18,14 +18,35 @@ use super::{ImageContext, build, fetch, package_lock, repository, unpack};
 /// Bytes of a tarball of npm.
 const NPM_LIMIT: usize = 512 << 20;
 
-/// Resolves a definition whose base is locked, builds it, and gives the lock with the result.
+/// Resolves a definition whose base is locked, builds it, and gives the lock with the result. A lock of an older recipe
+/// keeps what it pins if its definition is as it was.
 pub async fn lock(name: &str, context: &ImageContext<'_>) -> Result<Lock, ImageError> {
     let chain = definition::chain(name, context.project_root)?;
     let unknown = || ImageError::UnknownImage(name.to_owned());
     let (own, below) = chain.split_last().ok_or_else(unknown)?;
     let below = lock::locks(below)?;
-    let lock = resolved(own, &below, context).await?;
+    let lock = match of_older_recipe(own, &below)? {
+        Some(lock) => lock,
+        None => resolved(own, &below, context).await?,
+    };
     with_result(&chain, below, lock, context).await
+}
+
+/// The lock of an older recipe for this one, on these locks of its bases, if all that it was made of is as it was.
+fn of_older_recipe(own: &Loaded, below: &[Lock]) -> Result<Option<Lock>, ImageError> {
+    let Some(old) = own.lock.as_deref().and_then(|text| Lock::parse(&own.name, text).ok()) else { return Ok(None) };
+    let digest = |text: &Option<String>| text.as_ref().map(|text| Digest::of(text.as_bytes()));
+    let same = old.definition == own.digest
+        && old.pylock == digest(&own.pylock)
+        && old.package_lock == digest(&own.package_lock)
+        && old.architecture == architecture()?;
+    if old.recipe >= RECIPE || !same {
+        return Ok(None);
+    }
+    let base = below.last().map(Lock::digest).transpose()?;
+    let epoch = below.last().map_or(old.epoch, |lock| lock.epoch.max(old.epoch));
+    let packages = old.packages.iter().filter(|own| !lock::superseded(own, below)).cloned().collect();
+    Ok(Some(Lock { recipe: RECIPE, base, epoch, packages, result: None, ..old }))
 }
 
 /// Debian's name of this machine's architecture.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub mod alternatives;
 pub mod archive;
 pub mod attestation;
 pub mod build;
@@ -22,6 +23,7 @@ pub mod inventory;
 pub mod lock;
 pub mod locking;
 pub mod package_lock;
+pub mod php;
 pub mod pylock;
 pub mod reference;
 pub mod registry;

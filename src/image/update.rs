@@ -170,7 +170,7 @@ pub async fn update_package(
         let below = locks[..above].to_vec();
         let old = &locks[above];
         let epoch = below.last().map_or(old.epoch, |lock| lock.epoch.max(old.epoch));
-        let packages = old.packages.iter().filter(|own| !superseded(own, &below)).cloned().collect();
+        let packages = old.packages.iter().filter(|own| !lock::superseded(own, &below)).cloned().collect();
         let base = below.last().map(Lock::digest).transpose()?;
         let new = Lock { base, packages, epoch, result: None, ..old.clone() };
         let lock = with_result(&chain[..=above], below, new, context).await?;
@@ -179,13 +179,6 @@ pub async fn update_package(
         changed.push((LockChange { image, packages: Vec::new(), stale: true }, lock));
     }
     Ok(changed)
-}
-
-/// Whether a base has come to have this version of a package, or a newer one.
-fn superseded(own: &Package, below: &[Lock]) -> bool {
-    let version = |package: &Package| package.version.parse::<debversion::Version>().ok();
-    let mut same = below.iter().flat_map(|lock| &lock.packages).filter(|package| package.name == own.name);
-    same.any(|package| version(package) >= version(own))
 }
 
 /// A package as the former lock had it, if it did; with a day on which it was published if it is not the newest.

@@ -24,7 +24,7 @@ pub mod session;
 mod socket;
 pub mod standing;
 pub mod terminal_child;
-mod truststore;
+pub(crate) mod truststore;
 mod usage;
 
 /// How long processes have between SIGTERM and SIGKILL.

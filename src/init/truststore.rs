@@ -15,7 +15,7 @@ const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
 /// The store with the certificates of a bundle in PEM. What is no certificate in it is left out, as other programs do.
-pub(super) fn store(bundle: &str) -> Vec<u8> {
+pub(crate) fn store(bundle: &str) -> Vec<u8> {
     let blocks = bundle.split_inclusive(END).filter_map(|piece| pem::parse(&piece[piece.find(BEGIN)?..]).ok());
     let certificates: Vec<Vec<u8>> = blocks.map(pem::Pem::into_contents).collect();
     let mut store = Vec::new();

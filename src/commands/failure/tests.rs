@@ -11,7 +11,7 @@ use crate::credential::CredentialError;
 use crate::engine::endpoint::Endpoint;
 
 use crate::engine::{EngineError, Kind};
-use crate::image::error::{ImageError, NpmLockProblem, PackageProblem};
+use crate::image::error::{ImageError, NpmLockProblem, PackageProblem, RefusedScript};
 use crate::image::registry::RegistryError;
 use crate::init::frame::{FailureKind, Finding, Outcome};
 use crate::project::LocateError;
@@ -180,7 +180,10 @@ fn of_an_image() {
         },
         ImageError::Unsatisfiable { dependency: "libc6 (>= 9)".to_owned(), dependent: "jq".to_owned() },
         ImageError::Conflict("a".to_owned(), "b".to_owned()),
-        ImageError::Script { package: "odd".to_owned(), script: "postinst".to_owned() },
+        ImageError::Scripts(vec![
+            RefusedScript { package: "odd".to_owned(), script: "postinst".to_owned() },
+            RefusedScript { package: "stranger".to_owned(), script: "preinst".to_owned() },
+        ]),
         ImageError::Package { package: "odd".to_owned(), problem: PackageProblem::Path("../etc/passwd\n".to_owned()) },
         ImageError::Pin { request: "jq=9".to_owned(), versions: vec!["1.6-2.1".to_owned()] },
         ImageError::Key { suite: "stable".to_owned(), path: file() },
