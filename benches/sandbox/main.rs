@@ -43,6 +43,7 @@ const GROUPS: &[Group] = &[
     Group { name: "help", needs: &[DOCKER], run: terminal::at_once },
     Group { name: "memory", needs: &[DOCKER], run: sessions::memory },
     Group { name: "workspace", needs: &[DOCKER], run: workspace::run },
+    Group { name: "many-files", needs: &[DOCKER], run: workspace::many_files },
     Group { name: "network", needs: &[DOCKER, ("squid", "squid")], run: network::run },
     Group {
         name: "gateway",

@@ -87,7 +87,8 @@ pub(crate) fn project() -> ProjectName {
 fn template() -> &'static (TempDir, String) {
     static TEMPLATE: OnceLock<(TempDir, String)> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
+        // A static is never dropped, so it stays where the build's own files are.
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let top = folder.path();
         git(top, &["init", "-q", "--template=", "-b", "main"]);
         std::fs::write(top.join("a.txt"), "one\n").unwrap();
