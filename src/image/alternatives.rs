@@ -90,6 +90,13 @@ impl Reader {
         while let Some(line) = lines.get(index) {
             index += 1;
             if let Some((name, words)) = line.strip_prefix("for ").and_then(|rest| rest.split_once(" in ")) {
+                if words.contains("done") {
+                    // All in one line.
+                    if words.contains("update-alternatives") {
+                        return Err(Unreadable);
+                    }
+                    continue;
+                }
                 let end = index + block(&lines[index..]).ok_or(Unreadable)?;
                 let body = &lines[index..end];
                 index = end + 1;
@@ -189,16 +196,17 @@ impl Reader {
     }
 }
 
-/// The number of lines before the `done` of a loop.
+/// The number of lines before the one with the `done` of a loop.
 fn block(lines: &[&str]) -> Option<usize> {
     let mut depth = 0_usize;
     lines.iter().position(|line| {
-        let word = line.split([' ', ';', '\t']).next().unwrap_or_default();
-        match word {
-            "for" | "while" | "until" => depth += 1,
-            "done" if depth == 0 => return true,
-            "done" => depth -= 1,
-            _ => {}
+        for statement in line.split(';').map(str::trim_start) {
+            match statement.split(char::is_whitespace).next().unwrap_or_default() {
+                "for" | "while" | "until" => depth += 1,
+                "done" if depth == 0 => return true,
+                "done" => depth -= 1,
+                _ => {}
+            }
         }
         false
     })
@@ -389,6 +397,14 @@ mod tests {
         };
         assert_eq!(found[1], b);
         assert_eq!(found[2].path, "usr/bin/cd");
+    }
+
+    #[test]
+    fn loops_without_calls_are_passed_over_however_they_end() {
+        let script = "for link in /a /b; do\n  if [ -L $link ]; then\n    if ! ls $(readlink $link); then\n\
+                      rm $link; fi; fi; done\nfor a in b; do echo $(date); done\n\
+                      update-alternatives --install /usr/bin/a a /usr/bin/b 5\n";
+        assert_eq!(calls("x", script).unwrap().len(), 1);
     }
 
     #[test]

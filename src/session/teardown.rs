@@ -20,6 +20,10 @@ use crate::session::{launch, outside};
 
 /// How long the agent's processes have between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long a volume may stay in use after the containers were removed.
+const LATE: Duration = Duration::from_secs(5);
+/// After how long it is looked at again.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// One thing that could not be done, in words; the rest was done all the same.
 pub type Complaint = String;
@@ -132,7 +136,33 @@ pub async fn remove(
     record: &Record,
     discard_home: bool,
 ) -> Vec<Complaint> {
-    let mut complaints = Vec::new();
+    let begun = tokio::time::Instant::now();
+    let mut complaints = loop {
+        let (complaints, in_use) = remove_objects(engine, key, record, discard_home).await;
+        // A launcher that was killed may have asked for a container that the engine makes only now, and which nobody
+        // saw when containers were removed.
+        if !in_use || begun.elapsed() > LATE {
+            break complaints;
+        }
+        tokio::time::sleep(AGAIN).await;
+    };
+    if complaints.is_empty()
+        && !record.owes()
+        && let Err(error) = journal.remove()
+    {
+        complaints.push(error.to_string());
+    }
+    complaints
+}
+
+/// Removes the containers and volumes of a sandbox once; also tells whether a volume is still in use.
+async fn remove_objects(
+    engine: &Engine,
+    key: &MachineKey,
+    record: &Record,
+    discard_home: bool,
+) -> (Vec<Complaint>, bool) {
+    let (mut complaints, mut in_use) = (Vec::new(), false);
     let containers = record.objects.iter().filter(|object| object.kind == ObjectKind::Container);
     let removals = containers.map(|object| async move { (object, remove_container(engine, key, object).await) });
     for (object, removed) in futures_util::future::join_all(removals).await {
@@ -145,16 +175,11 @@ pub async fn remove(
     let removals = volumes.map(|object| async move { (object, remove_volume(engine, key, object).await) });
     for (object, removed) in futures_util::future::join_all(removals).await {
         if let Err(error) = removed {
+            in_use |= matches!(error, EngineError::InUse { .. });
             complaints.push(format!("the volume {} was not removed: {error}", object.name));
         }
     }
-    if complaints.is_empty()
-        && !record.owes()
-        && let Err(error) = journal.remove()
-    {
-        complaints.push(error.to_string());
-    }
-    complaints
+    (complaints, in_use)
 }
 
 /// Removes a container if it is ours.
