@@ -36,11 +36,8 @@ pub(super) async fn push(
 /// `REGISTRY/PATH` with or without `:TAG`.
 fn push_target(text: &str, mount_from: Option<&str>) -> Result<PushTarget, RegistryError> {
     let wrong = |problem| RegistryError::Name { name: text.chars().take(200).collect(), problem };
-    let last = text.rfind('/').map_or(0, |index| index + 1);
-    let (repository, tag) = match text[last..].split_once(':') {
-        Some((_, tag)) => (&text[..text.len() - tag.len() - 1], Some(tag.to_owned())),
-        None => (text, None),
-    };
+    let (repository, tag) = name::split_tag(text);
+    let tag = tag.map(str::to_owned);
     if tag.as_deref().is_some_and(|tag| !name::is_tag(tag)) {
         return Err(wrong("what follows the colon is no tag"));
     }

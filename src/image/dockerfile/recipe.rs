@@ -11,7 +11,7 @@ use super::{DockerfileError, Finding, LIMIT, Severity, read};
 use crate::beneath::{self, Links, Opened};
 use crate::image::error::{ImageError, at};
 use crate::image::reference::{Digest, ImageChoice, PinnedImage};
-use crate::image::registry::name::TaggedImage;
+use crate::image::registry::name::{TaggedImage, split_tag};
 use crate::image::{definition, dockerfile};
 
 /// An image that a Dockerfile is built on, or copies from.
@@ -149,9 +149,7 @@ fn text(name: &str, root: &Path) -> Result<String, ImageError> {
 /// An image as Docker writes it, `NAME[:TAG]@DIGEST`: the tag says nothing beside a digest.
 fn pinned(text: &str) -> Option<PinnedImage> {
     let (name, digest) = text.split_once('@')?;
-    let start = name.rfind('/').map_or(0, |index| index + 1);
-    let end = name[start..].find(':').map_or(name.len(), |index| start + index);
-    match format!("{}@{digest}", &name[..end]).parse() {
+    match format!("{}@{digest}", split_tag(name).0).parse() {
         Ok(ImageChoice::Pinned(pinned)) => Some(pinned),
         _ => None,
     }

@@ -122,13 +122,22 @@ impl FromStr for TaggedImage {
 
     /// `NAME:TAG`; a name without a tag is none, though Docker takes it for `latest`.
     fn from_str(text: &str) -> Result<Self, RegistryError> {
-        let last = text.rfind('/').map_or(0, |index| index + 1);
-        let (_, tag) = text[last..].split_once(':').filter(|(_, tag)| is_tag(tag)).ok_or_else(|| {
-            RegistryError::Name { name: text.chars().take(200).collect(), problem: "it has no tag behind a colon" }
+        let (repository, tag) = split_tag(text);
+        let tag = tag.filter(|tag| is_tag(tag)).ok_or_else(|| RegistryError::Name {
+            name: text.chars().take(200).collect(),
+            problem: "it has no tag behind a colon",
         })?;
-        let repository = &text[..text.len() - tag.len() - 1];
         repository.parse::<Repository>()?;
         Ok(Self { repository: repository.to_owned(), tag: tag.to_owned() })
+    }
+}
+
+/// A name and what follows the colon in its last part: one before that is a registry's port.
+pub fn split_tag(text: &str) -> (&str, Option<&str>) {
+    let last = text.rfind('/').map_or(0, |index| index + 1);
+    match text[last..].find(':') {
+        Some(colon) => (&text[..last + colon], Some(&text[last + colon + 1..])),
+        None => (text, None),
     }
 }
 
