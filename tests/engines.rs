@@ -137,6 +137,26 @@ fn difference(home: &Home, folder: &Path, engine: &str) -> String {
 }
 
 #[test]
+fn a_build_waits_for_somebody_elses_adding_up_of_the_disks_usage() {
+    let home = Home::new();
+    let folder = project();
+    let builder = *builders().last().unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    docker(&["system", "df"]);
+                }
+            });
+        }
+        let built = std::panic::catch_unwind(|| drop(locked(&home, "", builder, folder.path())));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        built.unwrap();
+    });
+}
+
+#[test]
 fn both_builders_of_an_engine_give_one_digest() {
     let home = Home::new();
     let folder = project();

@@ -1,6 +1,7 @@
 //! What is special about BuildKit: how it tells what it does, and the cache that it keeps.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -132,6 +133,11 @@ struct Record {
     created_at: String,
 }
 
+/// What an engine says while it adds up for somebody else (moby, daemon/disk_usage.go, before 22.06).
+const BUSY: &str = "a disk usage operation is already running";
+/// After how long it is asked again.
+const AGAIN: Duration = Duration::from_millis(200);
+
 impl Engine {
     /// What BuildKit's cache has.
     pub(super) async fn build_cache(&self) -> Result<Cache, EngineError> {
@@ -142,7 +148,18 @@ impl Engine {
         // Older engines tell all or nothing (https://docs.docker.com/reference/api/engine/version-history/, v1.42).
         let only = if self.inner.api < ApiVersion(1, 42) { "" } else { "?type=build-cache" };
         let path = self.path(&format!("/system/df{only}"));
-        let usage: Usage = transport::get_json(&self.inner.address, "look into the build cache", &path).await?;
+        let begun = tokio::time::Instant::now();
+        let usage: Usage = loop {
+            match transport::get_json(&self.inner.address, "look into the build cache", &path).await {
+                // Older engines add up one at a time, and refuse whoever else asks meanwhile.
+                Err(EngineError::Api { source, .. })
+                    if source.as_str().contains(BUSY) && begun.elapsed() < CALL_LIMIT =>
+                {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                answer => break answer?,
+            }
+        };
         // 20.10 says `null` when there is nothing.
         Ok(usage.build_cache.unwrap_or_default())
     }
