@@ -81,8 +81,8 @@ impl Vendored {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sandbox-test-cache");
         let kept = project.command(&cache, "", &["vendor", "base"]).output().unwrap();
         assert!(kept.status.success(), "{}", String::from_utf8_lossy(&kept.stderr));
-        // Another user reads it too.
-        std::fs::set_permissions(project.0.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        // Another user reads it too, whatever umask another test of this process has set meanwhile.
+        assert!(Command::new("chmod").args(["-R", "a+rX"]).arg(project.0.path()).status().unwrap().success());
         project
     }
 
