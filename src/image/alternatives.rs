@@ -1,8 +1,8 @@
 //! Alternatives of Debian: which of several packages' programs has a name (update-alternatives(1)).
 //!
 //! The calls are read out of the packages' own scripts, of which nothing is run: lines with words, variables that were
-//! given words before, and loops over words. A call in any other form is refused, with the package that has it. Kept is
-//! what `update-alternatives` keeps, so that it goes on from there.
+//! given words before, and loops over words. Conditions are not weighed: a call counts where its program is there. A call in
+//! any other form is refused, with the package that has it. Kept is what `update-alternatives` keeps, so that it goes on from there.
 
 use std::collections::BTreeMap;
 
