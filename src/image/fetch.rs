@@ -4,10 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt as _;
-use sha2::Digest as _;
 
 use super::error::{FetchError, ImageError, at};
-use super::reference::Digest;
+use super::reference::{Digest, Hasher};
 
 /// Transfers at one time.
 const PARALLEL: usize = 6;
@@ -41,14 +40,14 @@ fn present(cache: &Path, wanted: &Wanted) -> bool {
 /// Whether a file of the store is what its name says; one that is not is taken out of it.
 pub(super) fn verified(cache: &Path, digest: &Digest) -> std::io::Result<bool> {
     let path = blob(cache, digest);
-    let (mut file, mut hash, mut buffer) = (std::fs::File::open(&path)?, sha2::Sha256::new(), vec![0; 1 << 17]);
+    let (mut file, mut hash, mut buffer) = (std::fs::File::open(&path)?, Hasher::default(), vec![0; 1 << 17]);
     loop {
         match std::io::Read::read(&mut file, &mut buffer)? {
             0 => break,
             count => hash.update(&buffer[..count]),
         }
     }
-    let good = Digest::from_bytes(hash.finalize().into()) == *digest;
+    let good = hash.digest() == *digest;
     if !good {
         std::fs::remove_file(&path)?;
     }
@@ -141,7 +140,7 @@ pub fn adopt(folder: &Path, cache: &Path, wanted: &[Wanted]) -> Result<(), Image
         let store = cache.join("blobs/sha256");
         std::fs::create_dir_all(&store).map_err(at(&store))?;
         let mut file = tempfile::NamedTempFile::new_in(&store).map_err(at(&store))?;
-        let mut hash = sha2::Sha256::new();
+        let mut hash = Hasher::default();
         let (mut buffer, mut left) = (vec![0; 1 << 16], wanted.size);
         let mut from = std::fs::File::open(&path).map_err(at(&path))?;
         loop {
@@ -153,7 +152,7 @@ pub fn adopt(folder: &Path, cache: &Path, wanted: &[Wanted]) -> Result<(), Image
             hash.update(&buffer[..count]);
             file.write_all(&buffer[..count]).map_err(at(&store))?;
         }
-        if Digest::from_bytes(hash.finalize().into()) != wanted.sha256 {
+        if hash.digest() != wanted.sha256 {
             return Err(other());
         }
         file.persist(blob(cache, &wanted.sha256)).map_err(|error| at(&store)(error.error))?;
@@ -241,7 +240,7 @@ async fn transfer(
     let mut response = client.get(address).send().await?.error_for_status()?;
     let path = blob(cache, &wanted.sha256);
     let mut file = tempfile::NamedTempFile::new_in(cache.join("blobs/sha256"))?;
-    let mut hash = sha2::Sha256::new();
+    let mut hash = Hasher::default();
     let mut size = 0;
     while let Some(chunk) = response.chunk().await? {
         size += chunk.len() as u64;
@@ -252,7 +251,7 @@ async fn transfer(
         file.write_all(&chunk)?;
         bar.inc(chunk.len() as u64);
     }
-    if Digest::from_bytes(hash.finalize().into()) != wanted.sha256 {
+    if hash.digest() != wanted.sha256 {
         return Err(FetchError::Content);
     }
     file.persist(path).map_err(|error| error.error)?;

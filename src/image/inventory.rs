@@ -7,13 +7,13 @@ use std::io::Read;
 use std::path::Path;
 
 use serde::Serialize;
-use sha2::Digest as _;
+use sha1::Digest as _;
 
 use super::archive::BuiltImage;
 use super::control::paragraphs;
 use super::error::{ImageError, at};
 use super::pylock::normal;
-use super::reference::Digest;
+use super::reference::{Digest, Hasher};
 use super::unpack::{HEADER_LIMIT, Metered};
 
 /// More entries than any image has.
@@ -291,7 +291,7 @@ fn read_entry<R: Read>(entry: &mut tar::Entry<'_, R>, name: &str) -> std::io::Re
         tar::EntryType::Symlink => EntryKind::Symlink(link(entry)),
         tar::EntryType::Link => EntryKind::HardLink(canonical(link(entry).as_bytes()).unwrap_or_default()),
         tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
-            let (mut sha256, mut sha1) = (sha2::Sha256::new(), sha1::Sha1::new());
+            let (mut sha256, mut sha1) = (Hasher::default(), sha1::Sha1::new());
             let mut kept = (is_database(name) && entry.size() <= TEXT).then(Vec::new);
             let (mut size, mut buffer) = (0, vec![0; 1 << 16]);
             loop {
@@ -307,7 +307,7 @@ fn read_entry<R: Read>(entry: &mut tar::Entry<'_, R>, name: &str) -> std::io::Re
                 }
             }
             text = kept;
-            EntryKind::File { size, sha256: Digest::from_bytes(sha256.finalize().into()), sha1: sha1.finalize().into() }
+            EntryKind::File { size, sha256: sha256.digest(), sha1: sha1.finalize().into() }
         }
         _ => EntryKind::Special,
     };

@@ -9,10 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use sha2::Digest as _;
 
 use super::dockerfile::lock::RunSettings;
-use super::reference::Digest;
+use super::reference::{Digest, Hasher};
 
 /// Entries of an archive.
 const ENTRIES: usize = 10_000;
@@ -208,9 +207,9 @@ impl Saved {
         let mut above = Vec::new();
         for (index, (section, diff_id)) in self.layers.iter().zip(&self.diff_ids).enumerate().skip(base.len()) {
             let mut section = plain(section, folder)?;
-            let mut hash = sha2::Sha256::new();
+            let mut hash = Hasher::default();
             io::copy(&mut section, &mut hash)?;
-            if Digest::from_bytes(hash.finalize().into()) != *diff_id {
+            if hash.digest() != *diff_id {
                 return Err(SavedError::Layer(index));
             }
             section.rewind()?;

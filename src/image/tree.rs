@@ -13,10 +13,16 @@ use std::sync::Arc;
 use sha2::Digest as _;
 
 use super::error::{ImageError, PackageProblem, at};
-use super::reference::Digest;
+use super::reference::{Digest, Hasher};
 
 /// What the name of a mark begins with that hides an entry of a lower layer (image-spec, layer.md).
 const WHITEOUT: &str = ".wh.";
+
+/// Bytes of a layer that are written, and then hashed, at once.
+const BLOCK: usize = 1 << 18;
+
+/// Blocks that may be written and not hashed yet.
+const BLOCKS: usize = 8;
 
 /// Bytes of a regular file.
 #[derive(Debug, Clone)]
@@ -322,8 +328,24 @@ impl Tree {
 
     /// Writes all entries that no lower layer has, sorted, hard links last; gives the digest and the size.
     pub fn layer(&self, output: &mut impl Write, epoch: u64) -> std::io::Result<(Digest, u64)> {
-        let writer = Hashing { output, hash: sha2::Sha256::new(), size: 0 };
-        let mut builder = tar::Builder::new(std::io::BufWriter::with_capacity(1 << 18, writer));
+        // Hashing takes as long as all else here where the processor has no instructions for it.
+        std::thread::scope(|scope| {
+            let (blocks, written) = std::sync::mpsc::sync_channel::<Vec<u8>>(BLOCKS);
+            let hash = scope.spawn(move || {
+                let mut hasher = Hasher::default();
+                written.into_iter().for_each(|block| hasher.update(&block));
+                (hasher.size(), hasher.digest())
+            });
+            // With the writer its end of the channel goes, which ends the other thread.
+            self.archive(Hashed { output, blocks }, epoch)?;
+            let (size, digest) =
+                hash.join().map_err(|_| std::io::Error::other("the thread that hashes a layer stopped"))?;
+            Ok((digest, size))
+        })
+    }
+
+    fn archive(&self, writer: Hashed<'_, impl Write>, epoch: u64) -> std::io::Result<()> {
+        let mut builder = tar::Builder::new(std::io::BufWriter::with_capacity(BLOCK, writer));
         let whiteouts = self.whiteouts();
         let mut own: Vec<(&String, &Entry)> = self.entries.iter().filter(|(_, entry)| !entry.below).collect();
         own.extend(whiteouts.iter().map(|(path, entry)| (path, entry)));
@@ -361,22 +383,21 @@ impl Tree {
             }
         }
         let buffered = builder.into_inner()?;
-        let writer = buffered.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        Ok((Digest::from_bytes(writer.hash.finalize().into()), writer.size))
+        buffered.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        Ok(())
     }
 }
 
-struct Hashing<'a, W> {
+/// Passes what is written on to be hashed.
+struct Hashed<'a, W> {
     output: &'a mut W,
-    hash: sha2::Sha256,
-    size: u64,
+    blocks: std::sync::mpsc::SyncSender<Vec<u8>>,
 }
 
-impl<W: Write> Write for Hashing<'_, W> {
+impl<W: Write> Write for Hashed<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let count = self.output.write(bytes)?;
-        self.hash.update(&bytes[..count]);
-        self.size += count as u64;
+        self.blocks.send(bytes[..count].to_vec()).map_err(std::io::Error::other)?;
         Ok(count)
     }
 
@@ -447,6 +468,34 @@ mod tests {
         let paths: Vec<_> = third.below("").map(|(path, _)| path).collect();
         assert_eq!(paths, ["usr", "usr/lib", "usr/lib/changed"]);
         assert_eq!(third.read("usr/lib/changed").unwrap().unwrap(), b"2");
+    }
+
+    #[test]
+    fn a_layer_longer_than_what_waits_to_be_hashed_has_the_digest_of_its_bytes() {
+        let mut tree = Tree::default();
+        let bytes: Vec<u8> = (0..BLOCK * (BLOCKS + 3) + 7).map(|number| (number % 251) as u8).collect();
+        tree.write("large", bytes, 0o644);
+        let mut written = Vec::new();
+        let (digest, size) = tree.layer(&mut written, 7).unwrap();
+        assert_eq!((digest, size), (Digest::of(&written), written.len() as u64));
+    }
+
+    #[test]
+    fn a_layer_that_cannot_be_written_is_an_error() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::StorageFull)?;
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut tree = Tree::default();
+        tree.write("large", vec![0; BLOCK * 4], 0o644);
+        let error = tree.layer(&mut Full(BLOCK * 2), 7).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
     }
 
     #[test]

@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
-use crate::image::reference::{Digest, ImageChoice};
+use crate::image::reference::{Digest, Hasher, ImageChoice};
 use crate::project::manifest::Manifest;
 
 /// Files that one project may have under approval.
@@ -113,14 +112,14 @@ fn unedited(manifest: &Manifest, files: &BTreeMap<String, Digest>) -> Result<(),
 
 /// One digest over the files: of each path, its length, and its content's digest.
 pub fn digest(files: &BTreeMap<String, Digest>) -> Digest {
-    let mut hasher = sha2::Sha256::new();
+    let mut hasher = Hasher::default();
     for (path, digest) in files {
         // The length keeps two lists apart that would be the same text.
-        hasher.update((path.len() as u64).to_be_bytes());
+        hasher.update(&(path.len() as u64).to_be_bytes());
         hasher.update(path.as_bytes());
         hasher.update(digest.hex().as_bytes());
     }
-    Digest::from_bytes(hasher.finalize().into())
+    hasher.digest()
 }
 
 fn collect(root: &Path, relative: &Path, depth: usize, found: &mut BTreeMap<String, Digest>) -> Result<(), TrustError> {

@@ -7,9 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use crate::image::reference::Digest;
+use crate::image::reference::{Digest, Hasher};
 use crate::session::plan::{AGENT, CHANNEL, HOME, LAUNCHER_BINARY, SECRETS, WORKSPACE};
 
 /// Why the launcher's image could not be made.
@@ -93,10 +92,10 @@ pub fn describe(cache: &Path) -> Result<LauncherImage, LauncherImageError> {
         }
         _ => {
             refuse_dynamic(&path)?;
-            let mut hasher = Hasher { hash: Sha256::new(), size: 0 };
+            let mut hasher = Hasher::default();
             write_layer(&path, &mut hasher).map_err(LauncherImageError::Archive)?;
-            fingerprint.layer = Digest::from_bytes(hasher.hash.finalize().into());
-            fingerprint.layer_size = hasher.size;
+            fingerprint.layer_size = hasher.size();
+            fingerprint.layer = hasher.digest();
             remember(&known, &fingerprint);
         }
     }
@@ -209,23 +208,6 @@ fn write_layer(executable: &Path, output: impl io::Write) -> io::Result<()> {
     let size = file.metadata()?.len();
     archive.append_data(&mut header(size, 0o755, 0), LAUNCHER_BINARY.trim_start_matches('/'), file.take(size))?;
     archive.into_inner()?.flush()
-}
-
-struct Hasher {
-    hash: Sha256,
-    size: u64,
-}
-
-impl io::Write for Hasher {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hash.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 fn architecture() -> &'static str {

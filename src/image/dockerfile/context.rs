@@ -10,11 +10,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
-use sha2::Digest as _;
 
 use super::ignore::{self, Ignore, Pattern, PatternError};
 use crate::beneath::{self, Links, Opened};
-use crate::image::reference::Digest;
+use crate::image::reference::{Digest, Hasher};
 
 /// Bytes of all files together.
 const BYTES: u64 = 1 << 30;
@@ -130,7 +129,7 @@ impl BuildContext {
     /// When a file cannot be read, or should not be in an image.
     pub fn write(&self, output: impl Write, epoch: u64, more: &[(&str, &[u8])]) -> Result<Digest, ContextError> {
         let mut builder = tar::Builder::new(output);
-        let mut hash = sha2::Sha256::new();
+        let mut hash = Hasher::default();
         let mut left = BYTES;
         let header = |mode: u32, size: u64, kind: tar::EntryType| {
             let mut header = tar::Header::new_gnu();
@@ -145,8 +144,8 @@ impl BuildContext {
         for (path, kind) in &self.entries {
             let failed = |error| ContextError::Read(self.place.join(path), error);
             let mut record = |tag: u8, text: &[u8]| {
-                hash.update([tag]);
-                hash.update((text.len() as u64).to_be_bytes());
+                hash.update(&[tag]);
+                hash.update(&(text.len() as u64).to_be_bytes());
                 hash.update(text);
             };
             record(b'p', path.as_bytes());
@@ -168,7 +167,7 @@ impl BuildContext {
                     let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().map_err(failed)?.permissions());
                     let executable = mode & 0o100 != 0;
                     record(if executable { b'x' } else { b'f' }, b"");
-                    hash.update(size.to_be_bytes());
+                    hash.update(&size.to_be_bytes());
                     let mut reader = Watched { inner: file.take(size), hash: &mut hash, head: Vec::new(), count: 0 };
                     let mut header = header(if executable { 0o755 } else { 0o644 }, size, tar::EntryType::Regular);
                     builder.append_data(&mut header, path, &mut reader).map_err(failed)?;
@@ -188,7 +187,7 @@ impl BuildContext {
         }
         let finished = builder.into_inner().and_then(|mut output| output.flush());
         finished.map_err(|error| ContextError::Read(self.place.clone(), error))?;
-        Ok(Digest::from_bytes(hash.finalize().into()))
+        Ok(hash.digest())
     }
 }
 
@@ -223,7 +222,7 @@ fn is_key(head: &[u8]) -> bool {
 /// Hashes what is read, and keeps the start.
 struct Watched<'a, R> {
     inner: R,
-    hash: &'a mut sha2::Sha256,
+    hash: &'a mut Hasher,
     head: Vec<u8>,
     count: u64,
 }

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::header::{ACCEPT, CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response};
-use sha2::Digest as _;
 
 use super::client::{Client, Request};
 use super::manifest::{self, Compression, Document, Manifest, Part};
@@ -18,7 +17,7 @@ use super::{Login, RegistryError, Repository};
 use crate::image::archive::{BuiltImage, BuiltLayer};
 use crate::image::error::ImageError;
 use crate::image::fetch::{bar, blob, keep};
-use crate::image::reference::{Digest, PinnedImage};
+use crate::image::reference::{Digest, Hasher, PinnedImage};
 
 /// The largest manifest (distribution-spec, "Pushing Manifests", has 4 MiB as what registries should take).
 const MANIFEST_LIMIT: u64 = 4 << 20;
@@ -195,7 +194,7 @@ impl Pull<'_> {
     ) -> Result<tempfile::NamedTempFile, RegistryError> {
         let what = || format!("the layer {}", part.digest.short());
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        let mut hash = sha2::Sha256::new();
+        let mut hash = Hasher::default();
         let mut have = 0_u64;
         let mut attempt = 1;
         loop {
@@ -209,7 +208,7 @@ impl Pull<'_> {
                 200 => {
                     // From the beginning, asked or not.
                     file = tempfile::NamedTempFile::new_in(folder)?;
-                    (hash, have) = (sha2::Sha256::new(), 0);
+                    (hash, have) = (Hasher::default(), 0);
                 }
                 _ => return Err(self.client.unexpected("the layer", response).await),
             }
@@ -238,7 +237,7 @@ impl Pull<'_> {
                 Some(_) => attempt += 1,
             }
         }
-        let found = Digest::from_bytes(hash.finalize().into());
+        let found = hash.digest();
         if found != part.digest {
             return Err(RegistryError::Digest { what: what(), found, wanted: part.digest.clone() });
         }
@@ -273,7 +272,7 @@ fn unpack(
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
     };
-    let mut hash = sha2::Sha256::new();
+    let mut hash = Hasher::default();
     let mut size = 0_u64;
     let mut buffer = vec![0; 1 << 17];
     loop {
@@ -290,7 +289,7 @@ fn unpack(
         hash.update(&buffer[..count]);
         output.write_all(&buffer[..count])?;
     }
-    let found = Digest::from_bytes(hash.finalize().into());
+    let found = hash.digest();
     if found != diff_id {
         let what = format!("the unpacked layer {}", diff_id.short());
         return Err(RegistryError::Digest { what, found, wanted: diff_id });
