@@ -292,7 +292,7 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "image-package",
-        "No lock that the project may write has this Debian package: the name is another one, or an image that comes with the launcher has it. The versions of npm and PyPI programs stand in the definition.",
+        "No source of the definition has this Debian package, or no lock that the project may write: the name is another one, or an image that comes with the launcher has it. The versions of npm and PyPI programs stand in the definition.",
     ),
     (
         "image-platform",
@@ -316,7 +316,7 @@ pub(super) const EXPLANATIONS: &[(&str, &str)] = &[
     ),
     (
         "image-script",
-        "Packages want to run scripts that the builder does not run. Images are unpacked, not installed, so that they come out the same each time. Where a package cannot do without, install it in a step of a Dockerfile.agent above the image; the result is pinned by its lock as well.",
+        "Packages want to run scripts that the builder does not run. Images are unpacked, not installed, so that they come out the same each time. Where a package cannot do without, install it in a step of a Dockerfile.agent above the image; the result is pinned by its lock as well. Where it can, as a library can whose script writes a cache, name it in `debian.without_scripts` of the definition.",
     ),
     (
         "image-signature",

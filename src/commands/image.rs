@@ -441,6 +441,7 @@ impl From<ImageError> for Failure {
             ImageError::Key { .. } => {
                 ("image-repository", "save the repository's OpenPGP key, as it is published, beside the definition")
             }
+            ImageError::UnknownPackage { .. } => ("image-package", "correct the name in images/NAME/image.yaml"),
             ImageError::Pin { .. } => ("image-version", "name a version that a source has, or none"),
             ImageError::NpmLock { problem: NpmLockProblem::NoNpm(_), .. } => {
                 ("image-npm", "install `npm`, or write images/NAME/package-lock.json with it on another machine")
@@ -489,13 +490,11 @@ impl From<ImageError> for Failure {
             ImageError::Package { .. } => {
                 ("image-content", "do not use this package; if its lock is as you made it, name another version of it")
             }
-            ImageError::Scripts(_) => (
+            ImageError::Scripts { .. } => (
                 "image-script",
-                "leave out of the definition what brings them, or install it in a Dockerfile.agent with `FROM NAME`",
+                "install what brings them in a Dockerfile.agent above it, or list in `debian.without_scripts` those whose scripts you can do without",
             ),
-            ImageError::Lock { .. } => {
-                ("image", "take images/NAME/image.lock from the history, or run `sandbox image lock NAME`")
-            }
+            ImageError::Lock { .. } => ("image", "take its lock from the history, or run `sandbox image lock NAME`"),
             ImageError::File { .. } => {
                 ("image", "make it readable and writable for you, and look whether the disk is full")
             }
@@ -504,6 +503,9 @@ impl From<ImageError> for Failure {
             }
             _ => ("image", "look at the causes above; `sandbox image verify NAME` checks the definition and its lock"),
         };
+        // What is no name makes no command either.
+        let named = error.image().filter(|name| image::definition::is_name(name) || image::dockerfile::is_name(name));
+        let next = named.map_or_else(|| next.to_owned(), |name| next.replace("NAME", name));
         Failure::told(code, &error, next)
     }
 }

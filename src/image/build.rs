@@ -222,11 +222,18 @@ fn layer(
     let unpacked = unpack_all(&lock.packages, cache, folder, &bar)?;
     bar.finish_and_clear();
     let (mut offered, mut refused) = (Vec::new(), Vec::new());
+    let without_scripts = loaded.definition.debian.as_ref().map_or(&[][..], |debian| &debian.without_scripts);
+    if let Some(idle) = without_scripts.iter().find(|name| !lock.packages.iter().any(|package| package.name == **name))
+    {
+        let expected = "package that this definition brings, as `without_scripts` has them";
+        return Err(ImageError::DefinitionValue { name: loaded.name.clone(), value: idle.clone(), expected });
+    }
     for (package, unpacked) in lock.packages.iter().zip(unpacked) {
         let broken = |problem| ImageError::Package { package: package.name.clone(), problem };
         let unpacked = unpacked.map_err(broken)?;
         match finish::check_scripts(&package.name, &unpacked) {
             Ok(alternatives) => offered.extend(alternatives),
+            Err(_) if without_scripts.contains(&package.name) => {}
             Err(script) => refused.push(script),
         }
         let stanza = finish::record(&mut tree, package, &unpacked).map_err(broken)?;
@@ -238,7 +245,7 @@ fn layer(
         }
     }
     if !refused.is_empty() {
-        return Err(ImageError::Scripts(refused));
+        return Err(ImageError::Scripts { name: loaded.name.clone(), refused });
     }
     if !lock.packages.is_empty() {
         tree.write("var/lib/dpkg/status", status, 0o644);

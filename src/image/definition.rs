@@ -44,7 +44,8 @@ pub struct Definition {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Debian {
-    /// Such as `bookworm`; its updates and security suites are used too. Without it, packages are of `sources` alone.
+    /// Such as `bookworm`; its updates and security suites are used too. Without it, it is the base's; with `sources` and
+    /// without it, packages are of these alone.
     #[serde(default)]
     pub suite: Option<String>,
     /// Parts of the archive; `main` when nothing is said.
@@ -55,6 +56,9 @@ pub struct Debian {
     /// Further sources: `SUITE` of Debian, such as backports, or somebody else's repository.
     #[serde(default)]
     pub sources: Vec<Repository>,
+    /// Packages of this definition that are installed though their scripts are not run and nothing stands for them.
+    #[serde(default)]
+    pub without_scripts: Vec<String>,
 }
 
 /// One more source of packages.
@@ -223,12 +227,17 @@ const BUILT_IN: &[BuiltIn] = &[
     built_in!("opencode"),
 ];
 
+/// Whether a definition can have this name.
+pub fn is_name(name: &str) -> bool {
+    plain(name, "-")
+}
+
 /// Reads a definition and its lock: the project's, or else the built-in one.
 pub fn load(name: &str, project_root: Option<&Path>) -> Result<Loaded, ImageError> {
     if super::dockerfile::is_name(name) {
         return Err(ImageError::NoDefinition(name.to_owned()));
     }
-    if !plain(name, "-") {
+    if !is_name(name) {
         return Err(ImageError::UnknownImage(name.to_owned()));
     }
     let own = project_root.map(|root| root.join("images").join(name));
@@ -294,7 +303,26 @@ pub fn chain(name: &str, project_root: Option<&Path>) -> Result<Vec<Loaded>, Ima
         chain.push(load(&base, project_root)?);
     }
     chain.reverse();
+    inherit_suites(&mut chain)?;
     Ok(chain)
+}
+
+/// Gives a definition that names no source of its packages the suite of the one that it is based on.
+fn inherit_suites(chain: &mut [Loaded]) -> Result<(), ImageError> {
+    let mut inherited = None;
+    for Loaded { name, definition, .. } in chain {
+        let Some(debian) = &mut definition.debian else { continue };
+        if debian.suite.is_none() && debian.sources.is_empty() {
+            debian.suite.clone_from(&inherited);
+            if debian.suite.is_none() {
+                let (value, expected) =
+                    ("debian".to_owned(), "list of packages with a suite, which no base has either");
+                return Err(ImageError::DefinitionValue { name: name.clone(), value, expected });
+            }
+        }
+        inherited = debian.suite.clone().or(inherited);
+    }
+    Ok(())
 }
 
 /// Names of all definitions, the project's and the built-in ones, sorted.
@@ -332,7 +360,9 @@ fn check(name: &str, definition: &Definition) -> Result<(), ImageError> {
     if let Some(debian) = &definition.debian {
         match &debian.suite {
             Some(suite) if !plain(suite, "-") => return wrong(suite, "suite"),
-            None if debian.sources.is_empty() => return wrong("debian", "list of packages with a suite"),
+            None if debian.sources.is_empty() && definition.base.is_none() => {
+                return wrong("debian", "list of packages with a suite");
+            }
             _ => {}
         }
         let parts = |components: &[String]| {
@@ -341,6 +371,9 @@ fn check(name: &str, definition: &Definition) -> Result<(), ImageError> {
         };
         if let Some(component) = parts(&debian.components) {
             return wrong(&component, "component");
+        }
+        if let Some(package) = debian.without_scripts.iter().find(|package| !plain(package, "+-.")) {
+            return wrong(package, "package");
         }
         for source in &debian.sources {
             // Others name suites as they like, such as `stable` or `noble`.
@@ -441,6 +474,8 @@ mod tests {
             "version: 2\n",
             "version: 1\ndebian: {suite: a/b, packages: []}\n",
             "version: 1\ndebian: {suite: a, components: [../b], packages: []}\n",
+            "version: 1\ndebian: {packages: []}\n",
+            "version: 1\ndebian: {suite: a, packages: [], without_scripts: [a/b]}\n",
             "version: 1\ndebian: {suite: a, packages: [], sources: [{suite: a}]}\n",
             "version: 1\ndebian: {suite: a, packages: [], sources: [{suite: b, address: 'https://h/x'}]}\n",
             "version: 1\ndebian: {suite: a, packages: [], sources: [{suite: b, key: k.asc}]}\n",
@@ -451,6 +486,28 @@ mod tests {
             let folder = project("x", text);
             assert!(matches!(load("x", Some(folder.path())), Err(ImageError::DefinitionValue { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn a_definition_has_the_suite_of_its_base() {
+        let suites = |text: &str| {
+            let folder = project("x", text);
+            let loaded = chain("x", Some(folder.path()))?;
+            Ok(loaded.into_iter().map(|loaded| loaded.definition.debian.unwrap().suite).collect::<Vec<_>>())
+        };
+        let of = |suites: &[Option<&str>]| suites.iter().map(|suite| suite.map(str::to_owned)).collect::<Vec<_>>();
+        let bookworm = Some("bookworm");
+        let found: Result<_, ImageError> = suites("version: 1\nbase: agent\ndebian: {packages: [gdb]}\n");
+        assert_eq!(found.unwrap(), of(&[bookworm, bookworm, bookworm]));
+        let own = "version: 1\nbase: base\ndebian: {packages: [gdb], sources: [{suite: bookworm-backports}]}\n";
+        assert_eq!(suites(own).unwrap(), of(&[bookworm, None]));
+        let error = suites("version: 1\ndebian: {packages: [gdb]}\n").unwrap_err();
+        assert!(matches!(error, ImageError::DefinitionValue { .. }), "{error:?}");
+        let folder = project("x", "version: 1\nbase: y\ndebian: {packages: [gdb]}\n");
+        std::fs::create_dir(folder.path().join("images/y")).unwrap();
+        std::fs::write(folder.path().join("images/y/image.yaml"), "version: 1\n").unwrap();
+        let error = chain("x", Some(folder.path())).unwrap_err();
+        assert!(error.to_string().contains("which no base has either"), "{error}");
     }
 
     #[test]

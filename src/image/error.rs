@@ -149,6 +149,16 @@ pub enum ImageError {
         /// Who needs it.
         dependent: String,
     },
+    /// No source has a package that a definition names.
+    #[error("no source has a package `{package}`{}", instead(.providers, .similar.as_deref()))]
+    UnknownPackage {
+        /// The package.
+        package: String,
+        /// Packages that say they are that one too.
+        providers: Vec<String>,
+        /// One with nearly that name.
+        similar: Option<String>,
+    },
     /// No source has the version that a definition names.
     #[error("no source has `{request}`{}", listed(.versions))]
     Pin {
@@ -197,8 +207,13 @@ pub enum ImageError {
         problem: PackageProblem,
     },
     /// Packages want to run code that no fix-up stands for.
-    #[error("scripts of packages are not known to be dispensable: {}", named(.0))]
-    Scripts(Vec<RefusedScript>),
+    #[error("scripts of packages are not known to be dispensable: {}", named(.refused))]
+    Scripts {
+        /// The definition.
+        name: String,
+        /// The scripts, one of each package.
+        refused: Vec<RefusedScript>,
+    },
     /// A build gave other bytes than the lock promises.
     #[error("the {what} of the image `{name}` is {built}, but the lock says {locked}")]
     Mismatch {
@@ -236,6 +251,24 @@ pub enum ImageError {
     /// A machine for which nothing is published.
     #[error("images for the architecture `{0}` are not supported")]
     Architecture(&'static str),
+}
+
+impl ImageError {
+    /// The image that it is about, where it is about one.
+    pub fn image(&self) -> Option<&str> {
+        match self {
+            Self::UnknownImage(name) | Self::Unlocked(name) | Self::BaseCycle(name) => Some(name),
+            Self::NoPackage { name, .. }
+            | Self::Stale { name, .. }
+            | Self::Definition { name, .. }
+            | Self::DefinitionValue { name, .. }
+            | Self::Lock { name, .. }
+            | Self::NpmLock { name, .. }
+            | Self::Scripts { name, .. }
+            | Self::Mismatch { name, .. } => Some(name),
+            _ => None,
+        }
+    }
 }
 
 /// What is wrong with a package's archive.
@@ -373,6 +406,15 @@ fn named(scripts: &[RefusedScript]) -> String {
     each.join(", ")
 }
 
+/// What a package could be that there is not.
+fn instead(providers: &[String], similar: Option<&str>) -> String {
+    match (providers, similar) {
+        ([], None) => String::new(),
+        ([], Some(similar)) => format!("; there is `{similar}`"),
+        (providers, _) => format!("; what it stands for is in {}", providers.join(", ")),
+    }
+}
+
 fn listed(versions: &[String]) -> String {
     match versions {
         [] => ", nor any other version of it".to_owned(),
@@ -392,6 +434,9 @@ pub enum FetchError {
     /// Could not be written.
     #[error("the cache cannot be written")]
     Cache(#[from] std::io::Error),
+    /// What a registry tells of a package is not JSON.
+    #[error("the answer is not valid JSON")]
+    Json(#[from] serde_json::Error),
     /// No address at all.
     #[error("no mirror is known")]
     NoMirror,

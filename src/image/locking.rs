@@ -273,7 +273,7 @@ async fn about(client: &reqwest::Client, wanted: &definition::Npm) -> Result<ser
     let what = format!("{} {}", wanted.package, wanted.version);
     let address = format!("https://registry.npmjs.org/{}/{}", wanted.package, wanted.version);
     let about = fetch::small(client, &what, &[address], 4 << 20).await?;
-    serde_json::from_slice(&about).map_err(|source| ImageError::Lock { name: what, source })
+    serde_json::from_slice(&about).map_err(|source| ImageError::Unavailable { what, source: source.into() })
 }
 
 async fn resolve_npm(
@@ -298,8 +298,8 @@ pub(super) async fn pypi_latest(package: &str) -> Result<String, ImageError> {
     let what = format!("the newest version of {package}");
     let address = format!("https://pypi.org/pypi/{}/json", pylock::normal(package));
     let about = fetch::small(&fetch::client()?, &what, &[address], 64 << 20).await?;
-    let about: serde_json::Value =
-        serde_json::from_slice(&about).map_err(|source| ImageError::Lock { name: what.clone(), source })?;
+    let about: serde_json::Value = serde_json::from_slice(&about)
+        .map_err(|source| ImageError::Unavailable { what: what.clone(), source: source.into() })?;
     let version = about.pointer("/info/version").and_then(serde_json::Value::as_str).filter(|version| {
         version.len() < 100 && version.chars().all(|c| c.is_ascii_alphanumeric() || "-.+!".contains(c))
     });
@@ -313,8 +313,8 @@ pub(super) async fn npm_latest(package: &str, present: &str) -> Result<String, I
     let what = format!("the newest version of {package}");
     let address = format!("https://registry.npmjs.org/{package}/latest");
     let about = fetch::small(&fetch::client()?, &what, &[address], 4 << 20).await?;
-    let about: serde_json::Value =
-        serde_json::from_slice(&about).map_err(|source| ImageError::Lock { name: what.clone(), source })?;
+    let about: serde_json::Value = serde_json::from_slice(&about)
+        .map_err(|source| ImageError::Unavailable { what: what.clone(), source: source.into() })?;
     let version = about.get("version").and_then(serde_json::Value::as_str).filter(|version| {
         version.len() < 100 && version.chars().all(|c| c.is_ascii_alphanumeric() || "-.+".contains(c))
     });

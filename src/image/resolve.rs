@@ -69,6 +69,16 @@ impl Index {
         self.packages.get(name).into_iter().flatten().map(|(_, candidate)| candidate)
     }
 
+    /// That there is no package of this name, and which may be meant.
+    fn unknown(&self, name: &str) -> ImageError {
+        const SHOWN: usize = 10;
+        let providers = self.providers.get(name).into_iter().flatten().take(SHOWN).cloned().collect();
+        let distances = self.packages.keys().map(|known| (strsim::damerau_levenshtein(known, name), known));
+        let similar = distances.filter(|(distance, _)| *distance <= (name.len() / 3).max(1)).min();
+        let similar = similar.map(|(_, known)| known.clone());
+        ImageError::UnknownPackage { package: name.to_owned(), providers, similar }
+    }
+
     /// Whether a name is that of one package, which nothing else provides.
     fn is_one(&self, name: &str) -> bool {
         self.packages.contains_key(name) && !self.providers.contains_key(name)
@@ -94,10 +104,7 @@ impl Index {
                 continue;
             }
             let candidate = pinned.or_else(|| self.preferred(&request.name));
-            let candidate = candidate.ok_or_else(|| ImageError::Unsatisfiable {
-                dependency: request.name.clone(),
-                dependent: "the definition".to_owned(),
-            })?;
+            let candidate = candidate.ok_or_else(|| self.unknown(&request.name))?;
             choice.chosen.insert(&candidate.name, candidate);
             open.push(candidate);
         }
@@ -385,6 +392,15 @@ mod tests {
         ]);
         assert_eq!(names(&index, &["a"]).unwrap(), ["a", "mawk"]);
         assert_eq!(names(&index, &["a", "gawk"]).unwrap(), ["a", "gawk"]);
+    }
+
+    #[test]
+    fn tells_what_a_name_may_have_meant() {
+        let index = index(&[("ffmpeg", "1", ""), ("mawk", "1", "Provides: awk"), ("gawk", "1", "Provides: awk")]);
+        let told = |name: &str| names(&index, &[name]).unwrap_err().to_string();
+        assert_eq!(told("fmpeg"), "no source has a package `fmpeg`; there is `ffmpeg`");
+        assert_eq!(told("awk"), "no source has a package `awk`; what it stands for is in gawk, mawk");
+        assert_eq!(told("quite-another"), "no source has a package `quite-another`");
     }
 
     #[test]

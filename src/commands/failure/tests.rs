@@ -180,11 +180,19 @@ fn of_an_image() {
         },
         ImageError::Unsatisfiable { dependency: "libc6 (>= 9)".to_owned(), dependent: "jq".to_owned() },
         ImageError::Conflict("a".to_owned(), "b".to_owned()),
-        ImageError::Scripts(vec![
-            RefusedScript { package: "odd".to_owned(), script: "postinst".to_owned() },
-            RefusedScript { package: "stranger".to_owned(), script: "preinst".to_owned() },
-        ]),
+        ImageError::Scripts {
+            name: agent(),
+            refused: vec![
+                RefusedScript { package: "odd".to_owned(), script: "postinst".to_owned() },
+                RefusedScript { package: "stranger".to_owned(), script: "preinst".to_owned() },
+            ],
+        },
         ImageError::Package { package: "odd".to_owned(), problem: PackageProblem::Path("../etc/passwd\n".to_owned()) },
+        ImageError::UnknownPackage {
+            package: "fmpeg".to_owned(),
+            providers: Vec::new(),
+            similar: Some("ffmpeg".to_owned()),
+        },
         ImageError::Pin { request: "jq=9".to_owned(), versions: vec!["1.6-2.1".to_owned()] },
         ImageError::Key { suite: "stable".to_owned(), path: file() },
         ImageError::NpmLock { name: agent(), problem: NpmLockProblem::NoNpm(io::ErrorKind::NotFound.into()) },
