@@ -119,12 +119,16 @@ pub fn mismatches(built: &BuiltImage, result: &ResultDigests) -> Vec<Mismatch> {
 /// The text of every file that decides which bytes a layer has. A builder that was changed finds no layer of the former
 /// one in the cache, whether or not somebody thought of [`lock::RECIPE`].
 const BUILDER: &[&str] = &[
+    include_str!("alternatives.rs"),
     include_str!("build.rs"),
     include_str!("control.rs"),
     include_str!("finish.rs"),
+    include_str!("php.rs"),
+    include_str!("pylock.rs"),
     include_str!("tree.rs"),
     include_str!("unpack.rs"),
     include_str!("wheel.rs"),
+    include_str!("../init/truststore.rs"),
     include_str!("../../Cargo.lock"),
 ];
 

@@ -330,7 +330,9 @@ pub fn names(project_root: Option<&Path>) -> Vec<String> {
     let mut names: std::collections::BTreeSet<String> = BUILT_IN.iter().map(|known| known.name.to_owned()).collect();
     let folder = project_root.map(|root| root.join("images"));
     for entry in folder.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten() {
-        if let Some(name) = entry.file_name().to_str().filter(|_| entry.path().join("image.yaml").is_file()) {
+        if let Some(name) =
+            entry.file_name().to_str().filter(|name| is_name(name) && entry.path().join("image.yaml").is_file())
+        {
             names.insert(name.to_owned());
         }
     }

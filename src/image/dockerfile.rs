@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::reference::Digest;
 
+mod ambiguous;
 pub mod context;
 pub mod ignore;
 pub mod lock;
@@ -218,6 +219,9 @@ fn read<'a>(text: &'a str, images: &'a BTreeSet<String>) -> Result<Reader<'a>, D
         reader.limit(syntax.value.span.clone(), "another program is to read this file", remedy);
         reader.image(syntax.value.value, syntax.value.span.clone(), "the program that reads this file");
     }
+    for (span, message, remedy) in ambiguous::places(text, &file) {
+        reader.find(span, Severity::Error, "ambiguous", message.to_owned(), remedy);
+    }
     for instruction in &file.instructions {
         reader.instruction(instruction);
     }
@@ -373,7 +377,7 @@ impl Reader<'_> {
                     let from = value.value.split(',').find_map(|part| part.trim().strip_prefix("from="));
                     if let Some(from) = from {
                         let from = from.trim_matches('"').to_owned();
-                        self.image(&from, value.span.clone(), "the image of the mount");
+                        self.stage_or_image(&from, value.span.clone(), "the image of the mount");
                     }
                 }
                 self.commands(&run.arguments);
@@ -425,7 +429,7 @@ impl Reader<'_> {
     fn source_of(&mut self, options: &[Flag<'_>]) {
         if let Some((from, span)) = flag(options, "from") {
             let (from, span) = (from.to_owned(), span);
-            self.image(&from, span, "what is copied");
+            self.stage_or_image(&from, span, "what is copied");
         }
     }
 
@@ -501,12 +505,17 @@ impl Reader<'_> {
         }
     }
 
+    /// What is copied or mounted from: a stage by its number, or what FROM takes, which has no numbers.
+    fn stage_or_image(&mut self, reference: &str, span: Span, role: &str) {
+        if !reference.parse::<usize>().is_ok_and(|number| number < self.stages.len()) {
+            self.image(reference, span, role);
+        }
+    }
+
     /// A reference to an image: a stage, `scratch`, an image of the project, or one with its digest.
     fn image(&mut self, reference: &str, span: Span, role: &str) {
         let stage = reference.to_lowercase();
-        let known = self.stages.iter().flatten().any(|name| *name == stage)
-            || reference.parse::<usize>().is_ok_and(|number| number < self.stages.len());
-        if known || reference == "scratch" {
+        if self.stages.iter().flatten().any(|name| *name == stage) || reference == "scratch" {
             return;
         }
         self.uses.images.push(ImageUse { image: reference.to_owned(), span: span.clone() });

@@ -10,13 +10,16 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use sha2::Digest as _;
+use md5::Digest as _;
 
 use super::error::{ImageError, PackageProblem, at};
 use super::reference::{Digest, Hasher};
 
 /// What the name of a mark begins with that hides an entry of a lower layer (image-spec, layer.md).
 const WHITEOUT: &str = ".wh.";
+
+/// Bytes of a file that is read as a whole; dpkg's `status` of a large image has some million.
+const TEXT: u64 = 64 << 20;
 
 /// Bytes of a layer that are written, and then hashed, at once.
 const BLOCK: usize = 1 << 18;
@@ -51,9 +54,9 @@ impl Content {
 
     /// The MD5 of the bytes, for dpkg's database; it protects nothing.
     pub fn md5(&self) -> std::io::Result<[u8; 16]> {
-        let mut bytes = Vec::new();
-        self.reader().read_to_end(&mut bytes)?;
-        Ok(md5::Md5::digest(&bytes).into())
+        let mut hash = md5::Md5::new();
+        std::io::copy(&mut self.reader(), &mut hash)?;
+        Ok(hash.finalize().into())
     }
 
     /// The bytes, from the first.
@@ -160,8 +163,14 @@ impl Tree {
     }
 
     /// The text of a regular file, if it is one; links are not followed.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is longer than any text that the builder needs.
     pub fn read(&self, path: &str) -> std::io::Result<Option<Vec<u8>>> {
         let Some(Entry { kind: Kind::File(content), .. }) = self.entries.get(path) else { return Ok(None) };
+        if content.length() > TEXT {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
         let mut bytes = Vec::new();
         content.reader().read_to_end(&mut bytes)?;
         Ok(Some(bytes))
@@ -317,7 +326,12 @@ impl Tree {
 
     /// Marks of what lower layers have and this root has not (image-spec, layer.md, "Whiteouts").
     fn whiteouts(&self) -> Vec<(String, Entry)> {
-        let gone = self.removed.iter().filter(|path| !self.entries.contains_key(*path));
+        // Where the folder is gone too, or is no folder any more, that says it all.
+        let there = |path: &str| {
+            let folder = path.rsplit_once('/').map(|(folder, _)| self.entries.get(folder).map(|entry| &entry.kind));
+            matches!(folder, None | Some(Some(Kind::Folder)))
+        };
+        let gone = self.removed.iter().filter(|path| !self.entries.contains_key(*path) && there(path));
         let mark = |path: &String| {
             let (folder, name) = path.rsplit_once('/').map_or(("", path.as_str()), |(folder, name)| (folder, name));
             let path = format!("{folder}/{WHITEOUT}{name}").trim_start_matches('/').to_owned();
@@ -496,6 +510,38 @@ mod tests {
         tree.write("large", vec![0; BLOCK * 4], 0o644);
         let error = tree.layer(&mut Full(BLOCK * 2), 7).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn nothing_is_marked_below_a_folder_that_is_gone_or_became_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("first");
+        let mut first = Tree::default();
+        for file in ["a/gone/x", "a/linked/x", "a/stays"] {
+            first.write(file, "1", 0o644);
+        }
+        first.layer(&mut File::create(&path).unwrap(), 7).unwrap();
+        let mut second = Tree::default();
+        second.add_layer(&path).unwrap();
+        for removed in ["a/gone/x", "a/gone", "a/linked/x", "a/linked"] {
+            second.remove(removed);
+        }
+        second.put("a/linked", Entry::new(Kind::Symlink("stays".into()), 0o777));
+        let mut bytes = Vec::new();
+        second.layer(&mut bytes, 7).unwrap();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let paths = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
+        assert_eq!(paths.collect::<Vec<_>>(), ["a/.wh.gone", "a/linked"]);
+    }
+
+    #[test]
+    fn a_file_longer_than_any_text_is_not_read_into_memory() {
+        let spill = tempfile::tempfile().unwrap();
+        spill.set_len(TEXT + 1).unwrap();
+        let content = Content::Spilled { file: Arc::new(spill), offset: 0, length: TEXT + 1 };
+        let mut tree = Tree::default();
+        tree.put("etc/x", Entry::new(Kind::File(content), 0o644));
+        assert_eq!(tree.read("etc/x").unwrap_err().kind(), std::io::ErrorKind::FileTooLarge);
     }
 
     #[test]

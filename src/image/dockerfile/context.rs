@@ -21,8 +21,8 @@ const BYTES: u64 = 1 << 30;
 const ENTRIES: usize = 50_000;
 /// Folders in folders.
 const DEPTH: usize = 64;
-/// The start of a file in which a private key would be seen.
-const HEAD: usize = 4096;
+/// The start of a file in which a private key would be seen, with a chain of certificates before it.
+const HEAD: usize = 1 << 16;
 
 /// Why the files of a build cannot be put together.
 #[derive(Debug, thiserror::Error)]

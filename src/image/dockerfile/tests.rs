@@ -54,6 +54,48 @@ fn refuses_everything_that_comes_in_without_a_digest_at_its_line() {
 }
 
 #[test]
+fn refuses_what_builders_read_otherwise_than_it_is_read_here() {
+    for (text, line) in [
+        ("FROM agent\nRUN echo \\\\\nCOPY --from=evil:latest /x /x\n", 2),
+        ("FROM agent\nRUN echo \\\\ \t\r\nRUN true\n", 2),
+        ("# escape=`\nFROM agent\nRUN echo ``\nRUN true\n", 3),
+        ("# syntax=evil/f\n# syntax=evil/f\nFROM agent\n", 1),
+        ("#!/x\n# syntax=evil/f\nFROM agent\n", 2),
+        ("#\u{a0}syntax=evil/f\nFROM agent\n", 1),
+        ("# any=1\n# SYNTAX = evil/f\nFROM agent\n", 2),
+        ("\n# escape=`\nFROM agent\n", 2),
+        ("FROM agent\nRUN cat <<CMD\nFROM agent AS evil\nCMD\nCOPY --from=evil /x /x\n", 2),
+        ("FROM agent\nRUN cat 3<<-'CMD'\nUSER x\n", 2),
+        ("FROM agent\nRUN cat <\\\n# or not\n\n<CMD\nUSER x\n", 2),
+        ("FROM agent\nRUN echo a\rUSER x\n", 2),
+        ("FROM agent\nRUN echo a\u{2028}USER x\n", 2),
+    ] {
+        match findings(text, &BTreeSet::from(["agent".to_owned()])) {
+            Ok(findings) => {
+                let ambiguous = findings.iter().find(|finding| finding.rule == "ambiguous");
+                assert_eq!(ambiguous.map(|finding| finding.line), Some(line), "{text:?}: {findings:?}");
+            }
+            // What is no Dockerfile here is not built either.
+            Err(error) => assert!(matches!(error, DockerfileError::Form { .. }), "{text:?}"),
+        }
+    }
+    for text in [
+        "# syntax=docker/PIN\n# escape=`\nFROM agent\nRUN echo `\n a\n",
+        "FROM agent\n# syntax=x is only a comment here\nRUN grep a <<< b && echo $((1 << 2)) && cat<<x \\\n && true\n",
+        "FROM agent\r\nRUN <<EOF\r\ncat <<x\r\nEOF\r\nRUN true\r\n",
+        "FROM agent\nRUN <<EOF\necho \\\\\nx\nEOF\nCOPY <<A /a\nb <<c\nA\n",
+    ] {
+        assert_eq!(found(text), [], "{text:?}");
+    }
+}
+
+#[test]
+fn a_number_is_a_stage_for_copies_and_a_name_for_from() {
+    assert_eq!(found("FROM agent AS a\nFROM 0\n"), [(2, 6, "unpinned")]);
+    assert_eq!(found("FROM agent AS a\nFROM agent\nCOPY --from=0 a b\nRUN --mount=from=0,target=/x true\n"), []);
+}
+
+#[test]
 fn finds_what_makes_builds_differ_where_it_stands() {
     for (commands, expected) in [
         ("curl -fsSL https://h/i | bash", Some((2, 5, "pipe-to-shell"))),

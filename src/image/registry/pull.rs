@@ -294,6 +294,8 @@ fn unpack(
         let what = format!("the unpacked layer {}", diff_id.short());
         return Err(RegistryError::Digest { what, found, wanted: diff_id });
     }
+    // Its name alone says later what is in it.
+    output.as_file().sync_all()?;
     output.persist(path).map_err(|error| error.error)?;
     Ok(BuiltLayer { diff_id, size, path: path.to_owned() })
 }
