@@ -2,9 +2,9 @@
 //!
 //! The calls are read out of the packages' own scripts, of which nothing is run: lines with words, variables that were
 //! given words before, and loops over words. Conditions are not weighed: a call counts where its program is there. A call in
-//! any other form is refused, with the package that has it. Kept is what `update-alternatives` keeps, so that it goes on from there.
+//! any other form is refused, with the package that has it, and so is one with a variable that is set in any other form. Kept is what `update-alternatives` keeps, so that it goes on from there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::tree::{self, Entry, Kind, Tree};
 
@@ -14,6 +14,8 @@ const RECORDS: &str = "var/lib/dpkg/alternatives/";
 const LINKS: &str = "etc/alternatives/";
 /// Calls that one script makes; a package of many tools has some dozens.
 const CALLS: usize = 1000;
+/// Lines of one script that are read, each time that a loop comes to it.
+const TURNS: usize = 10_000;
 /// Bytes that a variable or a line of a script may come to.
 const TEXT: usize = 1 << 16;
 
@@ -51,7 +53,7 @@ pub fn calls(package: &str, postinst: &str) -> Result<Vec<Alternative>, Unreadab
     }
     let joined = postinst.replace("\\\r\n", " ").replace("\\\n", " ");
     let lines: Vec<&str> = joined.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
-    let mut reader = Reader::default();
+    let mut reader = Reader { set: set(&lines), ..Reader::default() };
     reader.run(&lines, 0)?;
     Ok(reader.found)
 }
@@ -81,6 +83,10 @@ fn lzma() -> Alternative {
 struct Reader {
     /// Variables; `None` for one that only ever had what a command said.
     variables: BTreeMap<String, Option<String>>,
+    /// Names of all variables that the script sets somewhere, in whatever form.
+    set: BTreeSet<String>,
+    /// Lines read so far.
+    turns: usize,
     found: Vec<Alternative>,
 }
 
@@ -89,6 +95,10 @@ impl Reader {
         let mut index = 0;
         while let Some(line) = lines.get(index) {
             index += 1;
+            self.turns += 1;
+            if self.turns > TURNS {
+                return Err(Unreadable);
+            }
             if let Some((name, words)) = line.strip_prefix("for ").and_then(|rest| rest.split_once(" in ")) {
                 if words.contains("done") {
                     // All in one line.
@@ -113,7 +123,9 @@ impl Reader {
                     self.run(body, depth + 1)?;
                 }
             } else if let Some((name, value)) = line.split_once('=').filter(|(name, _)| is_name(name)) {
-                self.assign(name, value);
+                self.assign(name, value)?;
+            } else if calls_by_variable(line) {
+                return Err(Unreadable);
             } else if line.contains("update-alternatives") && line.contains("--install") {
                 self.call(line)?;
             }
@@ -123,14 +135,30 @@ impl Reader {
 
     /// Notes a variable. What a command says is not known, so a value from before stays: scripts correct one so for
     /// packages of a second architecture.
-    fn assign(&mut self, name: &str, value: &str) {
-        match self.words(value).as_deref() {
-            Ok([]) => drop(self.variables.insert(name.to_owned(), Some(String::new()))),
-            Ok([word]) => drop(self.variables.insert(name.to_owned(), Some(word.clone()))),
+    fn assign(&mut self, name: &str, value: &str) -> Result<(), Unreadable> {
+        let asked = value.contains("$(") || value.contains('`');
+        if !asked && value.contains("update-alternatives") {
+            return Err(Unreadable);
+        }
+        let words = shlex::split(value.trim_end().trim_end_matches(';')).filter(|_| !asked).unwrap_or_default();
+        let ends = |word: &str| matches!(word, "&&" | "||" | "|" | "&" | ";");
+        // What a variable in it holds is one word here, whatever is in it.
+        let value = match &words[..] {
+            [] if asked => Err(Unreadable),
+            [] => Ok(String::new()),
+            [word] => self.expanded(word),
+            [first, next, ..] if first.ends_with(';') || ends(next) => {
+                self.variables.insert(name.to_owned(), None);
+                return Ok(());
+            }
             // Variables for one command alone.
-            Ok(_) => {}
+            _ => return Ok(()),
+        };
+        match value {
+            Ok(value) => drop(self.variables.insert(name.to_owned(), Some(value))),
             Err(Unreadable) => drop(self.variables.entry(name.to_owned()).or_insert(None)),
         }
+        Ok(())
     }
 
     /// The words of a text with the variables in it, as a shell takes it apart.
@@ -153,7 +181,8 @@ impl Reader {
             match self.variables.get(name) {
                 Some(Some(value)) => result.push_str(value),
                 Some(None) => return Err(Unreadable),
-                // One that nobody has set is empty.
+                None if self.set.contains(name) => return Err(Unreadable),
+                // One that nobody sets is empty.
                 None => {}
             }
             if result.len() > TEXT {
@@ -162,7 +191,7 @@ impl Reader {
             rest = after;
         }
         result.push_str(rest);
-        if result.contains('`') { Err(Unreadable) } else { Ok(result) }
+        if result.len() > TEXT || result.contains('`') { Err(Unreadable) } else { Ok(result) }
     }
 
     fn call(&mut self, line: &str) -> Result<(), Unreadable> {
@@ -194,6 +223,32 @@ impl Reader {
         self.found.push(alternative);
         Ok(())
     }
+}
+
+/// The names of variables that a script gives values in any form: alone, after `export` or `&&`, by `read` or by a loop.
+fn set(lines: &[&str]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for line in lines {
+        let mut words = line.split(|c: char| c.is_whitespace() || ";&|(){}\"'".contains(c)).peekable();
+        while let Some(word) = words.next() {
+            match word {
+                "for" => names.extend(words.peek().map(|name| (*name).to_owned())),
+                "read" | "getopts" => names.extend(words.clone().map(str::to_owned)),
+                _ => names.extend(word.split_once('=').map(|(name, _)| name.trim_end_matches('+').to_owned())),
+            }
+        }
+    }
+    names.retain(|name| is_name(name));
+    names
+}
+
+/// Whether a line calls for something that a variable says.
+fn calls_by_variable(line: &str) -> bool {
+    line.split("update-alternatives").skip(1).any(|rest| {
+        let rest = rest.trim_start();
+        let rest = rest.strip_prefix("--quiet").unwrap_or(rest).trim_start();
+        rest.trim_start_matches('"').starts_with('$')
+    })
 }
 
 /// The number of lines before the one with the `done` of a loop.
@@ -421,10 +476,38 @@ mod tests {
             "update-alternatives --install /usr/../a a /usr/bin/b 5",
             "update-alternatives --install usr/a a /usr/bin/b 5",
             "for i in a b; do\nupdate-alternatives --install /usr/bin/$i $i /usr/lib/$i 5\n",
+            "export b=/x\nupdate-alternatives --install /usr/bin/a a $b/usr/bin/b 5",
+            "if true; then b=/x; fi\nupdate-alternatives --install /usr/bin/a a $b/usr/bin/b 5",
+            "[ x ] || b=/x\nupdate-alternatives --install /usr/bin/a a $b/usr/bin/b 5",
+            "b=/x; c=5\nupdate-alternatives --install /usr/bin/a a $b/usr/bin/b 5",
+            "b=/x; c=5\nupdate-alternatives --install /usr/bin/a a /usr/bin/b $c",
+            "b=/x && true\nupdate-alternatives --install /usr/bin/a a $b/usr/bin/b 5",
+            "read -r b\nupdate-alternatives --install /usr/bin/a a $b/usr/bin/b 5",
+            "action=--install\nupdate-alternatives $action /usr/bin/a a /usr/bin/b 5",
+            "update-alternatives --quiet \"$@\"",
+            "x=update-alternatives\n$x --install /usr/bin/a a /usr/bin/b 5",
         ] {
             assert_eq!(calls("x", line), Err(Unreadable), "{line}");
         }
         assert_eq!(calls("x", "update-alternatives --remove a /usr/bin/b"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_variable_in_a_variable_is_as_it_was() {
+        let script = "tools='a b'\nlist=$tools\nbase=/usr;\nfor i in $list; do\nupdate-alternatives --install \
+                      /bin/$i $i $base/bin/$i 5\ndone\n";
+        let found = calls("x", script).unwrap();
+        assert_eq!(found.iter().map(|call| call.path.as_str()).collect::<Vec<_>>(), ["usr/bin/a", "usr/bin/b"]);
+    }
+
+    #[test]
+    fn loops_in_loops_end_at_a_limit() {
+        let words = (0..99).map(|word| word.to_string()).collect::<Vec<_>>().join(" ");
+        let head = format!("for a in {words}; do\nfor b in {words}; do\nfor c in {words}; do\n");
+        let script = format!("{head}x=$x$c\n# update-alternatives --install\ntrue update-alternatives # --install\n");
+        assert_eq!(calls("x", &format!("{script}done\ndone\ndone\n")), Err(Unreadable));
+        let long = format!("x={}\nupdate-alternatives --install /a a /b $x", "5".repeat(TEXT + 1));
+        assert_eq!(calls("x", &long), Err(Unreadable));
     }
 
     #[test]

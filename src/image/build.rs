@@ -304,6 +304,8 @@ fn npm(tree: &mut Tree, loaded: &Loaded, lock: &Lock, cache: &Path, folder: &Pat
         for (path, entry) in entries {
             tree.merge(&path, entry, "").map_err(broken)?;
         }
+        let about = tree.read(&format!("{prefix}/package.json")).map_err(at(folder))?;
+        is_named(locked, &about.unwrap_or_default()).map_err(broken)?;
     }
     for wanted in &loaded.definition.npm {
         for (command, file) in &wanted.bin {
@@ -318,6 +320,19 @@ fn npm(tree: &mut Tree, loaded: &Loaded, lock: &Lock, cache: &Path, folder: &Pat
         }
     }
     Ok(())
+}
+
+/// Whether a tarball is the one that the lock names (package.json, "name" and "version").
+fn is_named(locked: &NpmTarball, about: &[u8]) -> Result<(), PackageProblem> {
+    let about: serde_json::Value = serde_json::from_slice(about).map_err(|_| PackageProblem::Member("package.json"))?;
+    let field = |name: &str| about.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    // The registry has a version without what some write before or after it.
+    let version = field("version").trim_start_matches(['v', '=']).split('+').next().unwrap_or_default();
+    match (field("name") == locked.package, Some(version) == locked.version.split('+').next()) {
+        (true, true) => Ok(()),
+        (true, false) => Err(PackageProblem::Differs("version")),
+        (false, _) => Err(PackageProblem::Differs("name")),
+    }
 }
 
 /// The folder whose `node_modules` has the programs of an image. Those of a `package-lock.json` are among themselves, as
@@ -416,6 +431,27 @@ pub fn unpack_all(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tarball_of_npm_has_the_name_and_version_of_the_lock() {
+        let locked: NpmTarball = serde_json::from_value(serde_json::json!({
+            "package": "@a/b", "version": "1.0.0", "integrity": "sha512-x", "sha256": Digest::of(b"x"), "size": 1,
+        }))
+        .unwrap();
+        assert!(is_named(&locked, br#"{"name": "@a/b", "version": "v1.0.0+x"}"#).is_ok());
+        for (about, field) in [
+            (r#"{"name": "@a/b", "version": "1.0.1"}"#, Some("version")),
+            (r#"{"name": "b", "version": "1.0.0"}"#, Some("name")),
+            (r#"{"version": "1.0.0"}"#, Some("name")),
+            ("", None),
+        ] {
+            match (is_named(&locked, about.as_bytes()), field) {
+                (Err(PackageProblem::Differs(found)), Some(field)) => assert_eq!(found, field, "{about}"),
+                (Err(PackageProblem::Member(_)), None) => {}
+                (found, _) => panic!("{about}: {found:?}"),
+            }
+        }
+    }
     use crate::image::definition;
 
     #[test]

@@ -13,6 +13,7 @@ use super::archive::BuiltLayer;
 use super::error::{ImageError, at};
 use super::saved::{SavedError, Section};
 use super::tree::{self, Content, Tree};
+use super::unpack::{HEADER_LIMIT, Metered};
 
 /// Entries of an image.
 const ENTRIES: usize = 4_000_000;
@@ -115,7 +116,13 @@ impl View {
         let mut own = BTreeSet::new();
         // The number of each file of this layer, by path.
         let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
-        for entry in tar::Archive::new(section).entries_with_seek()? {
+        // Contents are not read here, only passed over.
+        let (reader, allowance) = Metered::new(section);
+        let mut archive = tar::Archive::new(reader);
+        let mut entries = archive.entries_with_seek()?;
+        loop {
+            allowance.set(HEADER_LIMIT);
+            let Some(entry) = entries.next() else { break };
             let mut entry = entry?;
             let Some(path) = canonical(&entry.path_bytes())? else { continue };
             let (folder, last) = path.rsplit_once('/').unwrap_or(("", &path));

@@ -421,14 +421,12 @@ pub fn base(tree: &mut Tree, epoch: u64) -> std::io::Result<()> {
 /// After the packages of any layer: certificates, copied files, and what programs need to be told.
 pub fn every(tree: &mut Tree) -> std::io::Result<()> {
     const ROOTS: &str = "usr/share/ca-certificates/";
-    let names: Vec<String> = tree
-        .below(ROOTS)
-        .filter(|(path, entry)| path.ends_with(".crt") && !entry.below)
-        .map(|(path, _)| path.to_owned())
-        .collect();
-    if !names.is_empty() {
+    let authorities = tree.below(ROOTS).filter(|(path, _)| path.ends_with(".crt"));
+    let authorities: Vec<(String, bool)> = authorities.map(|(path, entry)| (path.to_owned(), !entry.below)).collect();
+    if authorities.iter().any(|(_, own)| *own) {
         let (mut bundle, mut list) = (Vec::new(), String::new());
-        for path in &names {
+        // Those of lower layers are in it too.
+        for (path, own) in &authorities {
             let bytes = tree.read(path)?.unwrap_or_default();
             bundle.extend_from_slice(bytes.trim_ascii_end());
             bundle.push(b'\n');
@@ -436,7 +434,9 @@ pub fn every(tree: &mut Tree) -> std::io::Result<()> {
             list.push_str(&format!("{name}\n"));
             let stem = name.rsplit('/').next().unwrap_or(name).trim_end_matches(".crt");
             let link = format!("etc/ssl/certs/{stem}.pem");
-            tree.put(&link, Entry::new(Kind::Symlink(format!("/{path}")), 0o777));
+            if *own {
+                tree.put(&link, Entry::new(Kind::Symlink(format!("/{path}")), 0o777));
+            }
         }
         tree.write("etc/ssl/certs/ca-certificates.crt", bundle, 0o644);
         // Without the list a later update-ca-certificates would empty the bundle.
@@ -478,8 +478,10 @@ fn python(tree: &mut Tree) {
 
 /// The trust store of Java's, which ca-certificates-java makes by a program in Java.
 fn java(tree: &mut Tree) -> std::io::Result<()> {
-    let own = tree.get("usr/share/ca-certificates-java").is_some_and(|entry| !entry.below);
-    if own && let Some(bundle) = tree.read("etc/ssl/certs/ca-certificates.crt")? {
+    const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
+    let (java, bundle) = (tree.get("usr/share/ca-certificates-java"), tree.get(BUNDLE));
+    let own = java.is_some() && [java, bundle].into_iter().flatten().any(|entry| !entry.below);
+    if own && let Some(bundle) = tree.read(BUNDLE)? {
         tree.write("etc/ssl/certs/java/cacerts", truststore::store(&String::from_utf8_lossy(&bundle)), 0o644);
     }
     Ok(())
@@ -521,6 +523,30 @@ mod tests {
         assert!(!generated(&script(&(part("dh_python3") + "rm -rf /\n"))));
         assert!(!generated(&script("# Automatically added by dh_python3\nrm -rf /\n")));
         assert!(!generated(&script(&part("dh_python3").replace("do it", "# Automatically added by dh_python3"))));
+    }
+
+    #[test]
+    fn authorities_of_a_base_stay_when_a_layer_brings_more() {
+        const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("base");
+        let mut base = Tree::default();
+        base.write("usr/share/ca-certificates/mozilla/one.crt", "one\n", 0o644);
+        base.put("usr/share/ca-certificates-java", Entry::new(Kind::Folder, 0o755));
+        every(&mut base).unwrap();
+        base.layer(&mut std::fs::File::create(&path).unwrap(), 7).unwrap();
+        let mut upper = Tree::default();
+        upper.add_layer(&path).unwrap();
+        every(&mut upper).unwrap();
+        assert!(upper.get(BUNDLE).unwrap().below, "nothing is new");
+        upper.write("usr/share/ca-certificates/company/root.crt", "root", 0o644);
+        every(&mut upper).unwrap();
+        assert_eq!(upper.read(BUNDLE).unwrap().unwrap(), b"root\none\n");
+        assert_eq!(upper.read("etc/ca-certificates.conf").unwrap().unwrap(), b"company/root.crt\nmozilla/one.crt\n");
+        assert!(
+            upper.get("etc/ssl/certs/one.pem").unwrap().below && !upper.get("etc/ssl/certs/root.pem").unwrap().below
+        );
+        assert!(!upper.get("etc/ssl/certs/java/cacerts").unwrap().below);
     }
 
     #[test]

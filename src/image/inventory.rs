@@ -20,6 +20,16 @@ use super::unpack::{HEADER_LIMIT, Metered};
 const ENTRIES: usize = 4_000_000;
 /// The largest file whose text is looked at.
 const TEXT: u64 = 64 << 20;
+/// Bytes of all texts that are looked at.
+const TEXTS: u64 = 256 << 20;
+/// Bytes of all files. Of holes in them a layer says in a few bytes how long they are.
+const BYTES: u64 = 32 << 30;
+
+/// What may still be read.
+struct Budget {
+    texts: u64,
+    bytes: u64,
+}
 
 /// Who made a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -97,8 +107,9 @@ impl Inventory {
     /// When a layer is not a tar, or has more entries than any image has.
     pub fn read(image: &BuiltImage) -> Result<Self, ImageError> {
         let mut inventory = Self::default();
+        let mut budget = Budget { texts: TEXTS, bytes: BYTES };
         for layer in &image.layers {
-            inventory.add(&layer.path)?;
+            inventory.add(&layer.path, &mut budget)?;
         }
         inventory.link();
         inventory.find_packages();
@@ -106,7 +117,7 @@ impl Inventory {
         Ok(inventory)
     }
 
-    fn add(&mut self, path: &Path) -> Result<(), ImageError> {
+    fn add(&mut self, path: &Path, budget: &mut Budget) -> Result<(), ImageError> {
         let file = std::fs::File::open(path).map_err(at(path))?;
         let (reader, allowance) = Metered::new(std::io::BufReader::with_capacity(1 << 18, file));
         let mut archive = tar::Archive::new(reader);
@@ -132,7 +143,7 @@ impl Inventory {
                 self.remove_below(&hidden, &own);
                 continue;
             }
-            let read = read_entry(&mut entry, &name).map_err(at(path))?;
+            let read = read_entry(&mut entry, &name, budget).map_err(at(path))?;
             if !matches!(read.0.kind, EntryKind::Folder) {
                 self.remove_below(&name, &own);
             }
@@ -281,7 +292,11 @@ fn is_database(path: &str) -> bool {
     !name.starts_with('@') && scope.map_or(before, |(above, _)| above).ends_with("node_modules")
 }
 
-fn read_entry<R: Read>(entry: &mut tar::Entry<'_, R>, name: &str) -> std::io::Result<(Entry, Option<Vec<u8>>)> {
+fn read_entry<R: Read>(
+    entry: &mut tar::Entry<'_, R>,
+    name: &str,
+    budget: &mut Budget,
+) -> std::io::Result<(Entry, Option<Vec<u8>>)> {
     let link = |entry: &tar::Entry<'_, R>| {
         entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned()).unwrap_or_default()
     };
@@ -292,7 +307,12 @@ fn read_entry<R: Read>(entry: &mut tar::Entry<'_, R>, name: &str) -> std::io::Re
         tar::EntryType::Link => EntryKind::HardLink(canonical(link(entry).as_bytes()).unwrap_or_default()),
         tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
             let (mut sha256, mut sha1) = (Hasher::default(), sha1::Sha1::new());
+            let too_large = || std::io::Error::from(std::io::ErrorKind::FileTooLarge);
+            budget.bytes = budget.bytes.checked_sub(entry.size()).ok_or_else(too_large)?;
             let mut kept = (is_database(name) && entry.size() <= TEXT).then(Vec::new);
+            if kept.is_some() {
+                budget.texts = budget.texts.checked_sub(entry.size()).ok_or_else(too_large)?;
+            }
             let (mut size, mut buffer) = (0, vec![0; 1 << 16]);
             loop {
                 let count = entry.read(&mut buffer)?;
@@ -394,5 +414,33 @@ mod tests {
             assert_eq!(*owner, (PackageKind::Pypi, "a-b".to_owned()), "{path}");
         }
         assert_eq!(found.entries["usr/bin/sh"].kind, found.entries["usr/bin/dash"].kind);
+    }
+
+    #[test]
+    fn files_that_only_say_that_they_are_long_and_too_many_texts_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let sparse = |real: u64| {
+            let mut header = tar::Header::new_gnu();
+            header.set_path("hole").unwrap();
+            header.set_entry_type(tar::EntryType::GNUSparse);
+            header.set_size(0);
+            let gnu = header.as_gnu_mut().unwrap();
+            gnu.set_real_size(real);
+            gnu.sparse[0].set_offset(real);
+            gnu.sparse[0].set_length(0);
+            header.set_cksum();
+            let path = folder.path().join("layer");
+            std::fs::write(&path, [header.as_bytes().as_slice(), &[0; 1024]].concat()).unwrap();
+            Inventory::default().add(&path, &mut Budget { texts: 0, bytes: 1 << 20 })
+        };
+        assert!(sparse(1 << 20).is_ok());
+        let too_large = |error: ImageError| match error {
+            ImageError::File { source, .. } => source.kind() == std::io::ErrorKind::FileTooLarge,
+            _ => false,
+        };
+        assert!(too_large(sparse((1 << 20) + 1).unwrap_err()));
+        let texts = layer(folder.path(), &[("var/lib/dpkg/status", "Package: a\n")]);
+        let found = Inventory::default().add(&texts.path, &mut Budget { texts: 10, bytes: 1 << 20 });
+        assert!(too_large(found.unwrap_err()));
     }
 }

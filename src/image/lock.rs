@@ -213,6 +213,18 @@ pub fn locks(chain: &[Loaded]) -> Result<Vec<Lock>, ImageError> {
         if lock.base != locks.last().map(Lock::digest).transpose()? {
             return stale("base");
         }
+        let text = |text: &Option<String>, part: &str| text.as_ref().is_some_and(|text| text.contains(part));
+        if !lock.pypi.iter().all(|wheel| text(&loaded.pylock, &wheel.sha256.hex())) {
+            return stale("list of wheels");
+        }
+        let wanted = &loaded.definition.npm;
+        let known = |npm: &NpmTarball| match &loaded.package_lock {
+            Some(_) => text(&loaded.package_lock, &npm.integrity),
+            None => wanted.iter().any(|wanted| (&wanted.package, &wanted.version) == (&npm.package, &npm.version)),
+        };
+        if !lock.npm.iter().all(known) {
+            return stale("list of npm's packages");
+        }
         if lock.result.is_none() {
             return Err(ImageError::Unlocked(loaded.name.clone()));
         }
@@ -263,6 +275,31 @@ mod tests {
         let last = chain.last_mut().unwrap();
         last.pylock = last.pylock.as_ref().map(|text| format!("{text}\n"));
         assert!(matches!(locks(&chain), Err(ImageError::Stale { what: "pylock.toml", .. })));
+    }
+
+    #[test]
+    fn refuses_a_lock_that_was_edited_to_have_other_wheels_or_tarballs() {
+        let edited = |name: &str, field: &str, from: &str, to: &str| {
+            let mut chain = definition::chain(name, None).unwrap();
+            let lock = &mut chain.last_mut().unwrap().lock;
+            let text = lock.as_ref().unwrap();
+            let place = text.find(field).unwrap();
+            let changed = text[..place].to_owned() + &text[place..].replacen(from, to, 1);
+            assert_ne!(*text, changed);
+            *lock = Some(changed);
+            locks(&chain)
+        };
+        let other = format!("\"sha256:{}", "0".repeat(64));
+        let aider = definition::chain("aider", None).unwrap().pop().unwrap().lock.unwrap();
+        let wheel = Lock::parse("aider", &aider).unwrap().pypi[0].sha256.to_string();
+        let found = edited("aider", "\"pypi\": [", &format!("\"{wheel}"), &other);
+        assert!(matches!(found, Err(ImageError::Stale { what: "list of wheels", .. })), "{found:?}");
+        for (name, from, to) in
+            [("gemini-cli", "sha512-", "sha512-AAAA"), ("codex", "\"version\": \"", "\"version\": \"9")]
+        {
+            let found = edited(name, "\"npm\": [", from, to);
+            assert!(matches!(found, Err(ImageError::Stale { what: "list of npm's packages", .. })), "{found:?}");
+        }
     }
 
     #[test]

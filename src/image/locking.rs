@@ -19,15 +19,15 @@ use super::{ImageContext, build, fetch, package_lock, repository, unpack};
 const NPM_LIMIT: usize = 512 << 20;
 
 /// Resolves a definition whose base is locked, builds it, and gives the lock with the result. A lock of an older recipe
-/// keeps what it pins if its definition is as it was.
+/// keeps what it pins if its definition is as it was and its packages still go with those of its base.
 pub async fn lock(name: &str, context: &ImageContext<'_>) -> Result<Lock, ImageError> {
     let chain = definition::chain(name, context.project_root)?;
     let unknown = || ImageError::UnknownImage(name.to_owned());
     let (own, below) = chain.split_last().ok_or_else(unknown)?;
     let below = lock::locks(below)?;
     let lock = match of_older_recipe(own, &below)? {
-        Some(lock) => lock,
-        None => resolved(own, &below, context).await?,
+        Some(lock) if is_complete(&lock, &below, context).await? => lock,
+        _ => resolved(own, &below, context).await?,
     };
     with_result(&chain, below, lock, context).await
 }
@@ -47,6 +47,15 @@ fn of_older_recipe(own: &Loaded, below: &[Lock]) -> Result<Option<Lock>, ImageEr
     let epoch = below.last().map_or(old.epoch, |lock| lock.epoch.max(old.epoch));
     let packages = old.packages.iter().filter(|own| !lock::superseded(own, below)).cloned().collect();
     Ok(Some(Lock { recipe: RECIPE, base, epoch, packages, result: None, ..old }))
+}
+
+/// Whether the packages of a lock have all that they need in it and below.
+async fn is_complete(lock: &Lock, below: &[Lock], context: &ImageContext<'_>) -> Result<bool, ImageError> {
+    let mut packages = Vec::new();
+    for lock in below.iter().chain([lock]) {
+        packages.extend(candidates(lock, &Index::default(), context).await?);
+    }
+    Ok(Index::are_complete(&packages))
 }
 
 /// Debian's name of this machine's architecture.

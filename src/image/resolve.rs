@@ -113,6 +113,14 @@ impl Index {
         Ok(choice.result(wanted, base))
     }
 
+    /// Whether these packages have all that they need in each other and exclude none of each other. Of two of one name the
+    /// later one counts.
+    pub fn are_complete(packages: &[Candidate]) -> bool {
+        let index = Self::default();
+        let choice = Choice::new(&index, &[], packages, &[]);
+        choice.is_ok_and(|choice| matches!(choice.next_change(), Ok(None)))
+    }
+
     /// The packages of a lock with the preferred version of one of them. Others change only where that one needs it, and
     /// those that nothing needs any more go.
     ///
@@ -392,6 +400,17 @@ mod tests {
         ]);
         assert_eq!(names(&index, &["a"]).unwrap(), ["a", "mawk"]);
         assert_eq!(names(&index, &["a", "gawk"]).unwrap(), ["a", "gawk"]);
+    }
+
+    #[test]
+    fn packages_are_complete_when_they_need_nothing_else() {
+        let of = |packages: &[(&str, &str, &str)]| -> Vec<Candidate> {
+            packages.iter().map(|(name, version, more)| candidate(name, version, more)).collect()
+        };
+        assert!(Index::are_complete(&of(&[("a", "1", "Depends: b | c"), ("c", "1", "")])));
+        assert!(Index::are_complete(&of(&[("b", "1", ""), ("a", "1", "Depends: b (>= 2)"), ("b", "2", "")])));
+        assert!(!Index::are_complete(&of(&[("a", "1", "Depends: b | c"), ("d", "1", "")])));
+        assert!(!Index::are_complete(&of(&[("a", "1", "Conflicts: b"), ("b", "1", "")])));
     }
 
     #[test]

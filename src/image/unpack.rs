@@ -61,6 +61,12 @@ impl<R: Read> Read for Metered<R> {
     }
 }
 
+impl<R: Seek> Seek for Metered<R> {
+    fn seek(&mut self, position: SeekFrom) -> std::io::Result<u64> {
+        self.reader.seek(position)
+    }
+}
+
 /// A package taken apart.
 #[derive(Debug)]
 pub struct Unpacked {

@@ -261,3 +261,15 @@ fn keeps_file_capabilities_and_no_other_attribute() {
         entry.pax_extensions().unwrap().unwrap().map(|found| found.unwrap().value_bytes().to_vec()).collect();
     assert_eq!(found, [capability.1]);
 }
+
+#[test]
+fn a_header_without_an_end_is_refused_before_it_is_in_memory() {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(crate::image::unpack::HEADER_LIMIT + 1);
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.resize(bytes.len() + 2 * crate::image::unpack::HEADER_LIMIT as usize, b'a');
+    let error = View::default().add(section(&bytes), false).unwrap_err();
+    assert!(matches!(error, SavedError::Read(_)), "{error:?}");
+}
