@@ -143,10 +143,13 @@ fn docker_build(table: &Table, repository: &Path, names: &[String], built: Quant
         .map(|_| {
             let mut command = Command::new("docker");
             command.args(["build", "--quiet", "--no-cache", "--network=none", "--tag", "sandbox-bench-built"]);
-            time(|| drop(succeed(command.arg(folder.path()))))
+            let taken = time(|| drop(succeed(command.arg(folder.path()))));
+            // Under its name: without it nothing would find it any more.
+            succeed(Command::new("docker").args(["image", "rm", "sandbox-bench-built"]));
+            taken
         })
         .collect();
-    let _ = Command::new("docker").args(["image", "rm", "--force", "sandbox-bench-built", tag]).output();
+    let _ = Command::new("docker").args(["image", "rm", "--force", tag]).output();
     table.compare(
         "image build, packages at hand",
         built,
