@@ -12,7 +12,7 @@ type Place = (Span, &'static str, &'static str);
 /// All such places.
 pub(super) fn places(text: &str, file: &Dockerfile<'_>) -> Vec<Place> {
     let escape = file.parser_directives.escape.as_ref().map_or('\\', |escape| escape.value.value);
-    let known: Vec<Span> = file.instructions.iter().flat_map(bodies).collect();
+    let known: Vec<Known> = file.instructions.iter().filter_map(known).collect();
     let mut places = controls(text);
     places.extend(other_directives(text, &file.parser_directives));
     places.extend(line_ends(text, escape, &known));
@@ -20,8 +20,20 @@ pub(super) fn places(text: &str, file: &Dockerfile<'_>) -> Vec<Place> {
     places
 }
 
-/// Where the here-documents are that the parser sees.
-fn bodies(instruction: &Instruction<'_>) -> Vec<Span> {
+/// The here-documents of one instruction that the parser sees.
+struct Known {
+    /// Where the instruction begins.
+    start: usize,
+    bodies: Vec<Span>,
+}
+
+impl Known {
+    fn has(&self, place: usize) -> bool {
+        self.bodies.iter().any(|body| body.contains(&place))
+    }
+}
+
+fn known(instruction: &Instruction<'_>) -> Option<Known> {
     let of = |sources: &[Source<'_>]| {
         let spans = sources.iter().filter_map(|source| match source {
             Source::HereDoc(here) => Some(here.span.clone()),
@@ -29,12 +41,13 @@ fn bodies(instruction: &Instruction<'_>) -> Vec<Span> {
         });
         spans.collect()
     };
-    match instruction {
-        Instruction::Run(run) => run.here_docs.iter().map(|here| here.span.clone()).collect(),
-        Instruction::Copy(copy) => of(&copy.src),
-        Instruction::Add(add) => of(&add.src),
-        _ => Vec::new(),
-    }
+    let (keyword, bodies) = match instruction {
+        Instruction::Run(run) => (&run.run, run.here_docs.iter().map(|here| here.span.clone()).collect()),
+        Instruction::Copy(copy) => (&copy.copy, of(&copy.src)),
+        Instruction::Add(add) => (&add.add, of(&add.src)),
+        _ => return None,
+    };
+    Some(Known { start: keyword.span.start, bodies })
 }
 
 /// The lines and where they begin.
@@ -51,15 +64,19 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with('#')
 }
 
-/// Characters that some take for the end of a line or for nothing.
+/// Characters that some take for the end of a line, for white space or for nothing.
 fn controls(text: &str) -> Vec<Place> {
     let odd = |(place, c): &(usize, char)| match c {
         '\n' | '\t' => false,
         '\r' => !text[place + 1..].starts_with('\n'),
-        _ => c.is_control() || matches!(c, '\u{feff}' | '\u{2028}' | '\u{2029}'),
+        _ => c.is_control() || *c == '\u{feff}' || (c.is_whitespace() && !c.is_ascii()),
     };
     let place = |(place, c): (usize, char)| {
-        (place..place + c.len_utf8(), "a control character, which builders read differently", "remove it")
+        (
+            place..place + c.len_utf8(),
+            "a control character or unusual space, which builders read differently",
+            "remove it",
+        )
     };
     text.char_indices().filter(odd).map(place).collect()
 }
@@ -84,7 +101,7 @@ fn other_directives(text: &str, directives: &ParserDirectives<'_>) -> Vec<Place>
 }
 
 /// Lines that go on in the next one for some builders only.
-fn line_ends(text: &str, escape: char, known: &[Span]) -> Vec<Place> {
+fn line_ends(text: &str, escape: char, known: &[Known]) -> Vec<Place> {
     let doubled = |line: &str| {
         let end = line.trim_end();
         end.strip_suffix(escape).is_some_and(|rest| rest.ends_with(escape))
@@ -97,19 +114,19 @@ fn line_ends(text: &str, escape: char, known: &[Span]) -> Vec<Place> {
             remedy,
         )
     };
-    let inside = |start: usize| known.iter().any(|body| body.contains(&start));
+    let inside = |start: usize| known.iter().any(|known| known.has(start));
     lines(text).filter(|(start, line)| !is_comment(line) && !inside(*start) && doubled(line)).map(place).collect()
 }
 
 /// Words that begin a here-document for BuildKit wherever they stand in RUN, COPY and ADD, and for the parser where they
 /// come first.
-fn here_documents(text: &str, escape: char, known: &[Span]) -> Vec<Place> {
+fn here_documents(text: &str, escape: char, known: &[Known]) -> Vec<Place> {
     let remedy = "write a file, COPY it and run it, or join the commands with `&&`";
     let mut places = Vec::new();
     let (mut joined, mut first) = (String::new(), None);
     for (start, line) in lines(text) {
         // An engine takes these out of the middle of a command.
-        if is_comment(line) || line.trim().is_empty() || known.iter().any(|body| body.contains(&start)) {
+        if is_comment(line) || line.trim().is_empty() || known.iter().any(|known| known.has(start)) {
             continue;
         }
         let end = start + line.len();
@@ -120,8 +137,8 @@ fn here_documents(text: &str, escape: char, known: &[Span]) -> Vec<Place> {
         }
         joined.push_str(line);
         let words = joined.split(char::is_whitespace).filter(|word| begins_here_document(word)).count();
-        let seen = known.iter().filter(|body| body.start > start && text[end..body.start].trim().is_empty()).count();
-        if words > seen {
+        let seen = known.iter().filter(|known| (start..end).contains(&known.start)).map(|known| known.bodies.len());
+        if words > seen.sum() {
             places.push((start..end, "a here-document that not all builders see", remedy));
         }
         joined.clear();

@@ -67,6 +67,8 @@ fn refuses_what_builders_read_otherwise_than_it_is_read_here() {
         ("FROM agent\nRUN cat <<CMD\nFROM agent AS evil\nCMD\nCOPY --from=evil /x /x\n", 2),
         ("FROM agent\nRUN cat 3<<-'CMD'\nUSER x\n", 2),
         ("FROM agent\nRUN cat <\\\n# or not\n\n<CMD\nUSER x\n", 2),
+        ("FROM agent\nRUN a \\\n\u{a0}# b\nFROM agent AS evil\nCOPY --from=evil /x /x\n", 3),
+        ("FROM agent\nRUN <<A cat <<B\nA\nB\n", 2),
         ("FROM agent\nRUN echo a\rUSER x\n", 2),
         ("FROM agent\nRUN echo a\u{2028}USER x\n", 2),
     ] {
@@ -83,7 +85,7 @@ fn refuses_what_builders_read_otherwise_than_it_is_read_here() {
         "# syntax=docker/PIN\n# escape=`\nFROM agent\nRUN echo `\n a\n",
         "FROM agent\n# syntax=x is only a comment here\nRUN grep a <<< b && echo $((1 << 2)) && cat<<x \\\n && true\n",
         "FROM agent\r\nRUN <<EOF\r\ncat <<x\r\nEOF\r\nRUN true\r\n",
-        "FROM agent\nRUN <<EOF\necho \\\\\nx\nEOF\nCOPY <<A /a\nb <<c\nA\n",
+        "FROM agent\nRUN <<EOF\necho \\\\\nx\nEOF\nCOPY <<A <<B /a\nb <<c\nA\nB\n",
     ] {
         assert_eq!(found(text), [], "{text:?}");
     }
