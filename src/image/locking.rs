@@ -40,7 +40,10 @@ fn of_older_recipe(own: &Loaded, below: &[Lock]) -> Result<Option<Lock>, ImageEr
         && old.pylock == digest(&own.pylock)
         && old.package_lock == digest(&own.package_lock)
         && old.architecture == architecture()?;
-    if old.recipe >= RECIPE || !same {
+    // That of the base, if the definition names none.
+    let suite = own.definition.debian.as_ref().and_then(|debian| debian.suite.as_ref());
+    let same_suite = suite.is_none_or(|suite| old.sources.iter().any(|source| source.suite == *suite));
+    if old.recipe >= RECIPE || !same || !same_suite {
         return Ok(None);
     }
     let base = below.last().map(Lock::digest).transpose()?;
