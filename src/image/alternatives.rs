@@ -2,7 +2,8 @@
 //!
 //! The calls are read out of the packages' own scripts, of which nothing is run: lines with words, variables that were
 //! given words before, and loops over words. Conditions are not weighed: a call counts where its program is there. A call in
-//! any other form is refused, with the package that has it, and so is one with a variable that is set in any other form. Kept is what `update-alternatives` keeps, so that it goes on from there.
+//! any other form is refused, with the package that has it, and so is one with a variable that is set in any other form.
+//! Kept is what `update-alternatives` keeps, so that it goes on from there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
