@@ -72,7 +72,7 @@ pub async fn issue(
             return Err(error);
         }
     };
-    let Some(id) = answer.body.0.get("id").and_then(Value::as_str).filter(|id| plain(id, ID_LIMIT)) else {
+    let Some(id) = id_of(&answer) else {
         if let Err(error) = sweep(&client, &admin, spec, &account).await {
             tracing::warn!(credential = %name, %account, %error, "a service account without an id was not found");
         }
@@ -146,6 +146,14 @@ fn accounts(project: &str) -> String {
 fn plain(text: &str, limit: usize) -> bool {
     let fine = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     (1..=limit).contains(&text.len()) && text.bytes().all(fine)
+}
+
+/// The id of the account, which is shown and stored, so it is none when the key can be read from it.
+fn id_of(answer: &Answer) -> Option<&str> {
+    let text = |pointer: &str| answer.body.0.pointer(pointer).and_then(Value::as_str);
+    let shows_key =
+        |id: &str| text("/api_key/value").is_some_and(|key| Secret::new(key.as_bytes().to_vec()).is_shown_by(id));
+    text("/id").filter(|id| plain(id, ID_LIMIT) && !shows_key(id))
 }
 
 /// The key and its end, when that is what was asked for: of a member, with an end that is no later.

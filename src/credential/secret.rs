@@ -6,6 +6,9 @@ use std::io::{self, Read};
 use subtle::ConstantTimeEq;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
+/// How many bytes in a row have to be the same for a text to show a part of a secret. Words that keys begin with are shorter.
+const RUN: usize = 16;
+
 /// Secret bytes. `Debug` shows no content, there is no `Display`, no `Serialize` and no `PartialEq`.
 ///
 /// The bytes never grow in place: a buffer that grows leaves its former, shorter self behind in memory that nobody
@@ -50,6 +53,12 @@ impl Secret {
         self
     }
 
+    /// Whether a text, such as an id that stands beside it in an answer, shows the secret or 16 bytes in a row of it.
+    pub fn is_shown_by(&self, text: &str) -> bool {
+        let run = self.0.len().min(RUN);
+        run > 0 && self.0.windows(run).any(|part| text.as_bytes().windows(run).any(|shown| shown == part))
+    }
+
     /// Length in bytes.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -81,6 +90,19 @@ mod tests {
 
     fn secret(text: &str) -> Secret {
         Secret::new(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn tells_a_text_that_shows_a_part_of_it() {
+        let key = secret("sk-0123456789abcdefghij");
+        for text in ["sk-0123456789abcdefghij", "id_456789abcdefghij", "x3456789abcdefghix"] {
+            assert!(key.is_shown_by(text), "{text}");
+        }
+        for text in ["", "sk-0123456789ab", "svc_acct_1"] {
+            assert!(!key.is_shown_by(text), "{text}");
+        }
+        assert!(secret("short").is_shown_by("a short one") && !secret("short").is_shown_by("shor"));
+        assert!(!secret("").is_shown_by("anything"));
     }
 
     #[test]

@@ -394,15 +394,16 @@ fn json_of(value: &Value) -> Result<Secret, VaultError> {
 fn token_of(answer: &Wiped) -> Result<(Secret, String, u64), VaultError> {
     let auth = answer.0.get("auth").ok_or(VaultError::Answer("a log-in without `auth`"))?;
     let word = |key: &str| auth.get(key).and_then(Value::as_str).filter(|word| !word.is_empty());
-    let token = word("client_token").ok_or(VaultError::Answer("a log-in without a token"))?;
+    let token = word("client_token").filter(|token| token.len() <= TOKEN_LIMIT);
+    let token = secret(token.ok_or(VaultError::Answer("a log-in without a token"))?);
     // A batch token has none, cannot have children and cannot be revoked ("Token types compared").
     let accessor = word("accessor").ok_or(VaultError::Answer("a batch token, which cannot be revoked"))?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if accessor.len() > ACCESSOR_LIMIT || !accessor.bytes().all(plain) || accessor == token {
+    if accessor.len() > ACCESSOR_LIMIT || !accessor.bytes().all(plain) || token.is_shown_by(accessor) {
         return Err(VaultError::Answer("an accessor that is none"));
     }
     let seconds = auth.get("lease_duration").and_then(Value::as_u64);
-    Ok((secret(token), accessor.to_owned(), seconds.ok_or(VaultError::Answer("a token without a duration"))?))
+    Ok((token, accessor.to_owned(), seconds.ok_or(VaultError::Answer("a token without a duration"))?))
 }
 
 fn after(seconds: u64) -> Result<Timestamp, VaultError> {

@@ -41,6 +41,7 @@ fn takes_no_token_that_cannot_be_revoked() {
         json!({ "client_token": "s.canary", "accessor": "", "lease_duration": 60 }),
         json!({ "client_token": "s.canary", "accessor": "a|b", "lease_duration": 60 }),
         json!({ "client_token": "s.canary", "accessor": "s.canary", "lease_duration": 60 }),
+        json!({ "client_token": "s.canary0123456789", "accessor": "canary0123456789", "lease_duration": 60 }),
         json!({ "client_token": "s.canary", "accessor": "a".repeat(300), "lease_duration": 60 }),
         json!({ "client_token": "s.canary", "accessor": "a1" }),
         json!({ "client_token": "s.canary", "accessor": "a1", "lease_duration": -1 }),
