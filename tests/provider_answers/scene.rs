@@ -514,7 +514,8 @@ fn serve(mut stream: TcpStream, answers: &Mutex<Vec<Answer>>) -> Option<()> {
         let answer = found.unwrap_or_else(|| Answer::new("", 404, "{}"));
         let bodyless = answer.status == 204 || answer.status == 304;
         let body = if bodyless { &[][..] } else { &answer.body };
-        write!(stream, "HTTP/1.1 {} X\r\ncontent-length: {}\r\n\r\n", answer.status, body.len()).ok()?;
-        stream.write_all(body).ok()?;
+        // In one write: a second one waits for the acknowledgement of the first.
+        let head = format!("HTTP/1.1 {} X\r\ncontent-length: {}\r\n\r\n", answer.status, body.len());
+        stream.write_all(&[head.as_bytes(), body].concat()).ok()?;
     }
 }
