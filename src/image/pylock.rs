@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 
+use pep440_rs::{Version, VersionSpecifiers};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 
@@ -30,8 +31,8 @@ type Rank = (u64, u64, u64);
 /// The Python of an image, as the packages of Debian in it give it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interpreter {
-    /// Such as 3, 11, 2.
-    pub version: Vec<u64>,
+    /// Such as 3.11.2.
+    pub version: Version,
     /// Minor version of the C library 2.
     pub glibc: u64,
     /// Such as `x86_64`.
@@ -54,28 +55,30 @@ impl Interpreter {
             for package in &lock.packages {
                 let upstream = package.version.rsplit_once('-').map_or(package.version.as_str(), |(first, _)| first);
                 match package.name.as_str() {
-                    "python3" => python = release(upstream).filter(|version| version.len() >= 2 && version[0] == 3),
-                    "libc6" => glibc = release(upstream).filter(|version| version.len() >= 2 && version[0] == 2),
+                    "python3" => python = release(upstream).filter(|release| release.len() >= 2 && release[0] == 3),
+                    "libc6" => glibc = release(upstream).filter(|release| release.len() >= 2 && release[0] == 2),
                     _ => {}
                 }
             }
         }
         match (python, glibc, machine) {
-            (Some(version), Some(glibc), Some(machine)) => Ok(Self { version, glibc: glibc[1], machine }),
+            (Some(python), Some(glibc), Some(machine)) => {
+                Ok(Self { version: Version::new(python), glibc: glibc[1], machine })
+            }
             _ => Err(PylockProblem::NoPython),
         }
     }
 
     /// Major and minor version, with a dot.
     pub fn short(&self) -> String {
-        format!("{}.{}", self.version[0], self.version[1])
+        format!("{}.{}", self.version.release()[0], self.version.release()[1])
     }
 
     /// How well a wheel's tags (PyPA, platform compatibility tags) fit; less is better, and the order is that of pip.
     fn rank(&self, file: &str) -> Option<Rank> {
         let mut parts = file.strip_suffix(".whl")?.rsplit('-');
         let (platforms, abis, pythons) = (parts.next()?, parts.next()?, parts.next()?);
-        let minor = self.version[1];
+        let minor = self.version.release()[1];
         let interpreter = |python: &str, abi: &str| -> Option<u64> {
             let older = |prefix: &str| {
                 python
@@ -122,48 +125,21 @@ impl Interpreter {
         }
         best
     }
-
-    /// Whether it is one of those that a version specifier allows (PyPA, version specifiers). `None` when there is
-    /// something in it that only a full reader of versions can tell.
-    fn allowed(&self, specifiers: &str) -> Option<bool> {
-        let mut allowed = true;
-        for specifier in specifiers.split(',').map(str::trim).filter(|specifier| !specifier.is_empty()) {
-            let end = specifier.find(|c: char| c.is_ascii_digit())?;
-            let (operator, version) = (specifier[..end].trim(), specifier[end..].trim());
-            let (version, prefix) = version.strip_suffix(".*").map_or((version, false), |version| (version, true));
-            if !version.chars().all(|c| c.is_ascii_digit() || c == '.') {
-                return None;
-            }
-            let wanted = release(version)?;
-            let length = if prefix { wanted.len() } else { self.version.len().max(wanted.len()) };
-            let padded = |version: &[u64]| {
-                let mut version = version.to_vec();
-                version.resize(length, 0);
-                version
-            };
-            let (own, other) = (padded(&self.version), padded(&wanted));
-            allowed &= match (operator, prefix) {
-                (">=", false) => own >= other,
-                (">", false) => own > other,
-                ("<=", false) => own <= other,
-                ("<", false) => own < other,
-                ("==", _) => own == other,
-                ("!=", _) => own != other,
-                ("~=", false) if wanted.len() >= 2 => {
-                    own >= other && own[..wanted.len() - 1] == wanted[..wanted.len() - 1]
-                }
-                _ => return None,
-            };
-        }
-        Some(allowed)
-    }
 }
 
-/// The numbers that a version begins with.
+/// The numbers that a version of Debian begins with.
 fn release(version: &str) -> Option<Vec<u64>> {
     let end = version.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(version.len());
     let numbers: Result<Vec<u64>, _> = version[..end].trim_end_matches('.').split('.').map(str::parse).collect();
     numbers.ok().filter(|numbers| numbers.len() <= 8)
+}
+
+/// Whether two versions are one, such as 1.0 and 1.0.0 (PyPA, version specifiers). What is no version is only itself.
+pub fn same_version(one: &str, other: &str) -> bool {
+    match (one.parse::<Version>(), other.parse::<Version>()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
 }
 
 /// A name as the index writes it (PyPA, name normalization).
@@ -219,7 +195,8 @@ pub fn read(text: &str, wanted: &[Pypi], python: &Interpreter) -> Result<Vec<Pyp
     if document.lock_version != "1" && !document.lock_version.starts_with("1.") {
         return Err(PylockProblem::Version(short(&document.lock_version)));
     }
-    if python.allowed(&document.requires_python) != Some(true) {
+    let allowed = document.requires_python.parse::<VersionSpecifiers>();
+    if !allowed.is_ok_and(|allowed| allowed.contains(&python.version)) {
         return Err(PylockProblem::Python(short(&document.requires_python), python.short()));
     }
     if document.packages.len() > PACKAGES {
@@ -233,8 +210,8 @@ pub fn read(text: &str, wanted: &[Pypi], python: &Interpreter) -> Result<Vec<Pyp
         }
     }
     for wanted in wanted {
-        let found = wheels.get(&normal(&wanted.package)).map(|wheel| &wheel.version);
-        if found != Some(&wanted.version) {
+        let found = wheels.get(&normal(&wanted.package));
+        if !found.is_some_and(|wheel| same_version(&wheel.version, &wanted.version)) {
             return Err(PylockProblem::Absent(wanted.package.clone(), wanted.version.clone()));
         }
     }
@@ -332,7 +309,7 @@ mod tests {
     use super::*;
 
     fn python() -> Interpreter {
-        Interpreter { version: vec![3, 11, 2], glibc: 36, machine: "x86_64" }
+        Interpreter { version: Version::new([3, 11, 2]), glibc: 36, machine: "x86_64" }
     }
 
     fn wanted(version: &str) -> Vec<Pypi> {
@@ -382,23 +359,41 @@ mod tests {
 
     #[test]
     fn takes_versions_of_python_for_what_they_say() {
-        for (specifier, allowed) in [
-            (">=3.11", Some(true)),
-            (">=3.10,<3.13", Some(true)),
-            (">=3.12", Some(false)),
-            (">3.11.2", Some(false)),
-            (">3.11", Some(true)),
-            ("==3.11.*", Some(true)),
-            ("!=3.11.*", Some(false)),
-            ("~=3.10", Some(true)),
-            ("~=3.10.0", Some(false)),
-            ("<=3.11", Some(false)),
-            ("", Some(true)),
-            (">=3.11rc1", None),
-            ("===3.11", None),
-            ("what", None),
+        for (specifiers, allowed) in [
+            (">=3.10,<3.13", true),
+            (">=3.12", false),
+            (">3.11", true),
+            ("==3.11.*", true),
+            ("!=3.11.*", false),
+            ("~=3.10", true),
+            ("~=3.10.0", false),
+            (">=3.11rc1", true),
+            ("", true),
+            ("what", false),
+            (">=3.11, what", false),
         ] {
-            assert_eq!(python().allowed(specifier), allowed, "{specifier}");
+            let text = document(&format!("version = \"1\"\n{}", wheel("https://h/t-1-py3-none-any.whl")));
+            let text = text.replace(">=3.11", specifiers);
+            let found = read(&text, &wanted("1"), &python());
+            assert_eq!(found.is_ok(), allowed, "{specifiers}: {found:?}");
+            assert!(allowed || matches!(found, Err(PylockProblem::Python(..))), "{specifiers}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn knows_a_version_however_it_is_written() {
+        assert!(same_version("1.0", "1.0.0") && same_version("1.0rc1", "1.0.RC.1") && same_version("v1", "1"));
+        assert!(!same_version("1.0", "1.0+local") && !same_version("1.0", "1.0.post1"));
+        assert!(same_version("two", "two") && !same_version("two", "2"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_version_or_none(any in ".{0,40}", close in "[v0-9.a-z+!=<>~*, -]{0,24}") {
+            for text in [any, close] {
+                assert!(same_version(&text, &text), "{text}");
+                let _ = text.parse::<VersionSpecifiers>().map(|specifiers| specifiers.contains(&python().version));
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! Unpacks wheels into a virtual environment, as the binary distribution format of PyPA has it. Nothing is run: commands
 //! are written from the entry points, and no byte code is made or taken.
 //!
-//! The wheel as a whole has the digest of the lock; its RECORD has the digest of each file, and both have to agree.
+//! The wheel as a whole has the digest of the lock; its RECORD has the digest of each file, and both have to agree. Its
+//! name and its version, from METADATA, have to be those of the lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -16,7 +17,7 @@ use zip::ZipArchive;
 
 use super::error::PackageProblem;
 use super::lock::PypiWheel;
-use super::pylock::{Interpreter, normal};
+use super::pylock::{Interpreter, normal, same_version};
 use super::tree::{Content, Entry, Kind, clean};
 
 /// More than any wheel unpacks to, in bytes.
@@ -42,9 +43,8 @@ impl Environment {
 
     /// What is there before any wheel.
     pub fn entries(&self) -> Vec<(String, Entry)> {
-        let version: Vec<String> = self.python.version.iter().map(u64::to_string).collect();
-        let settings =
-            format!("home = /usr/bin\ninclude-system-site-packages = false\nversion = {}\n", version.join("."));
+        let version = &self.python.version;
+        let settings = format!("home = /usr/bin\ninclude-system-site-packages = false\nversion = {version}\n");
         let link = |target: String| Entry::new(Kind::Symlink(target), 0o777);
         vec![
             (format!("{}/pyvenv.cfg", self.prefix), text(settings, 0o644)),
@@ -87,6 +87,10 @@ pub fn unpack(
     if !about.lines().any(|line| line.trim().strip_prefix("Wheel-Version: 1").is_some_and(|rest| rest.starts_with('.')))
     {
         return Err(PackageProblem::Member("known version of the wheel format"));
+    }
+    let about = read(&mut archive, &format!("{metadata}/METADATA"))?.ok_or(PackageProblem::Member("METADATA"))?;
+    if !version(&about).is_some_and(|version| same_version(version, &wheel.version)) {
+        return Err(PackageProblem::Differs("version"));
     }
     let record = format!("{metadata}/RECORD");
     let listed = read(&mut archive, &record)?.ok_or(PackageProblem::Member("RECORD"))?;
@@ -151,6 +155,12 @@ fn stem<R: Read + Seek>(archive: &ZipArchive<R>, package: &str) -> Result<String
         Some(stem) if stems.is_empty() && named(&stem) => Ok(stem),
         _ => Err(PackageProblem::Member("folder .dist-info of its own name alone")),
     }
+}
+
+/// The version in the fields of a METADATA file (PyPA, core metadata specifications).
+fn version(metadata: &str) -> Option<&str> {
+    let mut fields = metadata.lines().take_while(|line| !line.is_empty());
+    fields.find_map(|line| line.strip_prefix("Version:")).map(str::trim)
 }
 
 /// A small file of the archive.

@@ -38,7 +38,7 @@ fn archive(files: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn environment() -> Environment {
-    Environment::new("tool", Interpreter { version: vec![3, 11, 2], glibc: 36, machine: "x86_64" })
+    Environment::new("tool", Interpreter { version: "3.11.2".parse().unwrap(), glibc: 36, machine: "x86_64" })
 }
 
 fn unpacked(bytes: &[u8]) -> Result<BTreeMap<String, Entry>, PackageProblem> {
@@ -158,6 +158,13 @@ fn refuses_wheels_of_another_name_or_format() {
         let other = with("some_tool-1.0.dist-info/WHEEL", version);
         assert!(matches!(unpacked(&other), Err(PackageProblem::Member(_))), "{version}");
     }
+    for same in ["Version: 1\n", "Version:1.0.0\r\n\r\nVersion: 2"] {
+        assert!(unpacked(&with("some_tool-1.0.dist-info/METADATA", same)).is_ok(), "{same}");
+    }
+    for version in ["Version: 1.1\n", "Name: some-tool\n", "Name: some-tool\n\nVersion: 1.0\n", ""] {
+        let other = with("some_tool-1.0.dist-info/METADATA", version);
+        assert!(matches!(unpacked(&other), Err(PackageProblem::Differs("version"))), "{version}");
+    }
     assert!(matches!(unpacked(b"PK\x05\x06"), Err(PackageProblem::Read(_))));
     assert!(matches!(unpacked(&with("other-1.0.dist-info/x", "")), Err(PackageProblem::Member(_))));
 }
@@ -198,8 +205,8 @@ fn refuses_paths_and_commands_that_leave_the_environment_or_take_its_interpreter
 fn refuses_links() {
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     writer.add_symlink("some_tool/link", "/etc/shadow", SimpleFileOptions::default()).unwrap();
-    for (name, text) in [(format!("{INFO}/WHEEL"), "Wheel-Version: 1.0\n"), (format!("{INFO}/RECORD"), "")] {
-        writer.start_file(name, SimpleFileOptions::default()).unwrap();
+    for (name, text) in [("WHEEL", "Wheel-Version: 1.0\n"), ("METADATA", "Version: 1.0\n"), ("RECORD", "")] {
+        writer.start_file(format!("{INFO}/{name}"), SimpleFileOptions::default()).unwrap();
         writer.write_all(text.as_bytes()).unwrap();
     }
     let wheel = writer.finish().unwrap().into_inner();
