@@ -34,10 +34,14 @@ impl Trap {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { continue };
                 visits.fetch_add(1, Ordering::SeqCst);
-                let mut head = [0; 512];
-                let count = stream.read(&mut head).unwrap_or_default();
-                asked.lock().unwrap().push(String::from_utf8_lossy(&head[..count]).into_owned());
-                let _ = stream.write_all(b"HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                let asked = asked.clone();
+                // A browser opens connections ahead and asks nothing on them for a minute.
+                std::thread::spawn(move || {
+                    let mut head = [0; 512];
+                    let count = stream.read(&mut head).unwrap_or_default();
+                    asked.lock().unwrap().push(String::from_utf8_lossy(&head[..count]).into_owned());
+                    let _ = stream.write_all(b"HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                });
             }
         });
         trap
