@@ -15,7 +15,9 @@ use sandbox::image::unpack::{self, Unpacked};
 const LIMIT: usize = 1 << 16;
 
 fn member(name: &str, bytes: &[u8], archive: &mut Vec<u8>) {
-    archive.extend_from_slice(format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, bytes.len()).as_bytes());
+    archive.extend_from_slice(
+        format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, bytes.len()).as_bytes(),
+    );
     archive.extend_from_slice(bytes);
     archive.resize(archive.len().next_multiple_of(2), b'\n');
 }

@@ -18,7 +18,8 @@ fuzz_target!(|text: &str| {
     let Some((base, wanted)) = requests.split_first() else { return };
     let base: Vec<_> = index.preferred(&base.name).cloned().into_iter().collect();
     if let Ok(chosen) = index.resolve(wanted, &base) {
-        let twice = chosen.iter().any(|one| base.iter().any(|base| (&one.name, &one.version) == (&base.name, &base.version)));
+        let twice =
+            chosen.iter().any(|one| base.iter().any(|base| (&one.name, &one.version) == (&base.name, &base.version)));
         assert!(!twice, "a package of the base is there twice");
         assert!(chosen.is_sorted_by(|one, next| one.name < next.name));
         // What was chosen holds together: with it there is nothing to add.

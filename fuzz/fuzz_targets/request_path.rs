@@ -20,7 +20,9 @@ fuzz_target!(|text: &str| {
             assert!(!segment.is_empty() || segments.peek().is_none(), "{text} has an empty segment");
         }
         let plain = format!("POST {text}").parse::<RequestRule>();
-        if !text.contains('*') && let Ok(plain) = plain {
+        if !text.contains('*')
+            && let Ok(plain) = plain
+        {
             assert!(plain.allows("POST", false, path), "a rule does not allow its own path {text}");
             assert!(!plain.allows("DELETE", false, path) && !plain.allows("POST", true, path));
         }

@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
         sha256: Digest::of(bytes),
         size: bytes.len() as u64,
     };
-    let python = Interpreter { version: vec![3, 11, 2], glibc: 36, machine: "x86_64" };
+    let python = Interpreter { version: "3.11.2".parse().expect("this is a version"), glibc: 36, machine: "x86_64" };
     let environment = Environment::new("fuzzed", python);
     let spill = Arc::new(tempfile::tempfile().expect("the temporary folder can be written"));
     // A file without a name, so that a crash leaves none.
