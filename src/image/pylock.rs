@@ -361,8 +361,11 @@ mod tests {
     fn takes_versions_of_python_for_what_they_say() {
         for (specifiers, allowed) in [
             (">=3.10,<3.13", true),
+            (">=3.11", true),
             (">=3.12", false),
+            (">3.11.2", false),
             (">3.11", true),
+            ("<=3.11", false),
             ("==3.11.*", true),
             ("!=3.11.*", false),
             ("~=3.10", true),
